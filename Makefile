@@ -1,0 +1,63 @@
+# `make serve` and `make test` do everything on a fresh machine with Python 3.11+, a C/C++ compiler and a package index.
+# The first run compiles llama.cpp from source: about 7 minutes on 2 cores. Later runs take seconds.
+
+PYTHON ?= python3
+VENV ?= .venv
+MODEL ?= demo
+SERVE_FLAGS ?=
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+INSTALL = $(PIP) install --quiet --no-build-isolation --require-hashes
+
+.PHONY: serve test lint types contracts claims peers format locks clean
+
+serve: $(VENV)/.base ## make the environment, install, serve the demo model
+	@$(VENV)/bin/serve --model $(MODEL) $(SERVE_FLAGS)
+
+test: $(VENV)/.dev ## make the environment, install, run the tests
+	$(VENV)/bin/python -m pytest $(TESTS)
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.dev
+	$(VENV)/bin/mypy
+
+contracts: $(VENV)/.dev
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+claims: $(VENV)/.dev ## measure the stated figures again: make claims [NAME=…]
+	$(VENV)/bin/python -m benchmarks.claims $(NAME)
+
+$(VENV)/.tools: locks/build.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'error: $(PYTHON) is older than 3.11'; echo 'hint: make PYTHON=python3.12 …'; exit 2; }
+	@command -v cc >/dev/null && command -v c++ >/dev/null \
+		|| { echo 'error: no C/C++ compiler'; echo 'hint: apt install build-essential'; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --require-hashes -r locks/build.lock
+	@touch $@
+
+$(VENV)/.base: $(VENV)/.tools locks/base.lock pyproject.toml
+	@echo 'Installing. llama.cpp is compiled from source the first time: about 7 minutes on 2 cores.'
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(INSTALL) -r locks/base.lock
+	$(PIP) install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base locks/dev.lock
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(INSTALL) -r locks/dev.lock
+	@touch $@
+
+locks: ## resolve the dependencies again (needs uv)
+	for each in build:locks/build.in base:pyproject.toml; do \
+		uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
+			$${each#*:} -o locks/$${each%%:*}.lock; done
+	uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
+		--extra dev pyproject.toml -o locks/dev.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""How each engine is started and watched: one module per backend, one supervisor for all."""

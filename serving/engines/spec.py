@@ -1,0 +1,38 @@
+"""What the gateway needs to know to start an engine and to speak to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Backend = Literal["llamacpp", "vllm", "transformers", "remote"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """Which parts of the annex (docs/engine-protocol.md) a backend implements; the gateway fills in the rest."""
+
+    readiness: bool = True
+    """`GET /ready` reports load progress; else `GET /health` answering 200 means ready."""
+    cache_domain_header: bool = True
+    """Takes `x-cache-domain`; else the domain goes into the body as `cache_salt`."""
+    tokenize: bool = True
+    keep_alive_comments: bool = True
+    """Sends SSE comments while a prompt is computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """One engine: a child process (`argv`, `env`, `socket`) or a server elsewhere (`url`)."""
+
+    model: str
+    """The name that requests select it by."""
+    backend: Backend
+    argv: tuple[str, ...] = ()
+    """Command line of the child; empty for a remote engine."""
+    env: tuple[tuple[str, str], ...] = ()
+    """The child's whole environment, built from empty."""
+    socket: Path | None = None
+    url: str | None = None
+    capabilities: Capabilities = Capabilities()

@@ -1,0 +1,240 @@
+"""Every error a person or a client can meet.
+
+ServingError
+├── RequestError              a request that cannot be served as it stands (4xx)
+│   ├── InvalidRequest          400  invalid_request_error
+│   │   ├── ContextLengthExceeded 400  context_length_exceeded
+│   │   └── UnsupportedFeature    400  unsupported_feature
+│   ├── ModelNotFound           404  model_not_found
+│   ├── RouteNotFound           404  not_found
+│   ├── MethodNotAllowed        405  method_not_allowed
+│   ├── RequestTimeout          408  request_timeout
+│   └── RequestTooLarge         413  request_too_large
+├── CapacityError             sound, but not now (503, with Retry-After)
+│   ├── Overloaded              503  overloaded
+│   ├── EngineUnavailable       503  engine_unavailable
+│   └── ShuttingDown            503  shutting_down
+├── StartError                the command cannot do what it was asked (exit status)
+│   ├── UsageError              2    usage
+│   ├── UnknownModel            3    unknown_model
+│   ├── FileMissing             4    file_missing
+│   ├── BadFile                 5    bad_file
+│   ├── NoFitError              6    no_fit
+│   ├── AddressUnavailable      7    address_unavailable
+│   ├── BadSettings             8    bad_settings
+│   ├── EngineFailed            9    engine_failed
+│   └── UnsafeBind              10   unsafe_bind
+└── InternalError               500  internal_error   exit 70
+
+Each says what failed, the value, why; `hint` is the way out. Class attributes are the stable part:
+`code` (machine-readable), `http_status`, `exit_status`. Codes never change meaning once released.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServingError(Exception):
+    """Base of all errors that are shown to a person or a client.
+
+    `message` is one sentence with the offending value in backticks; `hint` is what to do about it, or None.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    openai_type: ClassVar[str] = "server_error"
+    http_status: ClassVar[int] = 500
+    exit_status: ClassVar[int] = 70
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def for_terminal(self) -> str:
+        """The error as the CLI prints it on stderr: `error: …`, then `hint: …`; readable without colour."""
+        lines = [f"error: {self.message}"]
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+    def for_client(self) -> dict[str, object]:
+        """The error as an API body in OpenAI's shape: `{"error": {message, type, param, code}}`."""
+        text = f"{self.message}. Hint: {self.hint}" if self.hint else self.message
+        return {"error": {"message": text, "type": self.openai_type, "param": self.param, "code": self.code}}
+
+    @property
+    def param(self) -> str | None:
+        """The request field at fault, as a path such as `messages.0.content`; None where no field is."""
+        return None
+
+
+class RequestError(ServingError):
+    """The request cannot be served as it stands; sending it again unchanged will not help."""
+
+    code = "invalid_request_error"
+    openai_type = "invalid_request_error"
+    http_status = 400
+    exit_status = 2
+
+    def __init__(self, message: str, *, param: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self._param = param
+
+    @property
+    def param(self) -> str | None:
+        return self._param
+
+
+class InvalidRequest(RequestError):
+    """A body or field that is malformed, unknown, of the wrong type or out of bounds."""
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """Prompt plus requested output does not fit the context that is served. Never truncated silently."""
+
+    code = "context_length_exceeded"
+
+
+class UnsupportedFeature(InvalidRequest):
+    """A field that OpenAI's schema knows and this engine does not serve; refused by name, never ignored."""
+
+    code = "unsupported_feature"
+
+
+class ModelNotFound(RequestError):
+    """The `model` of a request names nothing that is served here."""
+
+    code = "model_not_found"
+    http_status = 404
+
+
+class RouteNotFound(RequestError):
+    """No such path."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, with another method."""
+
+    code = "method_not_allowed"
+    http_status = 405
+
+
+class RequestTimeout(RequestError):
+    """The client took too long to send its body."""
+
+    code = "request_timeout"
+    http_status = 408
+
+
+class RequestTooLarge(RequestError):
+    """The body is larger than `limits.body_bytes`."""
+
+    code = "request_too_large"
+    http_status = 413
+
+
+class CapacityError(ServingError):
+    """The request is sound, and cannot be served now. `retry_after_s` becomes the Retry-After header."""
+
+    code = "overloaded"
+    openai_type = "server_error"
+    http_status = 503
+    exit_status = 75
+
+    def __init__(self, message: str, *, retry_after_s: int = 1, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(CapacityError):
+    """The queue is full."""
+
+
+class EngineUnavailable(CapacityError):
+    """The engine is loading, restarting, or has been given up on; also the error event of a stream it broke."""
+
+    code = "engine_unavailable"
+
+
+class ShuttingDown(CapacityError):
+    """The server is draining: it finishes what runs and takes nothing new."""
+
+    code = "shutting_down"
+
+
+class StartError(ServingError):
+    """A command cannot do what it was asked."""
+
+    code = "start_error"
+    exit_status = 1
+
+
+class UsageError(StartError):
+    """A flag or argument that makes no sense."""
+
+    code = "usage"
+    exit_status = 2
+
+
+class UnknownModel(StartError):
+    """The name is not in the registry and is not a path."""
+
+    code = "unknown_model"
+    exit_status = 3
+
+
+class FileMissing(StartError):
+    """A file that was named, or that a plan needs, is not there."""
+
+    code = "file_missing"
+    exit_status = 4
+
+
+class BadFile(StartError):
+    """A file is there and is not what it should be: truncated, of another format, hostile."""
+
+    code = "bad_file"
+    exit_status = 5
+
+
+class NoFitError(StartError):
+    """The model does not fit this machine under the wishes given."""
+
+    code = "no_fit"
+    exit_status = 6
+
+
+class AddressUnavailable(StartError):
+    """The port is taken, or the address is not one of this host."""
+
+    code = "address_unavailable"
+    exit_status = 7
+
+
+class BadSettings(StartError):
+    """A settings file or environment variable is wrong."""
+
+    code = "bad_settings"
+    exit_status = 8
+
+
+class EngineFailed(StartError):
+    """The engine did not come up, or kept crashing; carries its last words."""
+
+    code = "engine_failed"
+    exit_status = 9
+
+
+class UnsafeBind(StartError):
+    """Binding beyond loopback without keys was refused."""
+
+    code = "unsafe_bind"
+    exit_status = 10
+
+
+class InternalError(ServingError):
+    """Our own bug. The message says nothing of the request's content; the request id finds the log line."""

@@ -1,0 +1,517 @@
+"""The engine thread: it alone owns the llama context. Observe, schedule, execute, commit; once per step.
+
+The event loop and this thread exchange plain messages: requests and cancellations come through an inbox, answers leave
+as one list per wake-up. Nothing here knows HTTP.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.llamacpp.binding import Context, Model
+from serving.llamacpp.prefix import NO_MATCH, Match, PrefixTree, Root, common_length
+from serving.llamacpp.sampling import Sampler
+from serving.llamacpp.scheduler import (
+    MIN_SHARED,
+    Cached,
+    Chunk,
+    Config,
+    Running,
+    State,
+    Waiting,
+    choose_stream,
+    evict_order,
+    plan_moves,
+    schedule,
+)
+from serving.llamacpp.text import TextStream
+from serving.openai.fields import Sampling
+
+FinishReason = Literal["stop", "length"]
+
+_SNAPSHOT_BASE = 1 << 16
+"""Holder ids from here on are snapshots in host memory, below are llama.cpp's sequence ids."""
+_WARM_UP_TOKENS = 32
+_WORTH_MOVING = 8
+"""Tokens that a request must still be allowed to produce for moving its stream to pay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one step brought for one request."""
+
+    text: str
+    generated: int
+    """Tokens generated so far, an end token included."""
+    cached: int
+    """Prompt tokens that were not computed because another request of the same cache domain had."""
+    finish: FinishReason | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One answer to produce. After `submit` it belongs to the engine thread."""
+
+    tokens: list[int]
+    """The prompt; generated tokens are appended."""
+    root: Root
+    sampling: Sampling
+    max_tokens: int
+    on_update: Callable[[Update], None]
+    """Called on the event loop."""
+    id: int = 0
+    prompt_length: int = 0
+    seq: int = -1
+    computed: int = 0
+    cached: int = 0
+    generated: int = 0
+    cuts: set[int] = field(default_factory=set)
+    text: TextStream = field(default_factory=TextStream)
+    sampler: Sampler | None = None
+    was_started: bool = False
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start, written by the engine thread only; anyone may read them."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    computed_prompt_tokens: int = 0
+    generated_tokens: int = 0
+    steps: int = 0
+    decode_calls: int = 0
+    decode_s: float = 0.0
+    prefill_s: float = 0.0
+    sample_s: float = 0.0
+    evictions: int = 0
+    preemptions: int = 0
+    moves: int = 0
+    snapshots: int = 0
+    cancelled: int = 0
+    running: int = 0
+    waiting: int = 0
+    kv_used: int = 0
+    kv_capacity: int = 0
+    snapshot_bytes: int = 0
+    prefill_rate: float = 0.0
+
+
+class Engine:
+    """Continuous batching over one context. `submit` and `cancel` may be called from any thread."""
+
+    def __init__(
+        self,
+        model: Model,
+        context: Context,
+        config: Config,
+        *,
+        context_length: int,
+        snapshot_bytes: int,
+        post: Callable[[list[tuple[Request, Update]]], None],
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._model = model
+        self._context = context
+        self._config = config
+        self._context_length = context_length
+        self._snapshot_limit = snapshot_bytes if config.layout == "streams" else 0
+        self._post = post
+        self._on_fatal = on_fatal
+        self._inbox: queue.SimpleQueue[tuple[str, Request | None]] = queue.SimpleQueue()
+        self._waiting: list[Request] = []
+        self._running: list[Request] = []
+        self._tree = PrefixTree()
+        self._idle: dict[int, int] = {}
+        """Sequence ids that hold a prefix nobody uses now, and the step in which they were last used."""
+        self._snapshots: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
+        self._next_snapshot = _SNAPSHOT_BASE
+        self._next_id = 0
+        self._outbox: list[tuple[Request, Update]] = []
+        self._ends = sorted(model.ends_generation)
+        self.counters = Counters(kv_capacity=context.n_ctx)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    # --- from any thread -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Warm up, then serve."""
+        self._thread.start()
+
+    def submit(self, request: Request) -> None:
+        """Hand a request over; its first update comes through `on_update`."""
+        self._inbox.put(("submit", request))
+
+    def cancel(self, request: Request) -> None:
+        """Nobody waits for this answer any more: its cells are free within one step. No update follows."""
+        self._inbox.put(("cancel", request))
+
+    def stop(self) -> None:
+        """End the thread after the current step; requests still there get no more updates."""
+        self._inbox.put(("stop", None))
+        self._thread.join()
+
+    # --- the engine thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._warm_up()
+            while self._receive():
+                self._step()
+        except BaseException as error:  # noqa: BLE001 - whatever it was, the process cannot go on without this thread
+            self._on_fatal(error)
+
+    def _warm_up(self) -> None:
+        """Touch every weight once and learn how fast prompts are computed."""
+        tokens = [token % self._model.n_vocab for token in range(_WARM_UP_TOKENS)]
+        for _ in range(2):
+            began = time.perf_counter()
+            self._context.prefill(0, tokens, 0, wants_logits=True)
+            self.counters.prefill_rate = _WARM_UP_TOKENS / (time.perf_counter() - began)
+            self._context.drop(0)
+
+    def _receive(self) -> bool:
+        """Take in all messages; sleep for one if there is nothing to do. False: stop."""
+        while True:
+            self.counters.running, self.counters.waiting = len(self._running), len(self._waiting)
+            self.counters.kv_used = self._tree.cells
+            is_idle = not self._waiting and not self._running
+            try:
+                kind, request = self._inbox.get(block=is_idle)
+            except queue.Empty:
+                return True
+            if request is None:
+                return False
+            if kind == "submit":
+                self._next_id += 1
+                request.id = self._next_id
+                request.prompt_length = len(request.tokens)
+                request.text = TextStream(request.sampling.stop)
+                self._waiting.append(request)
+            elif request in self._waiting:
+                self._waiting.remove(request)
+                self.counters.cancelled += 1
+            elif request in self._running:
+                self._retire(request)
+                self.counters.cancelled += 1
+
+    def _step(self) -> None:
+        step = schedule(self._observe(), self._config)
+        by_id = {request.id: request for request in (*self._waiting, *self._running)}
+        for number in step.preempt:
+            self._preempt(by_id[number])
+        for number in step.admit:
+            self._admit(by_id[number])
+        for chunk in step.prefill:
+            self._prefill(by_id[chunk.request], chunk)
+        self._flush()
+        decoding = [by_id[number] for number in step.decode if by_id[number].seq >= 0]
+        if decoding:
+            self._decode(decoding)
+        self._flush()
+        self.counters.steps += 1
+
+    def _observe(self) -> State:
+        has_place = len(self._running) < self._config.parallel
+        # first the waiting ones: what they wait for sets where the running ones' chunks must end
+        waiting = tuple(self._observe_waiting(request) for request in self._waiting) if has_place else ()
+        running = tuple(
+            Running(request.id, len(request.tokens), request.computed, tuple(sorted(request.cuts)))
+            for request in self._running
+        )
+        free = evictable = 0
+        if self._config.layout == "unified":
+            free = self._config.capacity - self._tree.cells
+            evictable = self._tree.cells - self._tree.cells_of([request.seq for request in self._running])
+        return State(waiting, running, free, evictable, self.counters.prefill_rate)
+
+    def _observe_waiting(self, request: Request) -> Waiting:
+        ready = self._match(request).length
+        pending, leader = 0, None
+        for other in self._running:
+            if other.root == request.root and other.computed < other.prompt_length:
+                shared = min(
+                    common_length(request.tokens, other.tokens[: other.prompt_length]), len(request.tokens) - 1
+                )
+                if shared > other.computed and shared > pending:
+                    pending, leader = shared, other
+        if leader is not None and pending >= ready + MIN_SHARED:
+            leader.cuts.add(pending)
+        return Waiting(request.id, len(request.tokens), ready, pending)
+
+    def _match(self, request: Request) -> Match:
+        """The longest usable prefix; the last token is always computed, for its logits."""
+        limit = len(request.tokens) - 1
+        find = self._tree.match if self._context.shares_partially else self._tree.match_whole
+        match = find(request.root, request.tokens, limit)
+        return match if match.length >= MIN_SHARED else NO_MATCH
+
+    # --- admission and memory --------------------------------------------------------------------------------------
+
+    def _admit(self, request: Request) -> None:
+        self._waiting.remove(request)
+        match = self._match(request)
+        if self._config.layout == "unified":
+            request.seq = self._free_sequence()
+            if match.length:
+                source = match.holders[0]
+                self._touch(source)
+                self._context.share(source, request.seq, match.length)
+                self._tree.fork(request.seq, source, match.length)
+            else:
+                self._tree.add(request.seq, request.root)
+        else:
+            match = self._take_stream(request, match)
+        request.computed = match.length
+        if not request.was_started:
+            request.was_started = True
+            request.cached = match.length
+            self.counters.prompt_tokens += request.prompt_length
+            self.counters.cached_tokens += match.length
+            request.sampler = Sampler(request.sampling, request.tokens, self._ends, self._model.n_vocab)
+        self._running.append(request)
+        self._running.sort(key=lambda entry: entry.id)
+
+    def _free_sequence(self) -> int:
+        used = {request.seq for request in self._running} | self._idle.keys()
+        if len(used) >= self._context.options.n_seq_max:
+            self._evict_one()
+            used = {request.seq for request in self._running} | self._idle.keys()
+        return next(seq for seq in range(self._context.options.n_seq_max) if seq not in used)
+
+    def _take_stream(self, request: Request, match: Match) -> Match:
+        """Give the request a stream that holds its prefix; returns what it really has."""
+        busy = {entry.seq for entry in self._running}
+        free = [seq for seq in range(self._config.parallel) if seq not in busy]
+        cached = [Cached(seq, used, self._tree.length(seq), covered=False) for seq, used in self._idle.items()]
+        seq = request.seq = choose_stream(free, cached, match.length, match.holders)
+        self._idle.pop(seq, None)
+        if seq in match.holders:
+            had = self._tree.length(seq)
+            if self._context.drop(seq, match.length):
+                self._tree.trim(seq, match.length)
+                if match.length < had:
+                    self._snapshot(seq)
+                return match
+            self._context.drop(seq)
+            self._tree.release(seq)
+            self._tree.add(seq, request.root)
+            return NO_MATCH
+        if match.length and self._copy(match, seq):
+            return match
+        if seq in self._tree:
+            self._tree.release(seq)
+        self._context.drop(seq)
+        self._tree.add(seq, request.root)
+        return NO_MATCH
+
+    def _copy(self, match: Match, seq: int) -> bool:
+        """Bring a computed prefix into another stream, through host memory; cost in proportion to its source."""
+        source = min(match.holders, key=self._tree.length)
+        if source in self._snapshots:
+            self._snapshots.move_to_end(source)
+            state = self._snapshots[source]
+        else:
+            self._touch(source)
+            state = self._context.save(source)
+        if not self._context.restore(state, seq):
+            return False
+        longer = self._tree.length(source) > match.length
+        if longer and not self._context.drop(seq, match.length):
+            return False
+        if seq in self._tree:
+            self._tree.release(seq)
+        self._tree.fork(seq, source, match.length)
+        if longer:
+            self._snapshot(seq)  # a prefix that two requests had in common will be wanted again, without its tail
+        return True
+
+    def _snapshot(self, seq: int) -> None:
+        """Keep what a stream holds now in host memory, as a prefix to restore from."""
+        length = self._tree.length(seq)
+        if not self._snapshot_limit or length < MIN_SHARED:
+            return
+        state = self._context.save(seq)
+        if state.nbytes > self._snapshot_limit:
+            return
+        while self._snapshots and self.counters.snapshot_bytes + state.nbytes > self._snapshot_limit:
+            oldest, old = self._snapshots.popitem(last=False)
+            self._tree.release(oldest)
+            self.counters.snapshot_bytes -= old.nbytes
+            self.counters.evictions += 1
+        holder, self._next_snapshot = self._next_snapshot, self._next_snapshot + 1
+        self._tree.fork(holder, seq, length)
+        self._snapshots[holder] = state
+        self.counters.snapshot_bytes += state.nbytes
+        self.counters.snapshots += 1
+
+    def _touch(self, seq: int) -> None:
+        if seq in self._idle:
+            self._idle[seq] = self.counters.steps
+
+    def _evict_one(self) -> bool:
+        """Give up one cached prefix. False: there is none."""
+        order = evict_order(
+            Cached(seq, used, self._tree.length(seq), self._tree.is_covered(seq)) for seq, used in self._idle.items()
+        )
+        if not order:
+            return False
+        self._forget(order[0])
+        self.counters.evictions += 1
+        return True
+
+    def _forget(self, seq: int) -> None:
+        self._idle.pop(seq, None)
+        self._context.drop(seq)
+        self._tree.release(seq)
+
+    def _make_room(self, cells: int) -> bool:
+        """Evict cached prefixes until so many cells are free (unified; streams always have theirs)."""
+        if self._config.layout == "streams":
+            return True
+        while self._config.capacity - self._tree.cells < cells:
+            if not self._evict_one():
+                return False
+        return True
+
+    def _preempt(self, request: Request) -> None:
+        """Take a running request's cells; it keeps its tokens and waits to be computed again."""
+        self._running.remove(request)
+        self._forget(request.seq)
+        request.seq, request.computed = -1, 0
+        request.cuts.clear()
+        self._waiting.insert(0, request)
+        self._waiting.sort(key=lambda entry: entry.id)
+        self.counters.preemptions += 1
+
+    def _retire(self, request: Request) -> None:
+        """A request is over; what it computed stays as a prefix."""
+        self._running.remove(request)
+        seq, request.seq = request.seq, -1
+        if self._tree.length(seq) < MIN_SHARED or (self._config.layout == "unified" and self._tree.is_covered(seq)):
+            self._forget(seq)
+        else:
+            self._idle[seq] = self.counters.steps
+
+    # --- computing -------------------------------------------------------------------------------------------------
+
+    def _prefill(self, request: Request, chunk: Chunk) -> None:
+        start = request.computed
+        tokens = request.tokens[start : start + chunk.count]
+        is_last = start + chunk.count == len(request.tokens)
+        if not self._make_room(chunk.count):
+            return
+        began = time.perf_counter()
+        status = self._context.prefill(request.seq, tokens, start, wants_logits=is_last)
+        took = time.perf_counter() - began
+        if status != 0:
+            self._no_cells(request)
+            return
+        if len(tokens) >= MIN_SHARED:
+            self.counters.prefill_rate += 0.3 * (len(tokens) / took - self.counters.prefill_rate)
+        self.counters.prefill_s += took
+        self.counters.computed_prompt_tokens += len(tokens)
+        request.computed += len(tokens)
+        self._tree.extend(request.seq, tokens)
+        if request.computed in request.cuts:
+            request.cuts.discard(request.computed)
+            self._snapshot(request.seq)
+        if is_last:
+            self._sample([request])
+
+    def _decode(self, requests: list[Request]) -> None:
+        if self._config.layout == "streams" and not self._waiting:
+            self._compact()
+        requests.sort(key=lambda request: request.seq)
+        if not self._make_room(len(requests)):
+            return
+        n = len(requests)
+        began = time.perf_counter()
+        status = self._context.decode(
+            np.fromiter((request.seq for request in requests), dtype=np.int32, count=n),
+            np.fromiter((request.tokens[-1] for request in requests), dtype=np.int32, count=n),
+            np.fromiter((request.computed for request in requests), dtype=np.int32, count=n),
+        )
+        self.counters.decode_s += time.perf_counter() - began
+        self.counters.decode_calls += 1
+        if status != 0:
+            self._no_cells(max(requests, key=lambda request: request.id))
+            return
+        for request in requests:
+            request.computed += 1
+            self._tree.extend(request.seq, request.tokens[-1:])
+        self._sample(requests)
+
+    def _no_cells(self, request: Request) -> None:
+        """llama.cpp found no room although the count said so: give something up and let the next step try again."""
+        if not self._evict_one():
+            self._preempt(request)
+
+    def _compact(self) -> None:
+        """Move streams into holes below them, so that llama.cpp computes them all in one call."""
+        busy = [request.seq for request in self._running]
+        free = [seq for seq in range(self._config.parallel) if seq not in set(busy)]
+        by_seq = {request.seq: request for request in self._running}
+        for source, target in plan_moves(busy, free):
+            request = by_seq[source]
+            if request.max_tokens - request.generated < _WORTH_MOVING:
+                continue
+            if not self._context.restore(self._context.save(source), target):
+                return
+            self._idle.pop(target, None)
+            if target in self._tree:
+                self._tree.release(target)
+            self._tree.rename(source, target)
+            self._context.drop(source)
+            request.seq = target
+            self.counters.moves += 1
+
+    def _sample(self, requests: Sequence[Request]) -> None:
+        """One token for each request, whose logits are the rows of the last call in this order."""
+        began = time.perf_counter()
+        logits = self._context.logits(len(requests))
+        for row, request in enumerate(requests):
+            assert request.sampler is not None  # noqa: S101 - set on admission
+            token = request.sampler.sample(logits[row])
+            self._commit(request, token)
+        self.counters.sample_s += time.perf_counter() - began
+
+    def _commit(self, request: Request, token: int) -> None:
+        request.tokens.append(token)
+        request.generated += 1
+        self.counters.generated_tokens += 1
+        sampling = request.sampling
+        may_end = request.generated > sampling.min_tokens
+        finish: FinishReason | None = None
+        text = ""
+        if may_end and (
+            (token in self._model.ends_generation and not sampling.ignore_eos) or token in sampling.stop_token_ids
+        ):
+            finish = "stop"
+            text = request.text.finish()
+        else:
+            text = request.text.push(self._model.pieces[token], may_stop=may_end)
+            if request.text.stopped:
+                finish = "stop"
+            elif request.generated >= request.max_tokens or len(request.tokens) >= self._context_length:
+                finish = "length"
+                text += request.text.finish()
+                if request.text.stopped:
+                    finish = "stop"
+        if finish is not None:
+            self._retire(request)
+        self._outbox.append((request, Update(text, request.generated, request.cached, finish)))
+
+    def _flush(self) -> None:
+        if self._outbox:
+            self._post(self._outbox)
+            self._outbox = []

@@ -1,0 +1,452 @@
+"""The HTTP side of the engine: OpenAI's protocol and our annex to it (docs/engine-protocol.md), as a plain ASGI app.
+
+One coroutine per request. It renders, tokenises, hands the request to the engine thread, and writes what comes back;
+updates that arrive together are written together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from serving.errors import (
+    ContextLengthExceeded,
+    EngineUnavailable,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    ModelNotFound,
+    Overloaded,
+    RequestTooLarge,
+    RouteNotFound,
+    ServingError,
+    UnsupportedFeature,
+)
+from serving.llamacpp import metrics
+from serving.llamacpp.binding import Model
+from serving.llamacpp.engine import Engine, Request, Update
+from serving.llamacpp.template import ChatTemplate, Piece
+from serving.llamacpp.tokenizer import TextThread, tokenize
+from serving.openai import (
+    ChatRequest,
+    CompletionRequest,
+    Limits,
+    Sampling,
+    TokenizeRequest,
+    Usage,
+    parse_body,
+    parse_chat,
+    parse_completion,
+    parse_detokenize,
+    parse_tokenize,
+    responses,
+    serialise,
+)
+from serving.telemetry.logs import facts
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+KEEP_ALIVE_S = 15.0
+PREPARE_TIMEOUT_S = 30.0
+"""Longest time that rendering and tokenising one prompt may take."""
+
+log = logging.getLogger("serving.llamacpp")
+
+
+@dataclass(slots=True)
+class Loading:
+    """How far the model is, as `/ready` tells it."""
+
+    stage: str = "weights"
+    progress: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A loaded model, ready to answer."""
+
+    alias: str
+    model: Model
+    engine: Engine
+    text: TextThread
+    template: ChatTemplate | None
+    context: int
+    """Tokens that one sequence may hold."""
+    parallel: int
+    max_queue: int
+    facts: dict[str, object]
+    """What `/ready` says of it."""
+
+
+class Answer:
+    """The event loop's end of one request: updates as they come."""
+
+    __slots__ = ("_updates", "_waiter", "gone")
+
+    def __init__(self) -> None:
+        self._updates: list[Update] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self.gone = False
+        """The client has left."""
+
+    def put(self, update: Update) -> None:
+        self._updates.append(update)
+        self._wake()
+
+    def leave(self) -> None:
+        self.gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def next(self, timeout_s: float | None = None) -> list[Update]:
+        """All updates there are, at least one; none if the client left or the time passed."""
+        if not self._updates and not self.gone:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            handle = None if timeout_s is None else loop.call_later(timeout_s, self._wake)
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if handle is not None:
+                    handle.cancel()
+        updates, self._updates = self._updates, []
+        return updates
+
+
+class App:
+    """The ASGI application. `service` is None until the model is loaded."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.loading = Loading()
+        self.service: Service | None = None
+        self._outstanding = 0
+        self._routes: dict[str, dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]]] = {
+            "/v1/chat/completions": {"POST": self._chat},
+            "/v1/completions": {"POST": self._completion},
+            "/v1/models": {"GET": self._models},
+            "/tokenize": {"POST": self._tokenize},
+            "/detokenize": {"POST": self._detokenize},
+            "/health": {"GET": self._health},
+            "/ready": {"GET": self._ready},
+            "/metrics": {"GET": self._metrics},
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP request; every error that is raised before the first byte becomes a status and a body."""
+        if scope["type"] != "http":
+            return
+        request_id = header(scope, b"x-request-id") or ""
+        began = time.monotonic()
+        try:
+            await self._route(scope)(scope, receive, send)
+        except ServingError as error:
+            await respond_error(send, error)
+            outcome = error.code
+        except Exception:
+            log.exception("request failed", extra=facts(request_id=request_id))
+            await respond_error(send, InternalError(f"the engine failed on this request (id `{request_id}`)"))
+            outcome = "internal_error"
+        else:
+            outcome = "ok"
+        if scope["method"] == "POST":
+            log.info(
+                "request",
+                extra=facts(
+                    request_id=request_id,
+                    route=scope["path"],
+                    outcome=outcome,
+                    duration_s=round(time.monotonic() - began, 4),
+                ),
+            )
+
+    def _route(self, scope: Scope) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+        methods = self._routes.get(scope["path"])
+        if methods is None:
+            raise RouteNotFound(f"there is no route `{scope['path']}` here")
+        route = methods.get(scope["method"])
+        if route is None:
+            raise MethodNotAllowed(f"`{scope['path']}` takes {' or '.join(methods)}")
+        return route
+
+    # --- generating ------------------------------------------------------------------------------------------------
+
+    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = parse_chat(await self._body(scope, receive), self.limits)
+        service = self._service(body.model)
+        tokens = await service.text.run(
+            lambda: tokenize(service.model, render(service, body), service.context, add_special=False),
+            PREPARE_TIMEOUT_S,
+        )
+        await self._generate(service, body, tokens, scope, receive, send)
+
+    async def _completion(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = parse_completion(await self._body(scope, receive), self.limits)
+        service = self._service(body.model)
+        if isinstance(body.prompt, str):
+            pieces = [Piece(body.prompt, is_plain=False)]
+            tokens = await service.text.run(
+                lambda: tokenize(service.model, pieces, service.context, add_special=True), PREPARE_TIMEOUT_S
+            )
+        else:
+            tokens = list(body.prompt)
+            self._check_tokens(service, tokens, "prompt")
+        await self._generate(service, body, tokens, scope, receive, send)
+
+    async def _generate(
+        self,
+        service: Service,
+        body: ChatRequest | CompletionRequest,
+        tokens: list[int],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        room = room_for_answer(service, tokens, body.sampling)
+        self._check_tokens(service, [token for token, _ in body.sampling.logit_bias], "logit_bias")
+        if self._outstanding >= service.parallel + service.max_queue:
+            raise Overloaded(f"{self._outstanding} requests are running or waiting, no more fit", retry_after_s=2)
+        answer = Answer()
+        request = Request(
+            tokens=tokens,
+            root=("", header(scope, b"x-cache-domain") or ""),
+            sampling=body.sampling,
+            max_tokens=room,
+            on_update=answer.put,
+        )
+        prompt_length = len(tokens)
+        self._outstanding += 1
+        watcher = asyncio.create_task(watch(receive, answer))
+        finished = False
+        try:
+            service.engine.submit(request)
+            write = self._stream if body.stream else self._whole
+            finished = await write(service, body, answer, prompt_length, send)
+        finally:
+            self._outstanding -= 1
+            watcher.cancel()
+            if not finished:
+                service.engine.cancel(request)
+
+    async def _stream(
+        self,
+        service: Service,
+        body: ChatRequest | CompletionRequest,
+        answer: Answer,
+        prompt_length: int,
+        send: Send,
+    ) -> bool:
+        """Write the answer as it grows. True: it came to its end."""
+        await send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
+        chunks: responses.ChatStream | responses.CompletionStream
+        opening = b""
+        if isinstance(body, ChatRequest):
+            chunks = responses.ChatStream(responses.new_id("chatcmpl"), service.alias, int(time.time()))
+            opening = chunks.start()
+        else:
+            chunks = responses.CompletionStream(responses.new_id("cmpl"), service.alias, int(time.time()))
+        has_begun = False
+        while True:
+            updates = await answer.next(None if has_begun else KEEP_ALIVE_S)
+            if answer.gone:
+                return False
+            if not updates:
+                await send({"type": "http.response.body", "body": responses.KEEP_ALIVE, "more_body": True})
+                continue
+            parts = [] if has_begun else [opening]
+            has_begun = True
+            parts += [chunks.text(update.text) for update in updates if update.text]
+            last = updates[-1]
+            if last.finish is not None:
+                parts.append(chunks.finish(last.finish))
+                if body.include_usage:
+                    parts.append(chunks.usage(Usage(prompt_length, last.generated, last.cached)))
+                parts.append(responses.DONE)
+            data = b"".join(parts)
+            if data:
+                await send({"type": "http.response.body", "body": data, "more_body": last.finish is None})
+            if last.finish is not None:
+                return True
+
+    async def _whole(
+        self,
+        service: Service,
+        body: ChatRequest | CompletionRequest,
+        answer: Answer,
+        prompt_length: int,
+        send: Send,
+    ) -> bool:
+        """Write the answer once it is there. True: it came to its end."""
+        text: list[str] = []
+        last: Update | None = None
+        while last is None or last.finish is None:
+            updates = await answer.next()
+            if answer.gone:
+                return False
+            text += [update.text for update in updates]
+            last = updates[-1]
+        is_chat = isinstance(body, ChatRequest)
+        build = responses.chat_completion if is_chat else responses.completion
+        payload = build(
+            response_id=responses.new_id("chatcmpl" if is_chat else "cmpl"),
+            model=service.alias,
+            created=int(time.time()),
+            text="".join(text),
+            finish_reason=last.finish,
+            usage=Usage(prompt_length, last.generated, last.cached),
+        )
+        await respond(send, 200, payload)
+        return True
+
+    # --- the small routes ------------------------------------------------------------------------------------------
+
+    async def _tokenize(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = parse_tokenize(await self._body(scope, receive), self.limits)
+        service = self._service(body.model)
+
+        def job() -> list[int]:
+            pieces = render(service, body) if body.prompt is None else [Piece(body.prompt, is_plain=False)]
+            return tokenize(service.model, pieces, service.context, add_special=body.add_special_tokens)
+
+        tokens = await service.text.run(job, PREPARE_TIMEOUT_S)
+        await respond(send, 200, responses.tokenized(tokens, max_model_len=service.context))
+
+    async def _detokenize(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = parse_detokenize(await self._body(scope, receive), self.limits)
+        service = self._service(body.model)
+        self._check_tokens(service, body.tokens, "tokens")
+        text = b"".join(service.model.special_piece(token) for token in body.tokens).decode("utf-8", "replace")
+        await respond(send, 200, responses.detokenized(text))
+
+    async def _models(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        service = self._service(None)
+        card = responses.model_card(service.alias, created=0, max_model_len=service.context)
+        await respond(send, 200, responses.model_list([card]))
+
+    async def _health(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await respond(send, 200, b'{"status":"ok"}')
+
+    async def _ready(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        if self.service is None:
+            await respond(send, 503, serialise({"status": "loading", **asdict(self.loading)}))
+        else:
+            await respond(send, 200, serialise({"status": "ready", **self.service.facts}))
+
+    async def _metrics(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        text = metrics.render(self._service(None).engine.counters)
+        await respond(send, 200, text.encode(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
+
+    # --- what they share -------------------------------------------------------------------------------------------
+
+    def _service(self, model: str | None) -> Service:
+        if self.service is None:
+            raise EngineUnavailable("the model is still loading", retry_after_s=2)
+        if model is not None and model != self.service.alias:
+            raise ModelNotFound(f"`{model}` is not served here", param="model", hint=f"use `{self.service.alias}`")
+        return self.service
+
+    async def _body(self, scope: Scope, receive: Receive) -> dict[str, object]:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise InvalidRequest("the client left before its request was complete")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self.limits.body_bytes:
+                raise RequestTooLarge(f"the body has more than {self.limits.body_bytes} bytes")
+            if not message.get("more_body", False):
+                break
+        return parse_body(
+            b"".join(parts),
+            self.limits,
+            content_type=header(scope, b"content-type"),
+            content_encoding=header(scope, b"content-encoding"),
+        )
+
+    def _check_tokens(self, service: Service, tokens: Sequence[int], param: str) -> None:
+        for token in tokens:
+            if not 0 <= token < service.model.n_vocab:
+                raise InvalidRequest(
+                    f"token id {token} is not in the vocabulary (0 to {service.model.n_vocab - 1})", param=param
+                )
+
+
+def render(service: Service, body: ChatRequest | TokenizeRequest) -> list[Piece]:
+    """The conversation as the model's own template writes it."""
+    if service.template is None:
+        raise UnsupportedFeature(
+            f"`{service.alias}` carries no chat template, so it cannot hold a conversation",
+            param="messages",
+            hint="use /v1/completions, or a GGUF with `tokenizer.chat_template`",
+        )
+    generation = body.add_generation_prompt if isinstance(body, TokenizeRequest) else True
+    return service.template.render(
+        [message.for_template() for message in body.messages], body.tools, add_generation_prompt=generation
+    )
+
+
+def room_for_answer(service: Service, tokens: Sequence[int], sampling: Sampling) -> int:
+    """Tokens that the answer may have. Raises where prompt and answer do not fit; nothing is ever cut off."""
+    prompt, wanted = len(tokens), sampling.max_tokens
+    if prompt == 0:
+        raise InvalidRequest("the prompt is empty", param="prompt")
+    if prompt + max(wanted or 1, 1) > service.context:
+        asked = f" and {wanted} more were asked for" if wanted else ""
+        raise ContextLengthExceeded(
+            f"the prompt has {prompt} tokens{asked}; the context holds {service.context}",
+            param="max_tokens" if wanted and prompt < service.context else "messages",
+            hint="shorten the prompt or lower max_tokens, or serve the model with a larger context",
+        )
+    return wanted if wanted is not None else service.context - prompt
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """A request header's value, None where it is absent."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return None
+
+
+async def watch(receive: Receive, answer: Answer) -> None:
+    """Tell the answer when its client leaves."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    answer.leave()
+
+
+async def respond(send: Send, status: int, body: bytes, *, content_type: bytes = b"application/json") -> None:
+    """A whole response."""
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond_error(send: Send, error: ServingError) -> None:
+    """An error that was met before the first byte."""
+    body = responses.error_body(error)
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    retry = getattr(error, "retry_after_s", None)
+    if retry is not None:
+        headers.append((b"retry-after", str(retry).encode()))
+    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+_SSE_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]

@@ -1,0 +1,119 @@
+"""Rendering and tokenising, on a thread of its own with a very large stack.
+
+For several pre-tokenizer types llama.cpp falls back to a recursive regular expression: 30,000 equal letters overflow
+an 8 MiB stack and kill the process. The stack here is virtual memory that is only touched when it is needed. And a
+text that could not fit the context even at the longest token is refused before it is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from serving.errors import ContextLengthExceeded, InvalidRequest
+from serving.llamacpp.binding import Model
+from serving.llamacpp.template import Piece
+
+Result = TypeVar("Result")
+
+_STACK_BYTES = 4 << 30
+_STACK_FALLBACK_BYTES = 256 << 20
+
+
+class TextTimeout(Exception):
+    """Raised inside the text thread when a job has had its time."""
+
+
+class TextThread:
+    """Runs jobs one after another on one thread; `run` awaits them from the event loop."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], object], asyncio.Future[Any]]] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._current: asyncio.Future[Any] | None = None
+        self._began = 0.0
+        self._lock = threading.Lock()
+        self._thread = self._start()
+
+    def _start(self) -> threading.Thread:
+        before = threading.stack_size()
+        for size in (_STACK_BYTES, _STACK_FALLBACK_BYTES):
+            try:
+                threading.stack_size(size)
+                thread = threading.Thread(target=self._work, name="text", daemon=True)
+                thread.start()
+            except (RuntimeError, ValueError):  # the address space is limited; try with less
+                continue
+            finally:
+                threading.stack_size(before)
+            return thread
+        raise MemoryError("no thread with a stack of 256 MiB could be started")
+
+    async def run(self, job: Callable[[], Result], timeout_s: float) -> Result:
+        """The job's result. Raises InvalidRequest when it ran longer than `timeout_s`; time in the queue is free."""
+        done: asyncio.Future[Result] = self._loop.create_future()
+        self._jobs.put((job, done))
+        while True:
+            finished, _ = await asyncio.wait({done}, timeout=timeout_s)
+            if finished:
+                break
+            with self._lock:
+                if self._current is done and time.monotonic() - self._began >= timeout_s:
+                    self._interrupt()
+        try:
+            return done.result()
+        except TextTimeout:
+            raise InvalidRequest(f"the prompt took longer than {timeout_s:g} s to prepare") from None
+
+    def _interrupt(self) -> None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(TextTimeout)
+        )
+
+    def _work(self) -> None:
+        job: Callable[[], object] | None = None
+        done: asyncio.Future[Any] | None = None
+        while True:
+            try:
+                job, done = self._jobs.get()
+                with self._lock:
+                    self._current, self._began = done, time.monotonic()
+                try:
+                    result = job()
+                finally:
+                    with self._lock:
+                        self._current = None
+                self._loop.call_soon_threadsafe(_settle, done, result, None)
+            except BaseException as error:  # noqa: BLE001 - handed to the one who waits; the thread must live on
+                # an interruption may also arrive just after its job: settling twice is harmless, a lost one is not
+                if done is not None:
+                    self._loop.call_soon_threadsafe(_settle, done, None, error)
+
+
+def _settle(done: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+    if done.done():
+        return
+    if error is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(result)
+
+
+def tokenize(model: Model, pieces: Sequence[Piece], context: int, *, add_special: bool) -> list[int]:
+    """Tokens of a prompt. Raises ContextLengthExceeded for text that cannot fit `context` tokens however it splits."""
+    encoded = [(piece.text.encode(), piece.is_plain) for piece in pieces]
+    size = sum(len(text) for text, _ in encoded)
+    if size > context * model.longest_piece:
+        raise ContextLengthExceeded(
+            f"the prompt has {size} bytes, which is more than {context} tokens of context can hold",
+            hint="shorten the prompt, or serve the model with a larger context",
+        )
+    tokens: list[int] = []
+    for index, (text, is_plain) in enumerate(encoded):
+        tokens += model.tokenize(text, add_special=add_special and index == 0, parse_special=not is_plain)
+    return tokens

@@ -1,0 +1,205 @@
+"""Bodies and stream events in OpenAI's shapes, built for a small cost per token.
+
+In a stream all but the new text is the same in every chunk, so it is serialised once and only the text is encoded per
+token. Text must be free of lone surrogates, which decoded UTF-8 always is.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Final, Literal
+
+from serving.openai.strict import serialise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from serving.errors import ServingError
+    from serving.openai.messages import ToolCall
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+DONE: Final = b"data: [DONE]\n\n"
+"""The last event of a stream that ended well; one that broke ends with `error_event` instead."""
+KEEP_ALIVE: Final = b": waiting\n\n"
+"""An SSE comment: no event to any client, and traffic to every time-out on the way."""
+
+_MARK: Final = "\x00text\x00"
+_MARK_JSON: Final = encode_basestring(_MARK)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a request used. `cached_tokens` of the prompt were not computed again."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+    def as_body(self) -> dict[str, object]:
+        """The `usage` object."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+        }
+
+
+def new_id(prefix: Literal["chatcmpl", "cmpl", "call"]) -> str:
+    """A fresh id such as `chatcmpl-…`; unguessable."""
+    return f"{prefix}-{secrets.token_hex(16)}"
+
+
+def event(value: object) -> bytes:
+    """`value` as one server-sent event."""
+    return b"data: " + serialise(value) + b"\n\n"
+
+
+def error_event(error: ServingError) -> bytes:
+    """The last event of a stream that broke; no `[DONE]` follows."""
+    return event(error.for_client())
+
+
+class _Stream:
+    """What chat and text streams share: chunks as a fixed prefix, the text as JSON, a fixed suffix."""
+
+    __slots__ = ("_head", "_prefix", "_suffix")
+
+    def __init__(self, head: dict[str, object], choice: dict[str, object]) -> None:
+        self._head = head
+        prefix, _, suffix = event({**head, "choices": [choice]}).decode().partition(_MARK_JSON)
+        self._prefix = prefix.encode()
+        self._suffix = suffix.encode()
+
+    def text(self, text: str) -> bytes:
+        """A chunk with more text of the answer."""
+        return self._prefix + encode_basestring(text).encode() + self._suffix
+
+    def usage(self, usage: Usage) -> bytes:
+        """The chunk that ends a stream whose client asked for usage: no choices, only the counts."""
+        return event({**self._head, "choices": [], "usage": usage.as_body()})
+
+
+class ChatStream(_Stream):
+    """The chunks of one streamed chat completion: `start`, `text` …, `finish`, perhaps `usage`, then DONE."""
+
+    __slots__ = ("_index",)
+
+    def __init__(self, response_id: str, model: str, created: int, *, index: int = 0) -> None:
+        head = {"id": response_id, "object": "chat.completion.chunk", "created": created, "model": model}
+        super().__init__(head, {"index": index, "delta": {"content": _MARK}, "logprobs": None, "finish_reason": None})
+        self._index = index
+
+    def start(self) -> bytes:
+        """The first chunk, which says that the assistant speaks."""
+        return self._chunk({"role": "assistant", "content": ""}, None)
+
+    def tool_calls(self, calls: Sequence[ToolCall], *, first: int = 0) -> bytes:
+        """A chunk with whole tool calls; `first` is the index of the first of them in the answer."""
+        return self._chunk(
+            {"tool_calls": [{"index": first + place, **_call_body(call)} for place, call in enumerate(calls)]}, None
+        )
+
+    def finish(self, reason: FinishReason) -> bytes:
+        """The chunk that says why the answer ended."""
+        return self._chunk({}, reason)
+
+    def _chunk(self, delta: dict[str, object], reason: FinishReason | None) -> bytes:
+        choice = {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return event({**self._head, "choices": [choice]})
+
+
+class CompletionStream(_Stream):
+    """The chunks of one streamed completion: `text` …, `finish`, perhaps `usage`, then DONE."""
+
+    __slots__ = ("_index",)
+
+    def __init__(self, response_id: str, model: str, created: int, *, index: int = 0) -> None:
+        head = {"id": response_id, "object": "text_completion", "created": created, "model": model}
+        super().__init__(head, {"index": index, "text": _MARK, "logprobs": None, "finish_reason": None})
+        self._index = index
+
+    def finish(self, reason: FinishReason) -> bytes:
+        """The chunk that says why the answer ended."""
+        choice = {"index": self._index, "text": "", "logprobs": None, "finish_reason": reason}
+        return event({**self._head, "choices": [choice]})
+
+
+def chat_completion(
+    *,
+    response_id: str,
+    model: str,
+    created: int,
+    text: str,
+    finish_reason: FinishReason,
+    usage: Usage,
+    tool_calls: Sequence[ToolCall] = (),
+) -> bytes:
+    """The body of a chat completion that is not streamed; `created` in seconds since the epoch."""
+    message: dict[str, object] = {"role": "assistant", "content": text or None if tool_calls else text, "refusal": None}
+    if tool_calls:
+        message["tool_calls"] = [_call_body(call) for call in tool_calls]
+    return serialise(
+        {
+            "id": response_id,
+            "object": "chat.completion",
+            "created": created,
+            "model": model,
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}],
+            "usage": usage.as_body(),
+        }
+    )
+
+
+def completion(
+    *, response_id: str, model: str, created: int, text: str, finish_reason: FinishReason, usage: Usage
+) -> bytes:
+    """The body of a completion that is not streamed; `created` in seconds since the epoch."""
+    return serialise(
+        {
+            "id": response_id,
+            "object": "text_completion",
+            "created": created,
+            "model": model,
+            "choices": [{"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}],
+            "usage": usage.as_body(),
+        }
+    )
+
+
+def model_card(name: str, *, created: int, max_model_len: int | None = None) -> dict[str, object]:
+    """One entry of /v1/models; `max_model_len` in tokens, None where it is not known yet."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "perimeter",
+        "max_model_len": max_model_len,
+    }
+
+
+def model_list(cards: Sequence[dict[str, object]]) -> bytes:
+    """The body of /v1/models."""
+    return serialise({"object": "list", "data": list(cards)})
+
+
+def tokenized(tokens: Sequence[int], *, max_model_len: int) -> bytes:
+    """The body that answers /tokenize."""
+    return serialise({"count": len(tokens), "max_model_len": max_model_len, "tokens": list(tokens)})
+
+
+def detokenized(text: str) -> bytes:
+    """The body that answers /detokenize."""
+    return serialise({"prompt": text})
+
+
+def error_body(error: ServingError) -> bytes:
+    """The body of any error, in OpenAI's shape."""
+    return serialise(error.for_client())
+
+
+def _call_body(call: ToolCall) -> dict[str, object]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
