@@ -36,6 +36,8 @@ SHAPES = (
     Shape("100m", layers=10, width=768, heads=12, kv_heads=12, ffn=2048, vocabulary=32_000),
     Shape("100m-128k", layers=10, width=768, heads=12, kv_heads=12, ffn=2048, vocabulary=128_256),
 )
+FIRST, SECOND = "abcdefghijklmnop", "qrstuvwxyz"
+"""A word is a letter of the first, one of the second and any third one."""
 TYPES = {"f16": gguf.GGMLQuantizationType.F16, "q8_0": gguf.GGMLQuantizationType.Q8_0}
 
 
@@ -47,7 +49,7 @@ def byte_alphabet() -> list[str]:
 
 
 def vocabulary(size: int) -> tuple[list[str], list[str]]:
-    """Tokens and merges: bytes, then two- and three-letter words, then those with a space before, then fillers."""
+    """Tokens and merges: bytes, pairs, three-letter words, those with a space before, then four-letter fillers."""
     tokens = byte_alphabet()
     merges: list[str] = []
 
@@ -56,17 +58,18 @@ def vocabulary(size: int) -> tuple[list[str], list[str]]:
             tokens.append(left + right)
             merges.append(f"{left} {right}")
 
-    letters = string.ascii_lowercase
-    for a, b in itertools.product(letters, letters):
+    # No word contains a pair that merges at its second letter, so every word is exactly one token.
+    words = [a + b + c for a, b, c in itertools.product(FIRST, SECOND, string.ascii_lowercase)]
+    for a, b in itertools.product(FIRST, SECOND):
         add(a, b)
-    for a, b, c in itertools.product("abcdefghijklmnop", letters, letters):
-        add(a + b, c)
-    for a, b, c in itertools.product("abcdefghijklmnop", letters, letters):
-        add("\u0120", a + b + c)
-    for a, b, c, d in itertools.product("abcdefghijklmnop", letters, letters, letters):
+    for word in words:
+        add(word[:2], word[2])
+    for word in words:
+        add("\u0120", word)
+    for word, letter in itertools.product(words, string.ascii_lowercase):
         if len(tokens) >= size - 1:
             break
-        add(a + b + c, d)
+        add(word, letter)
     tokens.append("<|end|>")
     return tokens, merges
 

@@ -44,6 +44,7 @@ _seq_rm = _prototype(_quick, "llama_memory_seq_rm", ctypes.c_bool, _MEM, ctypes.
 _seq_cp = _prototype(
     _quick, "llama_memory_seq_cp", None, _MEM, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32
 )
+_seq_pos_min = _prototype(_quick, "llama_memory_seq_pos_min", ctypes.c_int32, _MEM, ctypes.c_int32)
 _seq_pos_max = _prototype(_quick, "llama_memory_seq_pos_max", ctypes.c_int32, _MEM, ctypes.c_int32)
 _get_logits = _prototype(_quick, "llama_get_logits", ctypes.c_void_p, _CTX)
 _piece = _prototype(
@@ -153,6 +154,7 @@ class Model:
         self.has_decoder = bool(llama_cpp.llama_model_has_decoder(pointer))
         self.n_params = int(llama_cpp.llama_model_n_params(pointer))
         self.size_bytes = int(llama_cpp.llama_model_size(pointer))
+        self.pre_tokenizer = self.metadata("tokenizer.ggml.pre") or ""
         self.pieces = [] if vocab_only else [self._piece(token, special=False) for token in range(self.n_vocab)]
         self.ends_generation = frozenset(token for token in range(self.n_vocab) if _is_eog(self.vocab, token))
         self.longest_piece = max((len(piece) for piece in self.pieces), default=1)
@@ -335,6 +337,17 @@ class Context:
         """Positions of a sequence that are in the cache, as llama.cpp has it."""
         return int(_seq_pos_max(self.memory, seq)) + 1
 
+    def keeps(self, seq: int, length: int) -> bool:
+        """Whether a sequence cut to `length` tokens would still have every cell that its next token looks at.
+
+        Not a matter of course with a sliding window, even when a cache of full size is kept for it (`swa_full`):
+        llama.cpp takes cells outside a sequence's present window for new tokens of any sequence while others are
+        still free, and a saved state leaves them out. They go from the oldest on: the first position left tells.
+        """
+        if self.model.n_swa == 0:
+            return True
+        return 0 <= int(_seq_pos_min(self.memory, seq)) <= max(0, length - self.model.n_swa)
+
     def save(self, seq: int) -> npt.NDArray[np.uint8]:
         """The whole state of a sequence; bytes in proportion to its length."""
         size = int(llama_cpp.llama_state_seq_get_size(self.pointer, seq))
@@ -349,6 +362,7 @@ class Context:
     def restore(self, state: npt.NDArray[np.uint8], seq: int) -> bool:
         """Replace a sequence by a saved state. False: it did not fit; the sequence is then empty."""
         pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        self.drop(seq)  # llama.cpp leaves what was there when the saved state has no tokens
         if llama_cpp.llama_state_seq_set_data(self.pointer, pointer, state.size, seq) > 0:
             return True
         self.drop(seq)

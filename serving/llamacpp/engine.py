@@ -212,7 +212,8 @@ class Engine:
         for number in step.admit:
             self._admit(by_id[number])
         for chunk in step.prefill:
-            self._prefill(by_id[chunk.request], chunk)
+            if by_id[chunk.request].seq >= 0:
+                self._prefill(by_id[chunk.request], chunk)
         self._flush()
         decoding = [by_id[number] for number in step.decode if by_id[number].seq >= 0]
         if decoding:
@@ -221,9 +222,8 @@ class Engine:
         self.counters.steps += 1
 
     def _observe(self) -> State:
-        has_place = len(self._running) < self._config.parallel
-        # first the waiting ones: what they wait for sets where the running ones' chunks must end
-        waiting = tuple(self._observe_waiting(request) for request in self._waiting) if has_place else ()
+        # first the waiting ones: what they wait for sets where the chunks of those before them must end
+        waiting = self._observe_waiting()
         running = tuple(
             Running(request.id, len(request.tokens), request.computed, tuple(sorted(request.cuts)))
             for request in self._running
@@ -234,26 +234,53 @@ class Engine:
             evictable = self._tree.cells - self._tree.cells_of([request.seq for request in self._running])
         return State(waiting, running, free, evictable, self.counters.prefill_rate)
 
-    def _observe_waiting(self, request: Request) -> Waiting:
-        ready = self._match(request).length
-        pending, leader = 0, None
-        for other in self._running:
-            if other.root == request.root and other.computed < other.prompt_length:
+    def _observe_waiting(self) -> tuple[Waiting, ...]:
+        places = self._config.parallel - len(self._running)
+        if places <= 0:
+            return ()
+        leaders = [(other, other.computed) for other in self._running if other.computed < other.prompt_length]
+        running = len(leaders)
+        seen = []
+        for request in self._waiting:
+            ready = self._match(request).length
+            pending, leader = 0, None
+            for other, start in leaders:
+                if other.root != request.root:
+                    continue
                 shared = min(
                     common_length(request.tokens, other.tokens[: other.prompt_length]), len(request.tokens) - 1
                 )
-                if shared > other.computed and shared > pending:
+                if shared > start and shared > pending:
                     pending, leader = shared, other
-        if leader is not None and pending >= ready + MIN_SHARED:
-            leader.cuts.add(pending)
-        return Waiting(request.id, len(request.tokens), ready, pending)
+            if leader is not None and pending >= ready + MIN_SHARED:
+                leader.cuts.add(pending)
+            elif len(leaders) < running + places:
+                leaders.append((request, ready))  # it may start in this very step, and later ones may wait for it
+            seen.append((request, ready, pending))
+        return tuple(
+            Waiting(request.id, len(request.tokens), ready, pending, tuple(sorted(request.cuts)))
+            for request, ready, pending in seen
+        )
 
     def _match(self, request: Request) -> Match:
         """The longest usable prefix; the last token is always computed, for its logits."""
         limit = len(request.tokens) - 1
-        find = self._tree.match if self._context.shares_partially else self._tree.match_whole
-        match = find(request.root, request.tokens, limit)
+        match = NO_MATCH
+        if self._context.shares_partially:
+            match = self._tree.match(request.root, request.tokens, limit)
+            holders = tuple(holder for holder in match.holders if self._can_cut(holder, match.length))
+            match = Match(match.length, holders) if holders else NO_MATCH
+        if not match.length:
+            match = self._tree.match_whole(request.root, request.tokens, limit)
         return match if match.length >= MIN_SHARED else NO_MATCH
+
+    def _can_cut(self, holder: int, length: int) -> bool:
+        """Whether a holder's path can be had at this length; with a sliding window not all of them can."""
+        if self._model.n_swa == 0 or self._tree.length(holder) == length:
+            return True
+        if self._config.layout == "streams" and holder not in self._idle:
+            return False  # it would be copied through a saved state, and that holds the window at its end only
+        return self._context.keeps(holder, length)
 
     # --- admission and memory --------------------------------------------------------------------------------------
 
@@ -261,7 +288,8 @@ class Engine:
         self._waiting.remove(request)
         match = self._match(request)
         if self._config.layout == "unified":
-            request.seq = self._free_sequence()
+            request.seq = self._free_sequence(match.holders[:1])
+            match = self._match(request)  # where every id was taken, what it matched may have had to go
             if match.length:
                 source = match.holders[0]
                 self._touch(source)
@@ -281,10 +309,11 @@ class Engine:
         self._running.append(request)
         self._running.sort(key=lambda entry: entry.id)
 
-    def _free_sequence(self) -> int:
+    def _free_sequence(self, wanted: Sequence[int]) -> int:
+        """An unused sequence id; `wanted` are the last to be evicted for it."""
         used = {request.seq for request in self._running} | self._idle.keys()
         if len(used) >= self._context.options.n_seq_max:
-            self._evict_one()
+            self._evict_one(keep=wanted)
             used = {request.seq for request in self._running} | self._idle.keys()
         return next(seq for seq in range(self._context.options.n_seq_max) if seq not in used)
 
@@ -326,7 +355,7 @@ class Engine:
         if not self._context.restore(state, seq):
             return False
         longer = self._tree.length(source) > match.length
-        if longer and not self._context.drop(seq, match.length):
+        if longer and not (self._context.drop(seq, match.length) and self._context.keeps(seq, match.length)):
             return False
         if seq in self._tree:
             self._tree.release(seq)
@@ -358,14 +387,14 @@ class Engine:
         if seq in self._idle:
             self._idle[seq] = self.counters.steps
 
-    def _evict_one(self) -> bool:
-        """Give up one cached prefix. False: there is none."""
+    def _evict_one(self, keep: Sequence[int] = ()) -> bool:
+        """Give up one cached prefix, one of `keep` only if there is no other. False: there is none."""
         order = evict_order(
             Cached(seq, used, self._tree.length(seq), self._tree.is_covered(seq)) for seq, used in self._idle.items()
         )
         if not order:
             return False
-        self._forget(order[0])
+        self._forget(next((holder for holder in order if holder not in keep), order[0]))
         self.counters.evictions += 1
         return True
 
@@ -447,6 +476,7 @@ class Engine:
             self._no_cells(max(requests, key=lambda request: request.id))
             return
         for request in requests:
+            self.counters.computed_prompt_tokens += request.computed < request.prompt_length
             request.computed += 1
             self._tree.extend(request.seq, request.tokens[-1:])
         self._sample(requests)
@@ -454,7 +484,7 @@ class Engine:
     def _no_cells(self, request: Request) -> None:
         """llama.cpp found no room although the count said so: give something up and let the next step try again."""
         if not self._evict_one():
-            self._preempt(request)
+            self._preempt(self._running[-1] if self._config.layout == "unified" else request)
 
     def _compact(self) -> None:
         """Move streams into holes below them, so that llama.cpp computes them all in one call."""
@@ -465,11 +495,11 @@ class Engine:
             request = by_seq[source]
             if request.max_tokens - request.generated < _WORTH_MOVING:
                 continue
-            if not self._context.restore(self._context.save(source), target):
-                return
             self._idle.pop(target, None)
             if target in self._tree:
                 self._tree.release(target)
+            if not self._context.restore(self._context.save(source), target):
+                return
             self._tree.rename(source, target)
             self._context.drop(source)
             request.seq = target

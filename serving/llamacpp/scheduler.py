@@ -51,7 +51,9 @@ class Waiting:
     ready: int
     """Longest prefix of it that is computed and can be had now."""
     pending: int
-    """Longest prefix of it that a running request will have computed; 0 if none."""
+    """Longest prefix of it that a request before it, running or about to start, will have computed; 0 if none."""
+    cuts: tuple[int, ...] = ()
+    """Lengths at which its own chunks must end, once it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,10 @@ def schedule(state: State, config: Config) -> Step:
     admit = _admit(state, config, room)
     by_request = {entry.request: entry for entry in state.waiting}
     prefilling = [entry for entry in state.running if not entry.is_decoding]
-    prefilling += [Running(request, by_request[request].tokens, by_request[request].ready) for request in admit]
+    prefilling += [
+        Running(request, by_request[request].tokens, by_request[request].ready, by_request[request].cuts)
+        for request in admit
+    ]
     budget = max(MIN_CHUNK, int(state.prefill_rate * config.step_s))
     chunks: list[Chunk] = []
     for entry in prefilling:

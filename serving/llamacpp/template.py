@@ -81,7 +81,7 @@ class ChatTemplate:
                 param="messages",
                 hint="many templates want user and assistant turns to alternate",
             ) from error
-        except (TypeError, ValueError, AttributeError, KeyError, OverflowError, RecursionError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise InvalidRequest(
                 f"the model's chat template failed on this conversation ({type(error).__name__})", param="messages"
             ) from error

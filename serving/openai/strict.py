@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
 _SHOWN_CHARS: Final = 64
-# An integer that could pass 64 bits has 19 digits or more; one scan of the body spares a visit to every number in it.
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
-# Only an escape can smuggle in a surrogate, and a number becomes infinite only by a long exponent or many digits.
-_MAY_NOT_SERIALISE: Final = re.compile(rb"\\u[dD][89a-fA-F]|[0-9][eE]\+?[0-9]{3}|[0-9]{19}")
-_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_DOUBTFUL_DIGITS: Final = 19
+"""Fewer digits, sign included, always fit 64 bits."""
+# Possessive, and content with a missing end: whatever the bytes, no place is looked at twice.
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
 class _Duplicated(dict[str, object]):
@@ -102,20 +101,56 @@ def _parse(raw: bytes, limits: Limits) -> object:
         bare = _STRING.sub(b"", raw)
         if bare.count(b"[") + bare.count(b"{") > limits.containers:
             raise InvalidRequest(f"the body holds more than {limits.containers} arrays and objects")
-    value, has_duplicates = _load(text, limits.depth)
+    value, seen = _load(text, limits.depth)
     # Fewer brackets than levels allowed cannot nest too deep; only then is the depth worth counting.
     if brackets > limits.depth and _too_deep(value, limits.depth):
         raise InvalidRequest(f"the body nests deeper than {limits.depth} levels")
-    if has_duplicates:
+    if seen.duplicates:
         _refuse_duplicate(value)
-    if _LONG_NUMBER.search(raw):
-        _refuse_long_integers(value)
-    if _MAY_NOT_SERIALISE.search(raw):
+    if seen.numbers:
+        _refuse_numbers(value)
+    # Only an escape can smuggle in a surrogate, and only this range of them are any.
+    if b"\\ud" in raw or b"\\uD" in raw:
         try:
             serialise(value)
-        except ValueError:  # of which UnicodeEncodeError is one
-            _refuse_unserialisable(value)
+        except UnicodeEncodeError:
+            _refuse_surrogate(value)
     return value
+
+
+class _Hooks:
+    """What the parser calls. Hooks know no paths: they raise a flag, and the value is walked to find where."""
+
+    __slots__ = ("duplicates", "numbers")
+
+    def __init__(self) -> None:
+        self.duplicates = False
+        """An object has a key twice; `_Duplicated` stands in its place."""
+        self.numbers = False
+        """A number may be beyond 64 bits, or is not finite."""
+
+    def build(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
+        built = dict(pairs)
+        if len(built) == len(pairs):
+            return built
+        self.duplicates = True
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                return _Duplicated(key)
+            seen.add(key)
+        return built
+
+    def integer(self, digits: str) -> int:
+        if len(digits) >= _DOUBTFUL_DIGITS:
+            self.numbers = True
+        return int(digits)
+
+    def number(self, digits: str) -> float:
+        value = float(digits)
+        if value - value != 0.0:
+            self.numbers = True
+        return value
 
 
 def _decode(raw: bytes) -> str:
@@ -128,25 +163,16 @@ def _decode(raw: bytes) -> str:
     return text
 
 
-def _load(text: str, depth: int) -> tuple[object, bool]:
-    """The value of `text`, and whether an object in it had a key twice (marked by `_Duplicated`)."""
-    has_duplicates = False
-
-    def build(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        nonlocal has_duplicates
-        built = dict(pairs)
-        if len(built) == len(pairs):
-            return built
-        has_duplicates = True
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                return _Duplicated(key)
-            seen.add(key)
-        return built
-
+def _load(text: str, depth: int) -> tuple[object, _Hooks]:
+    hooks = _Hooks()
     try:
-        value: object = json.loads(text, object_pairs_hook=build, parse_constant=_refuse_constant)
+        value: object = json.loads(
+            text,
+            object_pairs_hook=hooks.build,
+            parse_int=hooks.integer,
+            parse_float=hooks.number,
+            parse_constant=_refuse_constant,
+        )
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InvalidRequest(f"the body is not JSON: {error.msg} at {where}") from None
@@ -155,7 +181,7 @@ def _load(text: str, depth: int) -> tuple[object, bool]:
     except ValueError:
         # Beyond sys.get_int_max_str_digits() Python refuses the conversion, which is quadratic.
         raise InvalidRequest("the body holds a number beyond 64 bits") from None
-    return value, has_duplicates
+    return value, hooks
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -203,19 +229,19 @@ def _refuse_duplicate(value: object) -> NoReturn:
     raise InvalidRequest("a key comes twice in one object")
 
 
-def _refuse_long_integers(value: object) -> None:
+def _refuse_numbers(value: object) -> None:
     for path, item in _walk(value):
         if isinstance(item, int) and not _INT64_MIN <= item <= _INT64_MAX:
             raise InvalidRequest(f"the number at `{path}` does not fit 64 bits", param=path or None)
-
-
-def _refuse_unserialisable(value: object) -> NoReturn:
-    for path, item in _walk(value):
         if isinstance(item, float) and item - item != 0.0:
             raise InvalidRequest(f"the number at `{path}` is not finite", param=path or None)
+
+
+def _refuse_surrogate(value: object) -> NoReturn:
+    for path, item in _walk(value):
         if isinstance(item, str):
             try:
                 item.encode("utf-8")
             except UnicodeEncodeError:
                 raise InvalidRequest(f"the text at `{path}` holds a lone surrogate", param=path or None) from None
-    raise InvalidRequest("the body cannot be written as JSON again")
+    raise InvalidRequest("the body holds a lone surrogate")

@@ -1,0 +1,1 @@
+"""Training code of the demonstration model that ships in `serving/models/demo`."""

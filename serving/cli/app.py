@@ -1,0 +1,166 @@
+"""Commands and flags. Each command imports what it needs when it runs, so that none pays for another."""
+
+# ruff: noqa: PLC0415 -- imports are made when a command runs, so that none pays for another
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from serving.cli.options import PlanOptions, StartOptions
+from serving.errors import UsageError
+
+app = typer.Typer(
+    name="serve",
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Serve open-weight language models on this machine through an OpenAI-compatible API.",
+)
+models_app = typer.Typer(help="Which models can be served.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file in place of /etc/perimeter/serving.toml.")]
+Variant = Annotated[str | None, typer.Option("--variant", help="Form of the weights, such as q8_0.")]
+Context = Annotated[int | None, typer.Option("--context", min=1, help="Tokens that one sequence may hold.")]
+Concurrency = Annotated[
+    int | None, typer.Option("--concurrency", min=1, max=256, help="Sequences computed at the same time.")
+]
+Layout = Annotated[Literal["streams", "unified"] | None, typer.Option("--kv-layout", help="Layout of the KV cache.")]
+Cells = Annotated[
+    int | None, typer.Option("--kv-tokens", min=256, help="Cells of a unified KV cache, for all sequences together.")
+]
+Dtype = Annotated[
+    Literal["f16", "bf16", "f32", "q8_0"] | None, typer.Option("--kv-dtype", help="Numbers in the cache.")
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Compute threads.")]
+Wait = Annotated[
+    Literal["active", "brief", "passive"] | None,
+    typer.Option("--wait-policy", help="Compute threads that wait spin, spin briefly and sleep, or sleep."),
+]
+Load = Annotated[Literal["mmap", "none"] | None, typer.Option("--load-mode", help="Map the weights, or read them.")]
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run the command that the arguments name; returns the exit status. Raises ServingError."""
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(args=arguments, prog_name="serve", standalone_mode=False)
+    except Exception as failure:
+        # click's own errors know how to say what is wrong; which module they come from depends on typer's version.
+        if hasattr(failure, "format_message") and hasattr(failure, "exit_code"):
+            context = getattr(failure, "ctx", None)
+            if type(failure).__name__ == "NoArgsIsHelpError":
+                sys.stdout.write(failure.format_message() + "\n")
+                return UsageError.exit_status
+            path = getattr(context, "command_path", None) or "serve"
+            message = failure.format_message().rstrip(".")
+            raise UsageError(message[:1].lower() + message[1:], hint=f"see `{path} --help`") from failure
+        if type(failure).__name__ == "Abort":
+            raise KeyboardInterrupt from failure
+        raise
+    return status if isinstance(status, int) else 0
+
+
+def _version(value: bool) -> None:
+    if value:
+        from serving import __version__
+
+        typer.echo(f"perimeter {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def serve(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Name of a model, or path of a GGUF file.")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", "-p", min=0, max=65535, help="TCP port; 0 for any.")] = None,
+    config: Config = None,
+    allow_insecure_bind: Annotated[
+        bool, typer.Option("--allow-insecure-bind", help="Listen beyond loopback without keys.")
+    ] = False,
+    variant: Variant = None,
+    tokens: Context = None,
+    concurrency: Concurrency = None,
+    kv_layout: Layout = None,
+    kv_tokens: Cells = None,
+    kv_dtype: Dtype = None,
+    threads: Threads = None,
+    wait_policy: Wait = None,
+    load_mode: Load = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write progress and logs as JSON lines.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an unexpected error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> int:
+    """Serve a model: `serve --model demo`."""
+    del debug, version  # acted on by serving.cli.run and the callback
+    if context.invoked_subcommand is not None:
+        if model is not None:
+            message = f"`--model` goes with no command; `{context.invoked_subcommand}` is one"
+            raise UsageError(message, hint=f"use `serve --model {model}`, or `serve plan {model}`")
+        return 0
+    if model is None:
+        message = "no model named"
+        raise UsageError(message, hint="try `serve --model demo`; `serve models list` shows what there is")
+    from serving.cli.start import start
+
+    wishes = PlanOptions(variant, tokens, concurrency, kv_layout, kv_tokens, kv_dtype, threads, wait_policy, load_mode)
+    return start(StartOptions(model, host, port, config, allow_insecure_bind or None, as_json, wishes))
+
+
+@app.command()
+def hardware(as_json: Json = False) -> int:
+    """What this machine has, as far as serving is concerned."""
+    from serving.cli.hardware import show_hardware
+
+    return show_hardware(as_json=as_json)
+
+
+@app.command()
+def plan(
+    model: Annotated[str, typer.Argument(help="Name of a model, or path of a GGUF file.")],
+    as_json: Json = False,
+    config: Config = None,
+    variant: Variant = None,
+    tokens: Context = None,
+    concurrency: Concurrency = None,
+    kv_layout: Layout = None,
+    kv_tokens: Cells = None,
+    kv_dtype: Dtype = None,
+    threads: Threads = None,
+    wait_policy: Wait = None,
+    load_mode: Load = None,
+) -> int:
+    """How a model would be served on this machine, with every number."""
+    from serving.cli.plan import show_plan
+
+    wishes = PlanOptions(variant, tokens, concurrency, kv_layout, kv_tokens, kv_dtype, threads, wait_policy, load_mode)
+    return show_plan(model, config, wishes, as_json=as_json)
+
+
+@models_app.command("list")
+def models_list(as_json: Json = False, config: Config = None) -> int:
+    """All models of the catalogue."""
+    from serving.cli.models import list_models
+
+    return list_models(config, as_json=as_json)
+
+
+@models_app.command("show")
+def models_show(
+    name: Annotated[str, typer.Argument(help="Name of a model, or path of a GGUF file.")],
+    as_json: Json = False,
+    config: Config = None,
+) -> int:
+    """Everything known of one model."""
+    from serving.cli.models import show_model
+
+    return show_model(name, config, as_json=as_json)

@@ -1,0 +1,94 @@
+"""What a person, or a log collector, sees while serving starts and runs. Everything goes to stderr."""
+
+# ruff: noqa: PLC0415 -- imports are made when a command runs, so that none pays for another
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from serving.telemetry.logs import facts
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+log = logging.getLogger("serving.cli")
+
+
+class TerminalListener:
+    """For people: a bar while weights load, then the address, a request to try, and how to stop."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._stage = ""
+
+    def on_progress(self, model: str, fraction: float, stage: str) -> None:
+        """`fraction` from 0 to 1 of what `stage` does."""
+        if not sys.stderr.isatty():
+            if stage != self._stage:
+                self._say(f"loading   {model}: {stage}")
+                self._stage = stage
+            return
+        if self._progress is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+            columns = (TextColumn("loading   {task.description}"), BarColumn(), TaskProgressColumn())
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._progress.add_task(model, total=1.0)
+            self._progress.start()
+        if self._task is not None:
+            self._progress.update(self._task, completed=fraction, description=f"{model}: {stage}")
+
+    def on_ready(self, url: str) -> None:
+        """The API answers at `url`."""
+        self._end_progress()
+        body = json.dumps({"model": self._model, "messages": [{"role": "user", "content": "Who are you?"}]})
+        base = url.rstrip("/").removesuffix("/v1")
+        curl = f"curl {base}/v1/chat/completions -H 'content-type: application/json' -d {shlex.quote(body)}"
+        self._say(f"serving   {base}/v1", f"try       {curl}", "stop      Ctrl-C", "")
+
+    def on_engine_event(self, text: str) -> None:
+        """Something happened to an engine that a person should know."""
+        self._end_progress()
+        self._say(f"engine    {text}")
+
+    def on_drain(self) -> None:
+        """Stopping: nothing new is taken, what runs is finished."""
+        self._end_progress()
+        self._say("stopping  running requests are being finished; Ctrl-C again stops at once")
+
+    def _end_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    @staticmethod
+    def _say(*lines: str) -> None:
+        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.flush()
+
+
+class JsonListener:
+    """For machines: the same as log lines."""
+
+    def on_progress(self, model: str, fraction: float, stage: str) -> None:
+        """`fraction` from 0 to 1 of what `stage` does."""
+        log.info("loading", extra=facts(model=model, fraction=round(fraction, 3), stage=stage))
+
+    def on_ready(self, url: str) -> None:
+        """The API answers at `url`."""
+        log.info("ready", extra=facts(url=url))
+
+    def on_engine_event(self, text: str) -> None:
+        """Something happened to an engine that a person should know."""
+        log.warning("engine", extra=facts(what=text))
+
+    def on_drain(self) -> None:
+        """Stopping: nothing new is taken, what runs is finished."""
+        log.info("drain")

@@ -1,0 +1,73 @@
+"""The llama.cpp engine as a child process: its command line and environment, from a plan."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from serving.engines.spec import Capabilities, EngineSpec
+from serving.planner import Plan
+from serving.planner.types import WaitPolicy
+from serving.settings import Settings
+
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+WAITING: dict[WaitPolicy, dict[str, str]] = {
+    "active": {},
+    "brief": {"GOMP_SPINCOUNT": "100"},
+    "passive": {"OMP_WAIT_POLICY": "passive"},
+}
+"""How libgomp's threads wait. Its own default spins for some milliseconds; OMP_WAIT_POLICY=active would spin for
+minutes after the last request, and burn the cores of an idle server."""
+
+
+def plan_engine(plan: Plan, settings: Settings, socket: Path, home: Path, *, source: Path | None = None) -> EngineSpec:
+    """How to start the engine that `plan` describes (docs/engine-protocol.md has the command line).
+
+    `socket` is where it will listen, `home` a private directory it may write to, `source` the directory of
+    this package where this interpreter does not have it installed. The environment is built from empty: nothing of the
+    operator's reaches the engine.
+    """
+    llamacpp = settings.engines.llamacpp
+    argv = [
+        *(sys.executable, "-m", "serving.llamacpp"),
+        *("--model", str(plan.weights)),
+        *("--uds", str(socket)),
+        *("--alias", plan.model),
+        *("--kv-layout", plan.kv_layout),
+        *("--parallel", str(plan.concurrency)),
+        *("--ctx", str(plan.context)),
+    ]
+    if plan.kv_layout == "unified":
+        argv += ["--kv-tokens", str(plan.kv_tokens)]
+    argv += [
+        *("--kv-dtype", plan.kv_dtype),
+        *("--ubatch", str(plan.n_ubatch)),
+        *("--threads", str(plan.threads)),
+    ]
+    if plan.cores:
+        argv += ["--cores", ",".join(map(str, plan.cores))]
+    argv += ["--load-mode", plan.load_mode]
+    if plan.swa_full:
+        argv.append("--swa-full")
+    argv += ["--max-queue", str(settings.limits.queue), "--step-ms", str(llamacpp.step_ms)]
+    if plan.kv_layout == "streams":
+        argv += ["--snapshot-bytes", str(plan.snapshot_bytes)]
+    argv += ["--unknown-fields", settings.server.unknown_fields]
+    environment = {
+        "PATH": SYSTEM_PATH,
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        **WAITING[plan.wait_policy],
+        "GGML_NO_BACKTRACE": "1",
+    }
+    if source is not None:
+        environment["PYTHONPATH"] = str(source)
+    return EngineSpec(
+        model=plan.model,
+        backend="llamacpp",
+        argv=tuple(argv),
+        env=tuple(environment.items()),
+        socket=socket,
+        capabilities=Capabilities(),
+    )

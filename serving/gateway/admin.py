@@ -1,0 +1,117 @@
+"""Health, readiness, metrics and the list of models: what is answered without asking an engine for tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from fastapi import APIRouter, Response
+from prometheus_client import generate_latest
+
+from serving.gateway.answers import error_headers
+from serving.gateway.pipeline import model_not_found
+from serving.gateway.upstream import EngineBroke
+from serving.openai import responses, serialise
+from serving.telemetry.metrics import Metrics, relabel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from serving.gateway.engine import Engine
+    from serving.gateway.pipeline import Pipeline
+
+_SCRAPE_S: Final = 2.0
+_SCRAPE_BYTES: Final = 4 << 20
+
+
+class Admin:
+    """Everything that is read from the outside and changes nothing."""
+
+    def __init__(self, engines: Mapping[str, Engine], metrics: Metrics, pipeline: Pipeline) -> None:
+        self._engines = engines
+        self._metrics = metrics
+        self._pipeline = pipeline
+
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter()
+        router.add_api_route("/health", self.health, methods=["GET"], summary="Whether this process lives")
+        router.add_api_route("/ready", self.ready, methods=["GET"], summary="Whether every engine takes requests")
+        router.add_api_route("/metrics", self.metrics, methods=["GET"], summary="Prometheus text")
+        router.add_api_route("/v1/models", self.models, methods=["GET"], summary="The models that are served")
+        router.add_api_route("/v1/models/{model:path}", self.model, methods=["GET"], summary="One model")
+        return router
+
+    async def health(self) -> Response:
+        """Alive: says nothing of the engines."""
+        return _json(200, serialise({"status": "ok"}))
+
+    async def ready(self) -> Response:
+        """200 once every engine takes requests, else 503 with what each one is doing."""
+        engines = {
+            name: {
+                "phase": engine.supervisor.state.phase,
+                "progress": engine.supervisor.state.fraction,
+                "stage": engine.supervisor.state.stage,
+            }
+            for name, engine in self._engines.items()
+        }
+        is_ready = not self._pipeline.is_draining and all(
+            engine.supervisor.state.phase == "ready" for engine in self._engines.values()
+        )
+        status = "draining" if self._pipeline.is_draining else "ready" if is_ready else "loading"
+        answer = _json(200 if is_ready else 503, serialise({"status": status, "engines": engines}))
+        if not is_ready:
+            answer.headers["retry-after"] = "1"
+        return answer
+
+    async def metrics(self) -> Response:
+        """The gateway's own metrics, then those of each engine with `model` and `engine` labels."""
+        for name, engine in self._engines.items():
+            self._metrics.in_flight.labels(name).set(engine.admission.taken)
+        own = generate_latest(self._metrics.registry).decode()
+        texts = await asyncio.gather(*(self._scrape(engine) for engine in self._engines.values()))
+        labelled = [
+            ({"model": name, "engine": engine.spec.backend}, text)
+            for (name, engine), text in zip(self._engines.items(), texts, strict=True)
+            if text is not None
+        ]
+        theirs = relabel(labelled, reserved=self._metrics.names())
+        return Response(own + theirs, 200, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def models(self) -> Response:
+        """OpenAI's list of models."""
+        return _json(200, responses.model_list([self._card(engine) for engine in self._engines.values()]))
+
+    async def model(self, model: str) -> Response:
+        """One model of the list."""
+        engine = self._engines.get(model)
+        if engine is None:
+            error = model_not_found(model, self._engines)
+            return _json(error.http_status, responses.error_body(error), dict(error_headers(error)))
+        return _json(200, serialise(self._card(engine)))
+
+    def _card(self, engine: Engine) -> dict[str, object]:
+        longest = engine.supervisor.state.facts.get("n_ctx_seq")
+        return responses.model_card(
+            engine.spec.model, created=engine.created, max_model_len=longest if isinstance(longest, int) else None
+        )
+
+    async def _scrape(self, engine: Engine) -> str | None:
+        if engine.supervisor.state.phase != "ready":
+            return None
+        try:
+            async with asyncio.timeout(_SCRAPE_S):
+                response = await engine.upstream.request("GET", "/metrics")
+                try:
+                    body = await response.read_all(_SCRAPE_BYTES)
+                finally:
+                    response.close()
+        except (EngineBroke, TimeoutError):
+            return None
+        return body.decode("utf-8", "replace") if response.status == 200 else None
+
+
+def _json(status: int, body: bytes, headers: Mapping[bytes, bytes] | None = None) -> Response:
+    named = {name.decode(): value.decode() for name, value in (headers or {}).items()}
+    return Response(body, status, named, "application/json")

@@ -1,0 +1,81 @@
+"""Writing to the client: one answer per request, always in OpenAI's shape, whatever happened."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from serving.errors import CapacityError, RequestTimeout, RequestTooLarge, ServingError
+from serving.openai import responses
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON: Final = b"application/json"
+EVENTS: Final = b"text/event-stream; charset=utf-8"
+
+
+class Answer:
+    """The answer to one request. Its head goes out once; after that an error can only be an event or a cut."""
+
+    __slots__ = ("_request_id", "_send", "is_complete", "status")
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id.encode("ascii")
+        self.status = 0
+        """The status sent; 0 before the head is out."""
+        self.is_complete = False
+
+    async def whole(self, status: int, body: bytes, *extra: tuple[bytes, bytes], kind: bytes = JSON) -> None:
+        """Head and body at once."""
+        headers = [
+            (b"content-type", kind),
+            (b"content-length", str(len(body)).encode("ascii")),
+            (b"x-request-id", self._request_id),
+            *extra,
+        ]
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self.is_complete = True
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def start_events(self) -> None:
+        """The head of a stream of events."""
+        self.status = 200
+        headers = [
+            (b"content-type", EVENTS),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+            (b"x-request-id", self._request_id),
+        ]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def events(self, data: bytes) -> None:
+        """Some whole events."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end_events(self, data: bytes = b"") -> None:
+        """The last events."""
+        self.is_complete = True
+        await self._send({"type": "http.response.body", "body": data})
+
+    async def error(self, error: ServingError) -> None:
+        """The error as status and body, or as the last event where the head is out already."""
+        if self.is_complete:
+            return
+        if self.status:
+            await self.end_events(responses.error_event(error))
+            return
+        await self.whole(error.http_status, responses.error_body(error), *error_headers(error))
+
+
+def error_headers(error: ServingError) -> list[tuple[bytes, bytes]]:
+    """Retry-After for what may work later; `connection: close` where the rest of the body will not be read."""
+    if isinstance(error, CapacityError):
+        return [(b"retry-after", str(error.retry_after_s).encode("ascii"))]
+    if isinstance(error, RequestTooLarge | RequestTimeout):
+        return [(b"connection", b"close")]
+    return []

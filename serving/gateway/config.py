@@ -1,0 +1,72 @@
+"""What the gateway needs of the settings, frozen, in its own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from serving.engines.restart import DEFAULT_POLICY, RestartPolicy
+from serving.openai import DEFAULT_LIMITS, Limits
+
+if TYPE_CHECKING:
+    from serving.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """How the gateway behaves. All times in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    allow_insecure_bind: bool = False
+    drain_s: float = 30.0
+    limits: Limits = DEFAULT_LIMITS
+    most_in_flight: int = 272
+    """Requests admitted per model at one time: those computed and those that wait for it in the engine."""
+    body_timeout_s: float = 30.0
+    """From the head to the last byte of a request's body."""
+    first_byte_timeout_s: float = 120.0
+    """Silence of the engine before a streamed answer starts."""
+    idle_timeout_s: float = 60.0
+    """Silence of the engine inside a streamed answer, from the last byte."""
+    answer_timeout_s: float = 3600.0
+    """Whole time of an answer that is not streamed: it has no bytes before it is done, so silence says nothing."""
+    start_timeout_s: float = 600.0
+    hang_timeout_s: float = 60.0
+    """An engine that was ready and does not answer for so long, `/ready` included, is killed and started again."""
+    restart: RestartPolicy = DEFAULT_POLICY
+
+
+def gateway_config(settings: Settings) -> GatewayConfig:
+    """The gateway's view of the settings."""
+    server, limits, restart = settings.server, settings.limits, settings.engines.restart
+    return GatewayConfig(
+        host=server.host,
+        port=server.port,
+        allow_insecure_bind=server.allow_insecure_bind,
+        drain_s=server.drain_s,
+        limits=Limits(
+            body_bytes=limits.body_bytes,
+            messages=limits.messages,
+            tools=limits.tools,
+            stop=limits.stop,
+            stop_chars=limits.stop_chars,
+            logit_bias=limits.logit_bias,
+            n=limits.n,
+            top_logprobs=limits.top_logprobs,
+            unknown_fields=server.unknown_fields,
+        ),
+        # The engine holds the real queue and knows its length; this bound only keeps the gateway's memory finite.
+        most_in_flight=limits.queue + settings.engines.llamacpp.concurrency,
+        body_timeout_s=limits.body_timeout_s,
+        first_byte_timeout_s=limits.first_byte_timeout_s,
+        idle_timeout_s=limits.idle_timeout_s,
+        answer_timeout_s=limits.answer_timeout_s,
+        start_timeout_s=restart.start_timeout_s,
+        restart=RestartPolicy(
+            backoff_s=restart.backoff_s,
+            backoff_max_s=restart.backoff_max_s,
+            max_crashes=restart.max_crashes,
+            window_s=restart.window_s,
+        ),
+    )

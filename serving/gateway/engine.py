@@ -1,0 +1,71 @@
+"""One served model as the pipeline sees it: its supervisor, its connections, its places; and how it is probed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from serving.engines.supervisor import Loading
+from serving.gateway.upstream import EngineBroke, Upstream
+
+if TYPE_CHECKING:
+    from serving.engines.spec import EngineSpec
+    from serving.engines.supervisor import Supervisor
+    from serving.gateway.admission import Admission
+
+_PROBE_S: Final = 1.0
+_PROBE_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A model that is served."""
+
+    spec: EngineSpec
+    supervisor: Supervisor
+    upstream: Upstream
+    admission: Admission
+    created: int = field(default=0)
+    """When this gateway began to serve it, in seconds since the epoch."""
+
+
+class Prober:
+    """Asks engines how far their load is, each over a connection of its own."""
+
+    async def __call__(self, spec: EngineSpec) -> Loading | None:
+        """What the engine says of itself; None where it says nothing that is understood."""
+        if spec.socket is None or not spec.socket.exists():
+            return None
+        upstream = Upstream(spec.socket)
+        try:
+            async with asyncio.timeout(_PROBE_S):
+                path = "/ready" if spec.capabilities.readiness else "/health"
+                response = await upstream.request("GET", path)
+                body = await response.read_all(_PROBE_BYTES)
+        except (EngineBroke, TimeoutError):
+            return None
+        finally:
+            upstream.close()
+        if not spec.capabilities.readiness:
+            return Loading(ready=True) if response.status == 200 else None
+        return loading_of(response.status, body)
+
+
+def loading_of(status: int, body: bytes) -> Loading | None:
+    """What `GET /ready` answered, as far as it is understood (docs/engine-protocol.md)."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    if status == 200 and value.get("status") == "ready":
+        return Loading(ready=True, facts={key: item for key, item in value.items() if key != "status"})
+    progress, stage = value.get("progress"), value.get("stage")
+    return Loading(
+        ready=False,
+        fraction=min(1.0, max(0.0, float(progress))) if isinstance(progress, int | float) else None,
+        stage=stage[:64] if isinstance(stage, str) else "",
+    )

@@ -1,0 +1,113 @@
+"""One request's account: what it holds, how it ends, and that it ends exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from serving.errors import ServingError
+
+if TYPE_CHECKING:
+    from serving.gateway.admission import Reservation
+    from serving.gateway.relay import Settled
+    from serving.gateway.upstream import Response
+    from serving.telemetry.metrics import Tally
+
+Outcome = Literal["completed", "refused", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. Keys come later; until then everybody is the same one."""
+
+    name: str = "anonymous"
+    cache_domain: str = "default"
+    """Prefixes are shared inside it only. Set here, never taken from a client."""
+
+
+class ClientGone(ServingError):
+    """The client closed its connection. Nobody is there to be answered."""
+
+    code = "client_gone"
+    http_status = 499
+
+
+class Exchange:
+    """What one request holds and what is known of it, from its head to its end.
+
+    Whatever must end it early (the client left, the engine fell silent, the server stops) calls `interrupt`; the
+    request's own task then meets a CancelledError, finds the reason here, and answers accordingly.
+    """
+
+    __slots__ = (
+        "_task",
+        "bytes_in",
+        "code",
+        "events",
+        "first_event_at",
+        "gaps",
+        "last_byte_at",
+        "model",
+        "outcome",
+        "principal",
+        "reason",
+        "request_id",
+        "reservation",
+        "response",
+        "route",
+        "settled",
+        "started_at",
+        "status",
+        "stream",
+    )
+
+    def __init__(self, route: str, request_id: str) -> None:
+        self.route = route
+        self.request_id = request_id
+        self.principal = Principal()
+        self.started_at = time.monotonic()
+        self.last_byte_at = self.started_at
+        self.model = ""
+        """Only ever a name that is served; empty until it is known to be one."""
+        self.stream = False
+        self.bytes_in = 0
+        self.reservation: Reservation | None = None
+        self.response: Response | None = None
+        self.settled: Settled | None = None
+        self.events = 0
+        self.first_event_at: float | None = None
+        self.gaps: Tally | None = None
+        self.status = 0
+        """The status that the client saw; 0 where it saw none."""
+        self.outcome: Outcome | None = None
+        self.code = ""
+        """The stable code of the error it ended with; empty where it ended well."""
+        self.reason: ServingError | None = None
+        self._task = asyncio.current_task()
+
+    def interrupt(self, reason: ServingError) -> None:
+        """End the exchange early, for `reason`; the first reason counts, and none once it has ended."""
+        if self.reason is None and self.outcome is None and self._task is not None:
+            self.reason = reason
+            self._task.cancel()
+
+    def take_reason(self) -> ServingError | None:
+        """The reason for which the task was cancelled; None where it was cancelled from elsewhere."""
+        if self.reason is not None and self._task is not None:
+            self._task.uncancel()
+        return self.reason
+
+    def end(self, outcome: Outcome, code: str = "") -> bool:
+        """Settle how it ended, and free what it holds; True the first time, which is the only one that counts."""
+        if self.outcome is not None:
+            return False
+        self.outcome = outcome
+        self.code = code
+        if self.response is not None:
+            self.response.close()
+            self.response = None
+        if self.reservation is not None:
+            self.reservation.close()
+        return True

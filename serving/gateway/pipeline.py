@@ -1,0 +1,382 @@
+"""One request, top to bottom.
+
+    authenticate → parse the body, once → resolve the model → reserve a place → decide where it may go → audit the
+    intent → lease the engine → relay → settle usage → audit the outcome → count
+
+Every request ends in exactly one of completed, refused, failed, cancelled; its place and its connection to the engine
+are given back exactly once, whatever raised and whenever the client left (tests/properties/test_outcomes.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+from serving.errors import (
+    CapacityError,
+    InternalError,
+    ModelNotFound,
+    RequestError,
+    RequestTimeout,
+    RequestTooLarge,
+    ServingError,
+    ShuttingDown,
+    UnsupportedFeature,
+)
+from serving.gateway.answers import Answer, Message, Receive, Scope, Send
+from serving.gateway.exchange import ClientGone, Exchange, Principal
+from serving.gateway.relay import EventStream, estimate, usage_of_body
+from serving.gateway.upstream import EngineBroke
+from serving.gateway.upstream_errors import error_of_engine
+from serving.openai import parse_body, responses, serialise
+from serving.openai.strict import check_headers
+from serving.telemetry import logs
+from serving.telemetry.metrics import SECONDS_FINE, Metrics, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from serving.gateway.config import GatewayConfig
+    from serving.gateway.engine import Engine
+    from serving.gateway.routes import Call, Route
+
+log = logging.getLogger(__name__)
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_ANSWER_BYTES: Final = 256 << 20
+"""Longest answer that is not streamed; above it the engine is broken."""
+_ERROR_BYTES: Final = 1 << 20
+
+
+class Pipeline:
+    """Serves the routes that reach an engine."""
+
+    def __init__(self, config: GatewayConfig, engines: Mapping[str, Engine], metrics: Metrics) -> None:
+        self._config = config
+        self._engines = engines
+        self._metrics = metrics
+        self._running: set[Exchange] = set()
+        self._idle = asyncio.Event()
+        self.is_draining = False
+        """Nothing new is taken."""
+
+    @property
+    def running(self) -> int:
+        """Requests that have not ended."""
+        return len(self._running)
+
+    async def wait_idle(self) -> None:
+        """Return once nothing runs."""
+        while self._running:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def abort_all(self) -> None:
+        """End what still runs, telling each client why."""
+        for exchange in list(self._running):
+            exchange.interrupt(ShuttingDown("the server stopped before the answer was done"))
+
+    async def serve(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request and account for it. Raises nothing but a cancellation from outside."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        exchange = Exchange(route.name, request_id_of(headers))
+        token = logs.request_id.set(exchange.request_id)
+        answer = Answer(send, exchange.request_id)
+        self._running.add(exchange)
+        gone: asyncio.Task[None] | None = None
+        try:
+            call, engine = await self._admit(exchange, route, headers, receive)
+            gone = asyncio.create_task(_watch(receive, exchange))
+            await self._relay(exchange, route, call, engine, answer)
+        except asyncio.CancelledError:
+            reason = exchange.take_reason()
+            if reason is None:
+                exchange.end("cancelled", ClientGone.code)
+                raise
+            await self._fail(exchange, answer, reason)
+        except ServingError as error:
+            await self._fail(exchange, answer, error)
+        except ConnectionError:
+            await self._fail(exchange, answer, ClientGone("the client's connection broke"))
+        except Exception:
+            log.exception("request failed")
+            await self._fail(exchange, answer, InternalError("the server failed; its log has the request id"))
+        finally:
+            if gone is not None:
+                gone.cancel()
+            self._running.discard(exchange)
+            self._idle.set()
+            exchange.status = answer.status
+            self._count(exchange)
+            logs.request_id.reset(token)
+
+    # The way in.
+
+    async def _admit(
+        self, exchange: Exchange, route: Route, headers: Mapping[bytes, bytes], receive: Receive
+    ) -> tuple[Call, Engine]:
+        if self.is_draining:
+            raise ShuttingDown("the server is stopping", retry_after_s=5)
+        exchange.principal = authenticate(headers)
+        check_headers(_text(headers, b"content-type"), _text(headers, b"content-encoding"))
+        raw = await self._read(headers, receive)
+        exchange.bytes_in = len(raw)
+        call = route.check(parse_body(raw, self._config.limits), self._config.limits)
+        engine = self._resolve(call.model)
+        exchange.model, exchange.stream = engine.spec.model, call.stream
+        if route.needs_tokenize and not engine.spec.capabilities.tokenize:
+            raise UnsupportedFeature(f"`{engine.spec.model}` runs on an engine that does not serve `{route.path}`")
+        engine.supervisor.check_ready()
+        exchange.reservation = engine.admission.reserve()
+        return call, engine
+
+    async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        most = self._config.limits.body_bytes
+        declared = headers.get(b"content-length")
+        if declared is not None and int(declared) > most:
+            raise RequestTooLarge(f"the body has {int(declared)} bytes, at most {most} are accepted")
+        message = await _receive_within(receive, self._config.body_timeout_s)
+        parts: list[bytes] = [message["body"]]
+        size = len(parts[0])
+        deadline = time.monotonic() + self._config.body_timeout_s
+        while message["more_body"]:
+            if size > most:
+                raise RequestTooLarge(f"the body has more than the {most} bytes that are accepted")
+            message = await _receive_within(receive, deadline - time.monotonic())
+            parts.append(message["body"])
+            size += len(message["body"])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _resolve(self, model: str | None) -> Engine:
+        if model is None and len(self._engines) == 1:
+            return next(iter(self._engines.values()))
+        engine = self._engines.get(model or "")
+        if engine is None:
+            raise model_not_found(model, self._engines)
+        return engine
+
+    # To the engine and back.
+
+    async def _relay(self, exchange: Exchange, route: Route, call: Call, engine: Engine, answer: Answer) -> None:
+        body = self._body_for(exchange.principal, call, engine)
+        silence = _Silence(exchange, self._config, stream=call.stream)
+        try:
+            exchange.response = response = await engine.upstream.request(
+                "POST", route.path, self._headers_for(exchange, engine), body
+            )
+            if response.status != 200:
+                raise error_of_engine(
+                    response.status, response.header(b"retry-after"), await response.read_all(_ERROR_BYTES)
+                )
+            if call.stream:
+                await self._relay_events(exchange, call, answer, silence)
+                return
+            if not response.header(b"content-type").startswith(b"application/json"):
+                raise EngineBroke("the engine did not answer with JSON")
+            whole = await response.read_all(_ANSWER_BYTES)
+        finally:
+            silence.close()
+        exchange.settled = usage_of_body(whole)
+        exchange.end("completed")
+        await answer.whole(200, whole)
+
+    async def _relay_events(self, exchange: Exchange, call: Call, answer: Answer, silence: _Silence) -> None:
+        response = exchange.response
+        if response is None or not response.header(b"content-type").startswith(b"text/event-stream"):
+            raise EngineBroke("the engine did not answer with a stream of events")
+        stream = EventStream(withhold_usage=not call.include_usage)
+        gaps = exchange.gaps = Tally(SECONDS_FINE)
+        last = 0.0
+        await answer.start_events()
+        try:
+            while data := await response.read():
+                now = exchange.last_byte_at = time.monotonic()
+                before = stream.events
+                out = stream.feed(data)
+                new = stream.events - before
+                if new:
+                    # Those that arrive together have no gap between them; the first one follows the last arrival.
+                    if exchange.first_event_at is None:
+                        exchange.first_event_at = now
+                        silence.has_started()
+                    else:
+                        gaps.observe(now - last)
+                    if new > 1:
+                        gaps.observe(0.0, new - 1)
+                    last = now
+                if out:
+                    silence.is_on_client = True
+                    await answer.events(out)
+                    silence.is_on_client = False
+        finally:
+            exchange.events = stream.events
+            exchange.settled = stream.usage
+        tail = stream.close()
+        if stream.has_error:
+            exchange.end("failed", known_code(stream.error_code))
+        else:
+            exchange.end("completed")
+            if not stream.is_done:
+                tail += responses.DONE
+        await answer.end_events(tail)
+
+    def _body_for(self, principal: Principal, call: Call, engine: Engine) -> bytes:
+        body = call.body
+        if call.stream:
+            body = {**body, "stream_options": {"include_usage": True}}
+        if not engine.spec.capabilities.cache_domain_header:
+            body = {**body, "cache_salt": principal.cache_domain}
+        return serialise(body)
+
+    def _headers_for(self, exchange: Exchange, engine: Engine) -> str:
+        head = f"content-type: application/json\r\nx-request-id: {exchange.request_id}\r\n"
+        if engine.spec.capabilities.cache_domain_header:
+            head += f"x-cache-domain: {exchange.principal.cache_domain}\r\n"
+        return head
+
+    # The way out.
+
+    async def _fail(self, exchange: Exchange, answer: Answer, error: ServingError) -> None:
+        """End the exchange with an error, and tell the client if it is still there."""
+        if isinstance(error, ClientGone):
+            exchange.end("cancelled", error.code)
+            return
+        was_running = exchange.reason is not None or isinstance(error, EngineBroke) or answer.status
+        is_refusal = isinstance(error, RequestError | CapacityError) and not was_running
+        exchange.end("refused" if is_refusal else "failed", error.code)
+        # Should the client leave now, the outcome stands.
+        with contextlib.suppress(ConnectionError):
+            await answer.error(error)
+
+    def _count(self, exchange: Exchange) -> None:
+        metrics = self._metrics
+        now = time.monotonic()
+        outcome = exchange.outcome or "failed"
+        labels = (exchange.route, exchange.model)
+        metrics.requests.labels(exchange.route, exchange.model, outcome, exchange.code).inc()
+        metrics.request_seconds.observe(labels, now - exchange.started_at)
+        if exchange.first_event_at is not None:
+            metrics.ttft_seconds.observe(labels, exchange.first_event_at - exchange.started_at)
+        if exchange.gaps is not None:
+            metrics.itl_seconds.add(labels, exchange.gaps)
+        settled = exchange.settled
+        if settled is None and exchange.events:
+            settled = estimate(exchange.bytes_in, exchange.events)
+        if settled is not None:
+            metrics.settle(
+                exchange.model, settled.prompt, settled.cached, settled.output, is_estimated=settled.is_estimated
+            )
+        if log.isEnabledFor(logging.INFO):
+            log.info(
+                "request",
+                extra=logs.facts(
+                    request_id=exchange.request_id,
+                    route=exchange.route,
+                    model=exchange.model or None,
+                    outcome=outcome,
+                    code=exchange.code or None,
+                    status=exchange.status or None,
+                    seconds=round(now - exchange.started_at, 4),
+                    stream=exchange.stream,
+                    prompt_tokens=settled.prompt if settled else None,
+                    output_tokens=settled.output if settled else None,
+                ),
+            )
+
+
+class _Silence:
+    """Interrupts an exchange whose engine has sent nothing for too long.
+
+    The clock starts again with every byte, comments included. One timer per request, set anew only when it goes off.
+    """
+
+    __slots__ = ("_exchange", "_idle_s", "_limit_s", "_timer", "is_on_client")
+
+    def __init__(self, exchange: Exchange, config: GatewayConfig, *, stream: bool) -> None:
+        self._exchange = exchange
+        self._limit_s = config.first_byte_timeout_s if stream else config.answer_timeout_s
+        self._idle_s = config.idle_timeout_s
+        self.is_on_client = False
+        """It is the client that is waited for: it does not take what was sent."""
+        exchange.last_byte_at = time.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._check)
+
+    def has_started(self) -> None:
+        """The first event is there; from now on the bound inside an answer holds."""
+        self._limit_s = self._idle_s
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._check)
+
+    def close(self) -> None:
+        """Stop the clock."""
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        left = self._exchange.last_byte_at + self._limit_s - time.monotonic()
+        if left > 0:
+            self._timer = asyncio.get_running_loop().call_later(left, self._check)
+            return
+        if self.is_on_client:
+            self._exchange.interrupt(ClientGone(f"the client took no bytes for {self._limit_s:g} s"))
+        else:
+            self._exchange.interrupt(EngineBroke(f"the engine sent nothing for {self._limit_s:g} s"))
+
+
+def authenticate(_headers: Mapping[bytes, bytes]) -> Principal:
+    """Who asks. The seam for keys: until there are any, everybody is anonymous and shares one cache domain."""
+    return Principal()
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """The client's request id where it is one that may be logged and sent on as it stands, else a fresh one."""
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
+    return given if _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+
+
+def model_not_found(model: str | None, engines: Mapping[str, object]) -> ModelNotFound:
+    """The error for a model that is not served, naming those that are."""
+    served = ", ".join(f"`{name}`" for name in engines)
+    if model is None:
+        return ModelNotFound("`model` is missing, and more than one is served", param="model", hint=f"served: {served}")
+    shown = model if len(model) <= 64 else model[:64] + "…"
+    return ModelNotFound(f"the model `{shown}` is not served here", param="model", hint=f"served: {served}")
+
+
+def known_code(code: object) -> str:
+    """`code` where it is one of ours, so that an engine cannot grow the set of metric labels."""
+    return code if isinstance(code, str) and code in _CODES else "engine_error"
+
+
+def _codes(kind: type[ServingError]) -> set[str]:
+    return {kind.code}.union(*(_codes(child) for child in kind.__subclasses__()))
+
+
+_CODES: Final = frozenset(_codes(ServingError))
+
+
+def _text(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
+
+
+async def _receive_within(receive: Receive, seconds: float) -> Message:
+    try:
+        async with asyncio.timeout(max(0.0, seconds)):
+            message = await receive()
+    except TimeoutError:
+        raise RequestTimeout("the body did not arrive in time", hint="see limits.body_timeout_s") from None
+    if message["type"] == "http.disconnect":
+        raise ClientGone("the client closed its connection")
+    return message
+
+
+async def _watch(receive: Receive, exchange: Exchange) -> None:
+    """Wait for the client to leave; what it sends after its body is of no interest."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    exchange.interrupt(ClientGone("the client closed its connection"))

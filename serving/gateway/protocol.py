@@ -1,0 +1,97 @@
+"""uvicorn's HTTP protocol with what it leaves out: bounds on a request's head, and errors in OpenAI's shape.
+
+llhttp, which reads the bytes, refuses both `content-length` and `transfer-encoding` in one request, two lengths, and
+whatever else two readers could take apart differently; here that refusal becomes a clear 400.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.errors import InvalidRequest, RequestTimeout, RequestTooLarge, ServingError
+from serving.openai import responses
+
+_HEAD_BYTES: Final = 64 << 10
+_HEAD_S: Final = 15.0
+"""From a connection's first byte, or a request's, to the end of its head."""
+_PHRASES: Final = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large"}
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """One client connection."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._head_bytes = 0
+        self._is_in_head = True
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client connected; it has a while to say what it wants."""
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(_HEAD_S, self._head_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came. A head that takes more than one read is counted and timed."""
+        if self._is_in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._is_in_head and self.transport is not None and not self.transport.is_closing():
+            if self._head_bytes > _HEAD_BYTES:
+                self._refuse(RequestTooLarge(f"the head of the request is longer than {_HEAD_BYTES} bytes"))
+            elif self._head_timer is None:
+                self._head_timer = self.loop.call_later(_HEAD_S, self._head_is_late)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._is_in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._is_in_head = False
+        self._head_bytes = 0
+        self._stop_head_timer()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
+        """What came is not HTTP, or could be read in two ways."""
+        self._refuse(InvalidRequest("the bytes received are not one valid HTTP request"))
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._is_in_head and not self.transport.is_closing():
+            if self._head_bytes:
+                self._refuse(RequestTimeout("the head of the request did not arrive in time"))
+            else:
+                self.transport.close()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, error: ServingError) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self.cycle.response_started or self.pipeline:
+                # An answer is under way on this connection; nothing can be put between its bytes.
+                self.transport.close()
+                return
+            # The pipeline waits for a body that turned out to be none; to it, the client has left.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        body = responses.error_body(error)
+        head = (
+            f"HTTP/1.1 {error.http_status} {_PHRASES[error.http_status]}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()

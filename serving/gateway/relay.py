@@ -1,0 +1,159 @@
+"""What the gateway reads of an answer that it passes on as bytes: the usage at its tail, and how it ended.
+
+No chunk is parsed that need not be. Inside a JSON string a quote is always escaped, so the bytes `"usage"` can only be
+a key: looking for them is enough to leave every other chunk untouched.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final, TypeGuard
+
+from serving.gateway.upstream import EngineBroke
+
+_HELD_BYTES: Final = 1 << 20
+"""Longest single event. An engine that sends more without an end is broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The tokens a request is charged with."""
+
+    prompt: int
+    cached: int
+    output: int
+    is_estimated: bool
+    """No usage came; the output was counted in events and the prompt guessed from its bytes."""
+
+
+def settled_from(usage: object) -> Settled | None:
+    """The counts of a `usage` object; None where it is none."""
+    if not isinstance(usage, dict):
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    prompt, output = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
+    if not _is_count(prompt) or not _is_count(output):
+        return None
+    return Settled(prompt, cached if _is_count(cached) else 0, output, is_estimated=False)
+
+
+def estimate(request_bytes: int, events: int) -> Settled:
+    """What is charged where the engine did not say: one token per event, and one per four bytes of the request."""
+    return Settled(request_bytes // 4, 0, events, is_estimated=True)
+
+
+def usage_of_body(body: bytes) -> Settled | None:
+    """The usage in a whole answer, found from its end without parsing the rest."""
+    at = body.rfind(b'"usage"')
+    if at < 0:
+        return None
+    start = body.find(b"{", at)
+    if start < 0:
+        return None
+    try:
+        value, _ = _DECODER.raw_decode(body[start : start + 4096].decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return settled_from(value)
+
+
+_DECODER: Final = json.JSONDecoder()
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+class EventStream:
+    """Follows a stream of server-sent events that is relayed; `feed` gives back what goes to the client now."""
+
+    __slots__ = ("_held", "_withhold", "error_code", "events", "has_error", "is_done", "usage")
+
+    def __init__(self, *, withhold_usage: bool) -> None:
+        self._withhold = withhold_usage
+        self._held = b""
+        self.events = 0
+        """Events relayed so far, comments left out."""
+        self.usage: Settled | None = None
+        self.is_done = False
+        """`data: [DONE]` was seen."""
+        self.has_error = False
+        """The engine ended its stream with an error event."""
+        self.error_code: str | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Whole events, ready to be sent on; part of one is kept until the rest is there. Raises EngineBroke."""
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if not data.endswith(b"\n\n"):
+            end = _end_of_last_event(data)
+            self._held = data[end:]
+            if len(self._held) > _HELD_BYTES:
+                raise EngineBroke(f"the engine sent an event longer than {_HELD_BYTES} bytes")
+            data = data[:end]
+        if b'"usage"' not in data and b"[DONE]" not in data and b'"error"' not in data:
+            self.events += _count(data)
+            return data
+        return b"".join(event for event in _split(data) if self._passes(event))
+
+    def close(self) -> bytes:
+        """What was held back at the end of the stream."""
+        held, self._held = self._held, b""
+        return held
+
+    def _passes(self, event: bytes) -> bool:
+        payload = event.strip()
+        if payload.startswith(b"data:"):
+            payload = payload[5:].strip()
+            if payload == b"[DONE]":
+                self.is_done = True
+                return True
+            if b'"usage"' in payload or b'"error"' in payload:
+                return self._read(payload)
+        self.events += _count(event)
+        return True
+
+    def _read(self, payload: bytes) -> bool:
+        try:
+            value = json.loads(payload)
+        except (ValueError, RecursionError):
+            return True
+        if not isinstance(value, dict):
+            return True
+        error = value.get("error")
+        if error is not None:
+            self.has_error = True
+            self.error_code = error.get("code") if isinstance(error, dict) else None
+            return True
+        settled = settled_from(value.get("usage"))
+        if settled is not None:
+            self.usage = settled
+            if value.get("choices") == []:
+                return not self._withhold
+        self.events += 1
+        return True
+
+
+def _end_of_last_event(data: bytes) -> int:
+    line_feeds = data.rfind(b"\n\n")
+    with_returns = data.rfind(b"\n\r\n")
+    return max(line_feeds + 2 if line_feeds >= 0 else 0, with_returns + 3 if with_returns >= 0 else 0)
+
+
+def _count(data: bytes) -> int:
+    """Events in whole events, without comments."""
+    count = data.count(b"\n\n") or data.count(b"\n\r\n")
+    return count if not data.startswith(b":") else data.count(b"\ndata:")
+
+
+def _split(data: bytes) -> list[bytes]:
+    separator = b"\n\n" if b"\n\n" in data else b"\r\n\r\n"
+    parts = data.split(separator)
+    last = parts.pop()
+    events = [part + separator for part in parts]
+    if last:
+        events.append(last)
+    return events

@@ -1,0 +1,302 @@
+"""Run the gateway and its engines until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import ipaddress
+import logging
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+import uvicorn
+import uvloop
+
+from serving.engines.runtime import reap_leftovers
+from serving.engines.supervisor import EngineState, Supervisor
+from serving.errors import AddressUnavailable, StartError, UnsafeBind, UsageError
+from serving.gateway.admission import Admission
+from serving.gateway.config import GatewayConfig, gateway_config
+from serving.gateway.engine import Engine, Prober
+from serving.gateway.pipeline import Pipeline
+from serving.gateway.protocol import GatewayProtocol
+from serving.gateway.upstream import Upstream
+from serving.telemetry.logs import facts
+from serving.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from serving.engines.spec import EngineSpec
+    from serving.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 1024
+_KEEP_ALIVE_S: Final = 75
+"""An idle client connection is kept this long: longer than common proxies keep theirs, so that they close first."""
+_ABORT_S: Final = 2.0
+"""For the last events of aborted requests to leave."""
+
+
+class Listener(Protocol):
+    """What a person, or a log, is told while serving. Called on the event loop; must not block."""
+
+    def on_progress(self, model: str, fraction: float, stage: str) -> None:
+        """A load went on: `fraction` is from 0 to 1."""
+
+    def on_ready(self, url: str) -> None:
+        """Every engine takes requests, at `url`."""
+
+    def on_engine_event(self, text: str) -> None:
+        """An engine died or came back."""
+
+    def on_drain(self) -> None:
+        """A stop was asked for; what runs is finished first."""
+
+
+def run(specs: Sequence[EngineSpec], settings: Settings, listener: Listener) -> int:
+    """Serve `specs` until SIGTERM or SIGINT; returns the exit status. Must be called on the main thread.
+
+    Raises StartError where the address cannot be had or an engine does not come up or is given up on. A first signal
+    drains: nothing new is taken, what runs gets `drain_s` to finish. A second one stops at once.
+    """
+    return serve(specs, gateway_config(settings), listener)
+
+
+def serve(specs: Sequence[EngineSpec], config: GatewayConfig, listener: Listener) -> int:
+    """As `run`, with the gateway's own view of the settings."""
+    check_specs(specs)
+    check_bind(config)
+    listening = bind(config.host, config.port)
+    with contextlib.closing(listening):
+        for root in {spec.socket.parent for spec in specs if spec.socket is not None}:
+            killed = reap_leftovers(root)
+            if killed:
+                log.warning("killed leftovers of an earlier run", extra=facts(processes=len(killed)))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(House(specs, config, listener).run(listening))
+
+
+def check_specs(specs: Sequence[EngineSpec]) -> None:
+    """Refuse a set of engines that cannot be told apart or cannot be started. Raises UsageError."""
+    names = [spec.model for spec in specs]
+    if not names:
+        raise UsageError("there is no model to serve", hint="serve --model NAME")
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"the model `{name}` is given twice", hint="give each its own name")
+    for spec in specs:
+        if spec.socket is None or not spec.argv:
+            raise UsageError(f"the engine of `{spec.model}` is not a child process; remote ones are not served yet")
+
+
+def check_bind(config: GatewayConfig) -> None:
+    """Refuse to be reachable from elsewhere without keys. Raises UnsafeBind."""
+    if config.allow_insecure_bind or config.host == "localhost":
+        return
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(config.host).is_loopback:
+            return
+    raise UnsafeBind(
+        f"refused to listen on `{config.host}`: anyone who reaches it could use the models, since there are no keys",
+        hint="listen on 127.0.0.1, or pass --allow-insecure-bind where the network itself is trusted",
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, not listening yet. Raises AddressUnavailable."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise AddressUnavailable(f"cannot resolve `{host}`: {error.strerror}", hint="use an address") from None
+    bound = socket.socket(family, kind, proto)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+        # Listening at once, so that a second server is refused the port while engines still load.
+        bound.listen(_BACKLOG)
+    except OSError as error:
+        bound.close()
+        hint = "stop what listens there, or choose another with --port" if error.errno == errno.EADDRINUSE else None
+        raise AddressUnavailable(f"cannot listen on `{host}:{port}`: {error.strerror}", hint=hint) from None
+    return bound
+
+
+class House:
+    """The parts of one gateway, wired; owns their life from start to drained."""
+
+    def __init__(self, specs: Sequence[EngineSpec], config: GatewayConfig, listener: Listener) -> None:
+        self._config = config
+        self._listener = listener
+        self._stops = 0
+        self._stopped = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._metrics = Metrics()
+        prober = Prober()
+        self._engines = {
+            spec.model: Engine(
+                spec,
+                Supervisor(
+                    spec,
+                    prober,
+                    listener,
+                    policy=config.restart,
+                    start_timeout_s=config.start_timeout_s,
+                    hang_timeout_s=config.hang_timeout_s,
+                    on_change=self._on_change(spec.model),
+                ),
+                Upstream(socket_of(spec)),
+                Admission(spec.model, config.most_in_flight),
+                int(time.time()),
+            )
+            for spec in specs
+        }
+        for model in self._engines:
+            self._metrics.in_flight_most.labels(model).set(config.most_in_flight)
+            self._metrics.engine_restarts.labels(model)
+        self._pipeline = Pipeline(config, self._engines, self._metrics)
+
+    async def run(self, listening: socket.socket) -> int:
+        """Serve until stopped; returns the exit status, or raises what made an engine fail."""
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        url = _url(listening)
+        supervisors = [asyncio.create_task(engine.supervisor.run()) for engine in self._engines.values()]
+        await asyncio.sleep(0)  # the engines are started
+        self._server = self._front()
+        server = asyncio.create_task(self._server.serve(sockets=[listening]))
+        starter = asyncio.create_task(self._announce(url))
+        stopper = asyncio.create_task(self._stopped.wait())
+        failure: StartError | None = None
+        try:
+            pending: set[asyncio.Task[object]] = {server, starter, stopper, *supervisors}
+            while not stopper.done() and failure is None:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # a bug in one of them is a bug of the whole
+                failure = self._failure()
+        finally:
+            starter.cancel()
+            stopper.cancel()
+            await self._drain()
+            self._server.should_exit = True
+            await server
+            for engine in self._engines.values():
+                engine.supervisor.stop()
+            await asyncio.gather(*supervisors, return_exceptions=True)
+            for engine in self._engines.values():
+                engine.upstream.close()
+        if failure is not None:
+            raise failure
+        return 0
+
+    def _front(self) -> _Server:
+        # FastAPI takes a third of a second to import; imported here, the engines load meanwhile.
+        from serving.gateway.admin import Admin  # noqa: PLC0415
+        from serving.gateway.app import Gateway  # noqa: PLC0415
+
+        gateway = Gateway(self._config, self._pipeline, Admin(self._engines, self._metrics, self._pipeline))
+        return _Server(
+            uvicorn.Config(
+                gateway,
+                http=GatewayProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+            )
+        )
+
+    async def _announce(self, url: str) -> None:
+        states = [await engine.supervisor.wait_settled() for engine in self._engines.values()]
+        if all(state.phase == "ready" for state in states):
+            # What lives now lives long: a collection of it all would stall every stream for its duration.
+            gc.collect()
+            gc.freeze()
+            self._listener.on_ready(url)
+
+    def _failure(self) -> StartError | None:
+        """The error to leave with: an engine that never came up, or none left that could come back."""
+        states = [engine.supervisor.state for engine in self._engines.values()]
+        failures = [state.failure for state in states if state.failure is not None]
+        came_up = [engine.supervisor.was_ready for engine in self._engines.values()]
+        if failures and (len(failures) == len(states) or not all(came_up)):
+            return failures[0]
+        return None
+
+    async def _drain(self) -> None:
+        self._pipeline.is_draining = True
+        self._server.should_exit = True
+        if self._pipeline.running:
+            self._listener.on_drain()
+        if not await self._idle_within(self._config.drain_s):
+            log.warning("requests cut at the end of the drain", extra=facts(requests=self._pipeline.running))
+            self._pipeline.abort_all()
+            await self._idle_within(_ABORT_S, even_if_hurried=True)
+        # The last answers are written, perhaps not all taken yet. uvicorn tells of its connections only when asked.
+        deadline = time.monotonic() + _ABORT_S
+        while self._server.server_state.connections and self._stops < 2 and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        self._server.force_exit = True
+
+    async def _idle_within(self, seconds: float, *, even_if_hurried: bool = False) -> bool:
+        """Wait until nothing runs; False where it takes longer, or a second signal came."""
+        idle = asyncio.create_task(self._pipeline.wait_idle())
+        hurried = asyncio.create_task(self._hurried.wait())
+        await asyncio.wait(
+            {idle} if even_if_hurried else {idle, hurried}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        idle.cancel()
+        hurried.cancel()
+        return not self._pipeline.running
+
+    def _on_signal(self) -> None:
+        self._stops += 1
+        self._stopped.set()
+        if self._stops > 1:
+            self._hurried.set()
+
+    def _on_change(self, model: str) -> Callable[[EngineState], None]:
+        lives = 1
+
+        def note(state: EngineState) -> None:
+            nonlocal lives
+            self._metrics.engine_up.labels(model).set(1 if state.phase == "ready" else 0)
+            if state.life > lives:
+                lives = state.life
+                self._metrics.engine_restarts.labels(model).inc()
+
+        return note
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling, which is ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+def socket_of(spec: EngineSpec) -> Path:
+    """The engine's socket; `check_specs` has seen that there is one."""
+    if spec.socket is None:
+        raise UsageError(f"the engine of `{spec.model}` has no socket")
+    return spec.socket
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,281 @@
+"""A small HTTP/1.1 client for one engine: pooled connections, bytes as they arrive, abort at once.
+
+It exists because it was measured (docs/decisions/0020): what a general client spends per request is more than the rest
+of the pipeline together. It speaks only what an engine's answers need, over a Unix socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final, cast
+
+import httptools
+
+from serving.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HEAD_BYTES: Final = 64 << 10
+_BUFFERED_BYTES: Final = 1 << 20
+"""Unread bytes of an answer at which the engine is made to wait: a slow client must not fill our memory."""
+_CONNECT_S: Final = 5.0
+
+
+class EngineBroke(EngineUnavailable):
+    """The engine went away, or sent what is not HTTP, in the middle of an exchange."""
+
+
+class _Refused(EngineBroke):
+    """A pooled connection had been closed by the engine before it saw the request: another may be tried."""
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, used by one exchange at a time."""
+
+    def __init__(self, pool: Upstream) -> None:
+        self._pool = pool
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._reset()
+        self.used = False
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._paused = False
+        self._seen = 0
+        self._head_done = False
+        self._complete = False
+        self._until_close = False
+        self._keeps_alive = False
+        self._error: EngineBroke | None = None
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are none of asyncio's by class.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._seen += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._break("the engine sent what is not HTTP")
+            return
+        if not self._head_done and self._seen > _HEAD_BYTES:
+            self._break("the engine sent too long a head")
+        self._wake()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if self._until_close and self._head_done and not self._complete:
+            self._complete = True
+        elif not self._complete and self._error is None:
+            fresh = self.used and self._seen == 0
+            kind = _Refused if fresh else EngineBroke
+            self._error = kind("the engine closed the connection before its answer was whole")
+        self._transport = None
+        self._pool.forget(self)
+        self._wake()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        # Until the next request is sent, whatever follows a whole answer is one that nobody asked for.
+        if self._complete:
+            self._break("the engine sent an answer that nobody asked for")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._error is not None:
+            return
+        self.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        if self._error is not None:
+            return
+        self.status = self._parser.get_status_code()
+        self._head_done = True
+        self._until_close = b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
+
+    def on_body(self, body: bytes) -> None:
+        if self._error is not None:
+            return
+        self._chunks.append(body)
+        self._buffered += len(body)
+        if self._buffered > _BUFFERED_BYTES and not self._paused and self._transport is not None:
+            self._transport.pause_reading()
+            self._paused = True
+
+    def on_message_complete(self) -> None:
+        # llhttp knows this only until the message has ended.
+        self._keeps_alive = self._parser.should_keep_alive()
+        self._complete = True
+
+    # What an exchange calls.
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, request: bytes) -> None:
+        self._reset()
+        if self._transport is None or self._transport.is_closing():
+            raise _Refused("the engine closed the connection")
+        self._transport.write(request)
+
+    async def head(self) -> None:
+        while not self._head_done:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    async def read(self) -> bytes:
+        while not self._chunks:
+            if self._complete:
+                return b""
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        self._buffered = 0
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    def may_be_reused(self) -> bool:
+        return (
+            self._complete
+            and not self._chunks
+            and self._error is None
+            and self.is_open
+            and self._keeps_alive
+            and not self._until_close
+        )
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _break(self, message: str) -> None:
+        self._error = EngineBroke(message)
+        self.abort()
+
+
+class Response:
+    """An answer under way. Leave it with `close`, which gives the connection back or, before the end, cuts it."""
+
+    __slots__ = ("_connection", "_pool")
+
+    def __init__(self, connection: _Connection, pool: Upstream) -> None:
+        self._connection = connection
+        self._pool = pool
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self._connection.status
+
+    def header(self, name: bytes) -> bytes:
+        """A header's value by its lower-case name; empty where it is not there."""
+        return self._connection.headers.get(name, b"")
+
+    async def read(self) -> bytes:
+        """All bytes that have arrived, at least one; empty at the end. Raises EngineBroke."""
+        return await self._connection.read()
+
+    async def read_all(self, most: int) -> bytes:
+        """The whole body. Raises EngineBroke, also where it is longer than `most` bytes."""
+        parts: list[bytes] = []
+        size = 0
+        while data := await self.read():
+            parts.append(data)
+            size += len(data)
+            if size > most:
+                raise EngineBroke(f"the engine's answer is longer than {most} bytes")
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """End the exchange. An engine whose connection is cut frees the sequence (docs/engine-protocol.md)."""
+        self._pool.give_back(self._connection)
+
+
+class Upstream:
+    """Connections to one engine's socket; as many as there are exchanges at a time."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._idle: list[_Connection] = []
+        self._all: set[_Connection] = set()
+
+    async def request(self, method: str, path: str, headers: str = "", body: bytes = b"") -> Response:
+        """Send a request and wait for the head of its answer; `headers` are whole lines, each with its CRLF.
+
+        Raises EngineBroke where nobody listens or the engine goes away. A pooled connection that turns out to have
+        been closed before it was used is replaced by a fresh one, once.
+        """
+        request = (f"{method} {path} HTTP/1.1\r\nhost: engine\r\ncontent-length: {len(body)}\r\n{headers}\r\n").encode(
+            "ascii"
+        ) + body
+        while True:
+            connection = self._idle.pop() if self._idle else await self._connect()
+            was_used = connection.used
+            try:
+                connection.send(request)
+                connection.used = True
+                await connection.head()
+            except _Refused:
+                connection.abort()
+                if not was_used:
+                    raise
+            except BaseException:
+                connection.abort()
+                raise
+            else:
+                return Response(connection, self)
+
+    def close(self) -> None:
+        """Cut every connection."""
+        for connection in list(self._all):
+            connection.abort()
+
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                _, connection = await loop.create_unix_connection(lambda: _Connection(self), str(self._socket))
+        except (OSError, TimeoutError):
+            raise EngineBroke("the engine does not answer on its socket") from None
+        self._all.add(connection)
+        return connection
+
+    def give_back(self, connection: _Connection) -> None:
+        """Keep the connection for the next exchange where its answer was read to the end, else cut it."""
+        if connection.may_be_reused():
+            self._idle.append(connection)
+        else:
+            connection.abort()
+
+    def forget(self, connection: _Connection) -> None:
+        """The connection is gone."""
+        self._all.discard(connection)
+        with contextlib.suppress(ValueError):
+            self._idle.remove(connection)

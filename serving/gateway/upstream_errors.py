@@ -1,0 +1,70 @@
+"""An engine's refusal, turned into the error of ours that it stands for.
+
+Engines that implement the annex answer with our own codes; of others only the status is understood.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from serving.errors import (
+    EngineUnavailable,
+    InternalError,
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+    RequestError,
+    RequestTooLarge,
+    ServingError,
+)
+
+_MESSAGE_CHARS: Final = 2000
+_PARAM_CHARS: Final = 200
+
+
+def error_of_engine(status: int, retry_after: bytes, body: bytes) -> ServingError:
+    """The error to answer with. An engine's 5xx says nothing to a client beyond that it failed."""
+    message, param, code = _read(body)
+    wait_s = int(retry_after) if retry_after.isdigit() and len(retry_after) < 5 else 1
+    if status in {429, 503, 529}:
+        if status == 503 and code == EngineUnavailable.code:
+            return EngineUnavailable(message or "the engine is not ready", retry_after_s=wait_s)
+        return Overloaded(message or "the engine's queue is full", retry_after_s=wait_s)
+    if 400 <= status < 500:
+        kind = _REQUEST_ERRORS.get(code or "", _BY_STATUS.get(status, InvalidRequest))
+        return kind(message or f"the engine refused the request with status {status}", param=param)
+    return InternalError("the engine failed; its log has the request id")
+
+
+def _request_errors(kind: type[RequestError]) -> dict[str, type[RequestError]]:
+    found = {kind.code: InvalidRequest if kind is RequestError else kind}
+    for child in kind.__subclasses__():
+        found |= {code: error for code, error in _request_errors(child).items() if code not in found}
+    return found
+
+
+_REQUEST_ERRORS: Final = _request_errors(RequestError)
+_BY_STATUS: Final[dict[int, type[RequestError]]] = {404: ModelNotFound, 413: RequestTooLarge}
+
+
+def _read(body: bytes) -> tuple[str | None, str | None, str | None]:
+    """Message, param and code of an error body, each where it is a text."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None, None, None
+    error = value.get("error") if isinstance(value, dict) else None
+    if not isinstance(error, dict):
+        return None, None, None
+    message, param, code = error.get("message"), error.get("param"), error.get("code")
+    return (
+        _clean(message)[:_MESSAGE_CHARS] if isinstance(message, str) else None,
+        _clean(param)[:_PARAM_CHARS] if isinstance(param, str) else None,
+        code if isinstance(code, str) else None,
+    )
+
+
+def _clean(text: str) -> str:
+    """`text` as UTF-8 can carry it: JSON lets an engine write a lone surrogate."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,184 @@
+"""Models and facts read from weight files on this host."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Literal
+
+from serving.errors import BadFile
+from serving.gguf import Header, read_header
+from serving.registry.model import Architecture, Model, TensorSum, Variant
+
+_WINDOW_EVERY = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4, "exaone4": 4, "llama4": 4}
+"""Families where all layers but each N-th are windowed, as llama.cpp hard-codes it per architecture."""
+
+
+def model_from_file(path: Path) -> Model:
+    """A GGUF file as a model of one variant. Raises FileMissing or BadFile."""
+    return model_of(read_header(path))
+
+
+def model_of(header: Header) -> Model:
+    """What a header says, as a model of one variant. Raises BadFile where it is not a decoder's."""
+    path = header.path
+    architecture = architecture_of(header)
+    name = header.text("general.name")
+    quantisation = main_type(header)
+    return Model(
+        name=re.sub(r"[^A-Za-z0-9._:-]+", "-", path.stem).strip("-.") or "model",
+        title=name or path.stem,
+        context=header.integer("context_length") or 0,
+        architecture=architecture,
+        variants=(describe(Variant(quantisation, "gguf", ("llamacpp",), None, path.resolve()), header),),
+        licence=header.text("general.license"),
+        origin=str(path),
+    )
+
+
+def check_servable(header: Header) -> None:
+    """Refuse what llama.cpp would end the process on: a file without a tokenizer, or with another model's.
+
+    Raises BadFile.
+    """
+    tokens = header.length("tokenizer.ggml.tokens")
+    if header.text("tokenizer.ggml.model") in (None, "no_vocab") or not tokens:
+        message = f"`{header.path}` carries no tokenizer, so it cannot be served"
+        raise BadFile(message, hint="convert the model again, with its tokenizer files beside its weights")
+    rows = [
+        tensor.shape[1] for tensor in header.tensors if tensor.name == "token_embd.weight" and len(tensor.shape) == 2
+    ]
+    if not rows:
+        message = f"`{header.path}` has no token embeddings (`token_embd.weight`), so it cannot be served"
+        raise BadFile(message, hint="it may be a vocabulary, an adapter or a projector; name the model's own file")
+    if rows[0] != tokens:
+        message = f"`{header.path}` has a tokenizer of {tokens} tokens and embeddings for {rows[0]}"
+        raise BadFile(message, hint="the conversion mixed two models; convert it again")
+
+
+def describe(variant: Variant, header: Header) -> Variant:
+    """The variant with what its file says of it."""
+    return dataclasses.replace(
+        variant,
+        size_bytes=header.file_bytes,
+        tensors=_sums(header),
+        tied_output=not any(tensor.name == "output.weight" for tensor in header.tensors),
+        vocabulary_entries=(header.length("tokenizer.ggml.tokens") or 0)
+        + (header.length("tokenizer.ggml.merges") or 0),
+    )
+
+
+def main_type(header: Header) -> str:
+    """The number type that holds most of the weights, in lower case: `q4_k`, `f16`."""
+    sizes: dict[str, int] = {}
+    for tensor in header.tensors:
+        sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size
+    return max(sizes, key=lambda kind: sizes[kind]).lower() if sizes else "empty"
+
+
+def architecture_of(header: Header) -> Architecture:
+    """The decoder's shape from the metadata. Raises BadFile where what it must have is absent or contradicts itself."""
+    family = header.architecture
+    if not family:
+        message = f"`{header.path}` does not say its architecture (`general.architecture`)"
+        raise BadFile(message, hint="it may be an adapter or a projector; name the model's own file")
+    layers = _needed(header, "block_count", most=4096)
+    embedding = _needed(header, "embedding_length")
+    _needed(header, "context_length", most=1 << 24)
+    heads = _per_layer(header, "attention.head_count", layers)
+    kv_heads = _per_layer(header, "attention.head_count_kv", layers) or heads
+    most_heads = max(heads, default=0)
+    state = _recurrent_state(header, layers, kv_heads)
+    if not most_heads and not state:
+        message = f"`{header.path}` does not say how many attention heads it has (`{family}.attention.head_count`)"
+        raise BadFile(message)
+    head = embedding // most_heads if most_heads else 0
+    window = header.integer("attention.sliding_window") or None
+    return Architecture(
+        family=family,
+        layers=layers,
+        embedding=embedding,
+        feed_forward=max(_per_layer(header, "feed_forward_length", layers), default=0) or None,
+        expert_feed_forward=header.integer("expert_feed_forward_length") or None,
+        heads=most_heads,
+        kv_heads=kv_heads,
+        key_length=header.integer("attention.key_length") or head,
+        value_length=header.integer("attention.value_length") or head,
+        vocabulary=_vocabulary(header),
+        sliding_window=window,
+        windowed=_windowed(header, family, layers) if window else (),
+        experts=header.integer("expert_count") or None,
+        experts_used=header.integer("expert_used_count") or None,
+        latent=header.integer("attention.key_length_mla") is not None,
+        recurrent_state=state,
+    )
+
+
+def _recurrent_state(header: Header, layers: int, kv_heads: tuple[int, ...]) -> int:
+    """Numbers of convolution and state that one sequence keeps, all recurrent layers together; 0 without any.
+
+    As llama.cpp sizes it (llama-hparams.cpp: n_embd_r, n_embd_s). Where attention layers are not told from recurrent
+    ones, all count as both.
+    """
+    inner, width = header.integer("ssm.inner_size"), header.integer("ssm.state_size")
+    if not inner or not width:
+        return 0
+    kernel, groups = header.integer("ssm.conv_kernel") or 1, header.integer("ssm.group_count") or 0
+    each = max(0, kernel - 1) * (inner + 2 * groups * width) + width * inner
+    return each * (sum(heads == 0 for heads in kv_heads) or layers)
+
+
+def _vocabulary(header: Header) -> int | None:
+    for tensor in header.tensors:
+        if tensor.name in ("output.weight", "token_embd.weight") and len(tensor.shape) == 2:
+            return tensor.shape[1]
+    return header.length("tokenizer.ggml.tokens") or header.integer("vocab_size")
+
+
+def _windowed(header: Header, family: str, layers: int) -> tuple[bool, ...]:
+    pattern = header.fact("attention.sliding_window_pattern")
+    if isinstance(pattern, tuple) and len(pattern) == layers:
+        return tuple(bool(entry) for entry in pattern)
+    every = pattern if isinstance(pattern, int) and pattern > 0 else _WINDOW_EVERY.get(family)
+    if every is None:
+        return ()
+    return tuple((layer + 1) % every != 0 for layer in range(layers))
+
+
+def _needed(header: Header, key: str, most: int = 1 << 32) -> int:
+    value = header.integer(key)
+    if value is None or not 1 <= value <= most:
+        found = "is absent" if value is None else f"is {value}, not from 1 to {most}"
+        message = f"`{header.path}` cannot be served: metadata `{header.architecture}.{key}` {found}"
+        raise BadFile(message, hint="it may be an adapter, a projector or a vocabulary; name the model's own file")
+    return value
+
+
+def _per_layer(header: Header, key: str, layers: int) -> tuple[int, ...]:
+    """A fact that is one number for all layers or a list with one each; () where it is absent."""
+    value = header.fact(key)
+    numbers = value if isinstance(value, tuple) else (value,) * layers
+    if value is None or value == ():
+        return ()
+    if len(numbers) != layers or not all(isinstance(number, int) and 0 <= number <= 1 << 32 for number in numbers):
+        message = f"`{header.path}` cannot be served: metadata `{header.architecture}.{key}` is not one count per layer"
+        raise BadFile(message)
+    return tuple(int(number) for number in numbers if isinstance(number, int))
+
+
+def _sums(header: Header) -> tuple[TensorSum, ...]:
+    sums: dict[tuple[str, Literal["embedding", "matrix", "expert", "other"], bool], int] = {}
+    for tensor in header.tensors:
+        dimensions = sum(1 for length in tensor.shape if length > 1)
+        role: Literal["embedding", "matrix", "expert", "other"]
+        if tensor.name == "token_embd.weight":
+            role = "embedding"
+        elif not tensor.name.endswith(".weight") or dimensions < 2 or "norm" in tensor.name or "embd" in tensor.name:
+            role = "other"
+        else:
+            role = "expert" if dimensions == 3 else "matrix"
+        rows = tensor.shape[1] if len(tensor.shape) > 1 else 1
+        key = (tensor.type, role, rows % 8 == 0)
+        sums[key] = sums.get(key, 0) + tensor.size
+    return tuple(TensorSum(kind, role, size, by_8) for (kind, role, by_8), size in sorted(sums.items()))

@@ -1,0 +1,94 @@
+"""What a model is: names, numbers and the forms its weights come in. Frozen; None is "not known"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Backend = Literal["llamacpp", "vllm", "transformers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """The shape of a decoder, as far as memory depends on it. Lengths are counts of numbers, not bytes."""
+
+    family: str
+    """GGUF's `general.architecture`: `llama`, `qwen3`, …"""
+    layers: int
+    embedding: int
+    feed_forward: int | None
+    heads: int
+    kv_heads: tuple[int, ...]
+    """Key/value heads of each layer; 0 where a layer keeps no KV cache."""
+    key_length: int
+    """Width of one key head."""
+    value_length: int
+    vocabulary: int | None
+    sliding_window: int | None = None
+    windowed: tuple[bool, ...] = ()
+    """For each layer, whether it sees only the sliding window; () where none does."""
+    expert_feed_forward: int | None = None
+    """Width of one expert; None where it is `feed_forward`, or there are no experts."""
+    experts: int | None = None
+    experts_used: int | None = None
+    latent: bool = False
+    """Keys and values are one latent vector of `key_length` (multi-head latent attention)."""
+    recurrent_state: int = 0
+    """Numbers that one sequence keeps in layers whose state does not grow with the context (Mamba and its like)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSum:
+    """All tensors of one number type and role in a weight file, added up."""
+
+    type: str
+    """ggml's name: `F16`, `Q4_K`, …"""
+    role: Literal["embedding", "matrix", "expert", "other"]
+    size_bytes: int
+    rows_by_8: bool
+    """Each has a multiple of 8 rows, which llama.cpp asks of what it repacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One form of a model's weights: a quantisation in a file format."""
+
+    name: str
+    format: Literal["gguf", "safetensors"]
+    backends: tuple[Backend, ...]
+    size_bytes: int | None
+    """Bytes of the weight files; read from the disk where they are there."""
+    path: Path | None = None
+    """The file (GGUF) or directory (safetensors) on this host; None where it has to be fetched first."""
+    source: str | None = None
+    """Where it comes from, for people: a hub repository and file."""
+    tensors: tuple[TensorSum, ...] = ()
+    """What the file's header says is in it; () where there is no file to read."""
+    tied_output: bool = False
+    """The output matrix is the token embedding."""
+    vocabulary_entries: int | None = None
+    """Tokens and merge rules that the file carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of the catalogue, or one read from a file."""
+
+    name: str
+    title: str
+    context: int
+    """Tokens it was made for."""
+    architecture: Architecture | None
+    """None until a weight file at hand has been read, where the catalogue does not give it."""
+    variants: tuple[Variant, ...]
+    """Best first: the planner takes the first that fits."""
+    licence: str | None = None
+    parameters: int | None = None
+    tool_parser: str | None = None
+    """vLLM's name for the way this model writes tool calls."""
+    reasoning_parser: str | None = None
+    note: str | None = None
+    """What a person should know before using it."""
+    origin: str = "catalogue"
+    """Where the entry comes from: `catalogue`, or the path of a site file or weight file."""

@@ -1,0 +1,207 @@
+"""The form of a catalogue file, checked: closed to unknown fields, errors that name file, table, field and value."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from serving.errors import BadSettings
+from serving.registry.model import Architecture, Backend, Model, Variant
+
+Count = Annotated[int, Field(ge=1, le=1 << 40)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ArchitectureTable(_Table):
+    """`[models.NAME.architecture]`."""
+
+    family: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    layers: int = Field(ge=1, le=4096)
+    embedding: Count
+    feed_forward: Count | None = None
+    heads: int = Field(ge=1, le=65536)
+    kv_heads: int = Field(ge=1, le=65536)
+    key_length: Count
+    value_length: Count
+    vocabulary: Count
+    sliding_window: Count | None = None
+    windowed_every: int | None = Field(None, ge=2, le=4096, description="all layers but each N-th are windowed")
+    expert_feed_forward: Count | None = None
+    experts: Count | None = None
+    experts_used: Count | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> ArchitectureTable:
+        if self.windowed_every is not None and self.sliding_window is None:
+            message = "windowed_every needs sliding_window"
+            raise ValueError(message)
+        if (self.experts is None) != (self.experts_used is None):
+            message = "experts and experts_used are given together"
+            raise ValueError(message)
+        return self
+
+    def build(self) -> Architecture:
+        """The table as the rest of the program knows it."""
+        every = self.windowed_every
+        windowed: tuple[bool, ...] = ()
+        if self.sliding_window is not None:
+            windowed = tuple(every is None or (layer + 1) % every != 0 for layer in range(self.layers))
+        return Architecture(
+            family=self.family,
+            layers=self.layers,
+            embedding=self.embedding,
+            feed_forward=self.feed_forward,
+            heads=self.heads,
+            kv_heads=(self.kv_heads,) * self.layers,
+            key_length=self.key_length,
+            value_length=self.value_length,
+            vocabulary=self.vocabulary,
+            sliding_window=self.sliding_window,
+            windowed=windowed,
+            expert_feed_forward=self.expert_feed_forward,
+            experts=self.experts,
+            experts_used=self.experts_used,
+        )
+
+
+class VariantTable(_Table):
+    """`[[models.NAME.variants]]`."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    format: Literal["gguf", "safetensors"]
+    backends: list[Backend] = Field(min_length=1)
+    size_bytes: Count | None = None
+    path: str | None = Field(None, min_length=1)
+    source: str | None = Field(None, min_length=1)
+
+    def build(self, base: Path) -> Variant:
+        """The table as the rest of the program knows it; relative paths start at `base`."""
+        return Variant(
+            name=self.name,
+            format=self.format,
+            backends=tuple(self.backends),
+            size_bytes=self.size_bytes,
+            path=base / self.path if self.path else None,
+            source=self.source,
+        )
+
+
+class ModelTable(_Table):
+    """`[models.NAME]`."""
+
+    title: str = Field(min_length=1)
+    context: int = Field(ge=1, le=16 * 1024**2)
+    licence: str | None = Field(None, min_length=1)
+    parameters: Count | None = None
+    tool_parser: str | None = Field(None, min_length=1)
+    reasoning_parser: str | None = Field(None, min_length=1)
+    note: str | None = Field(None, min_length=1)
+    architecture: ArchitectureTable | None = None
+    variants: list[VariantTable] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> ModelTable:
+        names = [variant.name for variant in self.variants]
+        for name in names:
+            if names.count(name) > 1:
+                message = f"variant {name!r} is given twice"
+                raise ValueError(message)
+        return self
+
+
+class CatalogueFile(_Table):
+    """A whole file."""
+
+    models: dict[Annotated[str, Field(pattern=NAME)], ModelTable]
+
+
+def read_catalogue(path: Path, base: Path, origin: str) -> dict[str, Model]:
+    """The models of one file by name, in its order.
+
+    Relative weight paths start at `base`. Raises BadSettings naming file, table, field, value and what is allowed.
+    """
+    try:
+        with path.open("rb") as file:
+            tree = tomllib.load(file)
+    except FileNotFoundError:
+        message = f"catalogue `{path}` does not exist"
+        raise BadSettings(message, hint="correct `registry.site_file`, or leave it out") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as failure:
+        message = f"cannot read catalogue `{path}`: {failure}"
+        raise BadSettings(message) from None
+    try:
+        tables = CatalogueFile.model_validate(tree)
+    except ValidationError as failure:
+        raise _bad_entry(path, tree, failure) from None
+    return {
+        name: Model(
+            name=name,
+            title=table.title,
+            context=table.context,
+            architecture=table.architecture.build() if table.architecture else None,
+            variants=tuple(variant.build(base) for variant in table.variants),
+            licence=table.licence,
+            parameters=table.parameters,
+            tool_parser=table.tool_parser,
+            reasoning_parser=table.reasoning_parser,
+            note=table.note,
+            origin=origin,
+        )
+        for name, table in tables.models.items()
+    }
+
+
+def _bad_entry(path: Path, tree: dict[str, Any], failure: ValidationError) -> BadSettings:
+    # A field misspelt is both unknown and missing: its own name is the more telling of the two.
+    first = min(failure.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
+    where = [part for part in first["loc"] if part != "[key]"]
+    more = failure.error_count() - 1
+    also = f" ({more} more to correct)" if more else ""
+    if first["type"] in ("extra_forbidden", "missing"):
+        allowed = _fields_at(where[:-1])
+        near = difflib.get_close_matches(str(where[-1]), allowed, n=1)
+        guess = f"did you mean `{near[0]}`? " if near and first["type"] == "extra_forbidden" else ""
+        problem = "has no field" if first["type"] == "extra_forbidden" else "lacks the field"
+        message = f"catalogue `{path}`: table `{_dotted(tree, where[:-1])}` {problem} `{where[-1]}`"
+        return BadSettings(message, hint=f"{guess}allowed: {', '.join(allowed)}{also}")
+    text = first["msg"][:1].lower() + first["msg"][1:]
+    value = f" = `{first['input']!r}`" if not isinstance(first["input"], dict) else ""
+    message = f"catalogue `{path}`: `{_dotted(tree, where)}`{value}: {text}"
+    return BadSettings(message, hint=f"correct the entry{also}")
+
+
+def _dotted(tree: object, where: list[int | str]) -> str:
+    """The place in the words of the file: a variant by its name, not by its number."""
+    parts: list[str] = []
+    for part in where:
+        if isinstance(tree, dict):
+            tree = tree.get(part)
+            parts.append(str(part))
+        elif isinstance(tree, list) and isinstance(part, int) and part < len(tree):
+            tree = tree[part]
+            name = tree.get("name") if isinstance(tree, dict) else None
+            parts.append(str(name or part))
+        else:
+            parts.append(str(part))
+    return ".".join(parts) or "the file"
+
+
+def _fields_at(where: list[int | str]) -> list[str]:
+    match where:
+        case []:
+            return list(CatalogueFile.model_fields)
+        case [_, _]:
+            return list(ModelTable.model_fields)
+        case [_, _, "architecture"]:
+            return list(ArchitectureTable.model_fields)
+        case [_, _, "variants", _]:
+            return list(VariantTable.model_fields)
+    return []

@@ -1,0 +1,175 @@
+"""Layers of settings: defaults < file < environment < flags, and errors that say which of them is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from serving.errors import BadSettings
+from serving.settings.model import Section, Settings
+
+SITE_FILE = Path("/etc/perimeter/serving.toml")
+PREFIX = "PERIMETER_"
+CONFIG_VARIABLE = "PERIMETER_CONFIG"
+
+FieldPath = tuple[str, ...]
+
+
+def load_settings(
+    config: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+    site_file: Path = SITE_FILE,
+) -> Settings:
+    """The settings in force.
+
+    `config` replaces the site file and must exist; `environment` holds `PERIMETER_SECTION__FIELD` variables (and
+    `PERIMETER_CONFIG`, a path, used where `config` is None); `flags` maps dotted names (`server.port`) to values,
+    None meaning "not given". Raises BadSettings naming source, table, field, value and what is allowed.
+    """
+    environment = environment or {}
+    if config is None and environment.get(CONFIG_VARIABLE):
+        config = Path(environment[CONFIG_VARIABLE])
+    layers = _Layers()
+    if config is not None or site_file.is_file():
+        path = config or site_file
+        layers.add_tree(_read_toml(path), source=f"`{path}`")
+    for name, text in sorted(environment.items()):
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
+            field = tuple(name.removeprefix(PREFIX).lower().split("__"))
+            layers.add(field, _from_text(field, text, name), source=f"environment `{name}`")
+    for dotted, value in (flags or {}).items():
+        if value is not None:
+            layers.add(
+                tuple(dotted.split(".")), value, source=f"flag `--{dotted.rpartition('.')[2].replace('_', '-')}`"
+            )
+    try:
+        return Settings.model_validate(layers.tree)
+    except ValidationError as failure:
+        raise _bad_settings(failure, layers) from None
+
+
+def walk_fields(section: type[Section] = Settings, prefix: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
+    """Every setting as (path, pydantic field), in the order of the reference; tables themselves are left out."""
+    for name, info in section.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            yield from walk_fields(info.annotation, (*prefix, name))
+        else:
+            yield (*prefix, name), info
+
+
+class _Layers:
+    """The merged tree, and where each value came from."""
+
+    def __init__(self) -> None:
+        self.tree: dict[str, Any] = {}
+        self._sources: dict[FieldPath, str] = {}
+
+    def add(self, path: FieldPath, value: object, *, source: str) -> None:
+        table = self.tree
+        for name in path[:-1]:
+            table = table.setdefault(name, {})
+        table[path[-1]] = value
+        self._sources[path] = source
+
+    def add_tree(self, tree: Mapping[str, object], *, source: str, prefix: FieldPath = ()) -> None:
+        for name, value in tree.items():
+            path = (*prefix, name)
+            if isinstance(value, dict) and _is_table(path):
+                self._sources[path] = source
+                self.add_tree(value, source=source, prefix=path)
+                table = self.tree
+                for part in path:
+                    table = table.setdefault(part, {})
+            else:
+                self.add(path, value, source=source)
+
+    def source_of(self, path: FieldPath) -> str:
+        for length in range(len(path), 0, -1):
+            if source := self._sources.get(path[:length]):
+                return source
+        return "settings"
+
+
+def _is_table(path: FieldPath) -> bool:
+    return isinstance(_annotation(path), type) and issubclass(_annotation(path), BaseModel)
+
+
+def _annotation(path: FieldPath) -> Any:
+    section: Any = Settings
+    for name in path:
+        if not (isinstance(section, type) and issubclass(section, BaseModel)) or name not in section.model_fields:
+            return None
+        section = section.model_fields[name].annotation
+    return section
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        message = f"settings file `{path}` does not exist"
+        raise BadSettings(message, hint="name one that does with --config, or leave it out for the defaults") from None
+    except (OSError, UnicodeDecodeError) as failure:
+        message = f"cannot read settings file `{path}`: {failure}"
+        raise BadSettings(message) from None
+    except tomllib.TOMLDecodeError as failure:
+        message = f"settings file `{path}` is not TOML: {failure}"
+        raise BadSettings(message) from None
+
+
+def _from_text(path: FieldPath, text: str, variable: str) -> object:
+    """An environment variable's text as the type of the field it names."""
+    if _annotation(path) is None or _is_table(path):
+        known = [PREFIX + "__".join(field).upper() for field, _ in walk_fields()]
+        near = difflib.get_close_matches(variable, known, n=3)
+        hint = f"did you mean {_quoted(near)}?" if near else "docs/settings.md lists all of them"
+        message = f"environment variable `{variable}` names no setting"
+        raise BadSettings(message, hint=hint)
+    try:
+        return TypeAdapter(_annotation(path)).validate_strings(text)
+    except ValidationError:
+        return text  # the whole tree's validation says what is wrong, with the bounds
+
+
+def _bad_settings(failure: ValidationError, layers: _Layers) -> BadSettings:
+    first = failure.errors(include_url=False)[0]
+    path = tuple(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return _unknown_field(path, layers)
+    field = ".".join(path)
+    more = failure.error_count() - 1
+    message = f"{layers.source_of(path)}: `{field}` = `{first['input']!r}`: {_lower(first['msg'])}"
+    described = dict(walk_fields()).get(path)
+    hint = described.description if described is not None and described.description else None
+    if more:
+        hint = f"{hint or ''} ({more} more to correct)".strip()
+    return BadSettings(message, hint=hint)
+
+
+def _unknown_field(path: FieldPath, layers: _Layers) -> BadSettings:
+    section: Any = Settings
+    for name in path[:-1]:
+        section = section.model_fields[name].annotation
+    known = list(section.model_fields)
+    table = ".".join(path[:-1])
+    where = f"table `[{table}]`" if table else "the top level"
+    near = difflib.get_close_matches(path[-1], known, n=1)
+    guess = f"did you mean `{near[0]}`? " if near else ""
+    message = f"{layers.source_of(path)}: {where} has no field `{path[-1]}`"
+    return BadSettings(message, hint=f"{guess}allowed: {', '.join(known)}")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

@@ -1,0 +1,192 @@
+"""All settings, each with its default, its bounds and what it is for.
+
+The descriptions are the reference: `configs/serving.toml` and `docs/settings.md` are written from them
+(`python -m serving.settings`), and a test proves that neither has gone stale.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
+
+# Files hold text where Python wants a Path; everything else is taken as it stands (`port = "8000"` is an error).
+SettingPath = Annotated[Path, Strict(strict=False)]
+
+
+class Section(BaseModel):
+    """A table of the settings file: frozen, closed to unknown fields, no conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Server(Section):
+    """Where the API listens, and how it stops."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
+    allow_insecure_bind: bool = Field(
+        default=False,
+        description="Listen beyond loopback although no keys are set up: whoever reaches the port may use the models.",
+    )
+    drain_s: float = Field(
+        default=30.0, ge=0, le=3600, description="Seconds that running requests get to finish after SIGTERM or Ctrl-C."
+    )
+    unknown_fields: Literal["refuse", "ignore"] = Field(
+        default="refuse",
+        description="What happens to a request field that OpenAI's schema does not know: 400, or dropped.",
+    )
+
+
+class Limits(Section):
+    """What one request may ask for. Beyond any of these it is refused with a 4xx that names the limit."""
+
+    body_bytes: int = Field(default=8 * 1024**2, ge=1024, le=1024**3, description="Largest request body, bytes.")
+    queue: int = Field(
+        default=256, ge=0, le=100_000, description="Requests that may wait for a sequence; more get 503 `overloaded`."
+    )
+    n: int = Field(default=8, ge=1, le=128, description="Largest `n`: answers to one prompt.")
+    stop: int = Field(default=16, ge=1, le=256, description="Most stop strings in a request.")
+    stop_chars: int = Field(default=512, ge=1, le=65536, description="Longest stop string, characters.")
+    logit_bias: int = Field(default=1024, ge=0, le=1_000_000, description="Most entries in `logit_bias`.")
+    top_logprobs: int = Field(default=20, ge=0, le=100, description="Largest `top_logprobs`.")
+    tools: int = Field(default=128, ge=0, le=4096, description="Most tools offered in a request.")
+    messages: int = Field(default=4096, ge=1, le=1_000_000, description="Most messages in a conversation.")
+    body_timeout_s: float = Field(
+        default=30.0, gt=0, le=3600, description="Seconds a client has to send its body; then 408."
+    )
+    first_byte_timeout_s: float = Field(
+        default=120.0,
+        gt=0,
+        le=86400,
+        description="Seconds without any byte from the engine before an answer starts; then 503.",
+    )
+    answer_timeout_s: float = Field(
+        default=3600.0, gt=0, le=604800, description="Seconds that an answer which is not streamed may take in all."
+    )
+    idle_timeout_s: float = Field(
+        default=60.0, gt=0, le=86400, description="Seconds between two bytes of a running answer; then an error event."
+    )
+
+
+class LlamaCpp(Section):
+    """The CPU engine, `serving.llamacpp`."""
+
+    concurrency: int = Field(
+        default=16, ge=1, le=256, description="Sequences computed at the same time, where memory allows; more wait."
+    )
+    context: int = Field(
+        default=0,
+        ge=0,
+        le=16 * 1024**2,
+        description="Tokens per sequence; 0 takes the most that fits, up to the model's own.",
+    )
+    kv_layout: Literal["auto", "streams", "unified"] = Field(
+        default="auto",
+        description="`streams`: a region per sequence, fastest; `unified`: one pool of tokens, smallest; "
+        "`auto`: streams where concurrency × context fits.",
+    )
+    kv_dtype: Literal["f16", "bf16", "f32", "q8_0"] = Field(
+        default="f16", description="Type of the KV cache's numbers."
+    )
+    ubatch: int = Field(default=512, ge=16, le=8192, description="Prompt tokens computed in one pass of the model.")
+    threads: int = Field(default=0, ge=0, le=1024, description="Compute threads; 0 takes the usable physical cores.")
+    wait_policy: Literal["auto", "active", "brief", "passive"] = Field(
+        default="auto",
+        description="How idle compute threads wait: `active` spins for milliseconds (collapses beside other load on "
+        "the same cores), `brief` for microseconds and then sleeps, `passive` sleeps; `auto`: brief, or passive under "
+        "a CPU quota.",
+    )
+    load_mode: Literal["auto", "mmap", "none"] = Field(
+        default="auto",
+        description="`mmap` maps the weights (shared, evictable pages); `none` reads them into private memory; "
+        "`auto`: mapped, unless llama.cpp keeps its own copy of most of them.",
+    )
+    swa_full: bool = Field(
+        default=False, description="Keep the whole context of sliding-window layers, so that any prefix can be shared."
+    )
+    step_ms: int = Field(
+        default=250, ge=10, le=500, description="Prompt work in one engine step, at most, milliseconds."
+    )
+    snapshot_bytes: int = Field(
+        default=256 * 1024**2,
+        ge=0,
+        description="Host memory for shared prefixes in the `streams` layout, bytes at most; counted in the plan.",
+    )
+    headroom: float = Field(
+        default=0.1,
+        ge=0,
+        le=0.9,
+        description="Share of the usable memory that a plan leaves free, for everything else here.",
+    )
+
+
+class Restart(Section):
+    """What happens when an engine dies."""
+
+    backoff_s: float = Field(
+        default=0.5, ge=0, le=60, description="Seconds before the first restart; doubled each time."
+    )
+    backoff_max_s: float = Field(
+        default=30.0, ge=0, le=3600, description="Longest pause between two restarts, seconds."
+    )
+    max_crashes: int = Field(
+        default=5, ge=1, le=1000, description="Crashes within `window_s` after which the engine is given up on."
+    )
+    window_s: float = Field(
+        default=300.0, gt=0, le=86400, description="Crashes longer ago than this are forgotten, seconds."
+    )
+    start_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        le=86400,
+        description="Seconds without load progress before a starting engine counts as hung.",
+    )
+
+
+class Engines(Section):
+    """How engines are started and watched."""
+
+    llamacpp: LlamaCpp = LlamaCpp()
+    restart: Restart = Restart()
+
+
+class Registry(Section):
+    """Which models there are."""
+
+    site_file: SettingPath | None = Field(
+        default=None,
+        description="A catalogue of your own, in the form of models.toml; its entries add to ours or replace them.",
+    )
+
+
+class Log(Section):
+    """What is written to stderr while serving. Never the text of a prompt or an answer."""
+
+    format: Literal["text", "json"] = Field(
+        default="text", description="`text` for people, `json` for one object per line."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe line written."
+    )
+
+
+class Paths(Section):
+    """Directories."""
+
+    runtime_dir: SettingPath | None = Field(
+        default=None,
+        description="Sockets and engine state, mode 0700; unset: $XDG_RUNTIME_DIR/perimeter, else /tmp/perimeter-UID.",
+    )
+
+
+class Settings(Section):
+    """Everything that can be set. `Settings()` is the defaults."""
+
+    server: Server = Server()
+    limits: Limits = Limits()
+    engines: Engines = Engines()
+    registry: Registry = Registry()
+    log: Log = Log()
+    paths: Paths = Paths()

@@ -1,0 +1,101 @@
+"""The reference of all settings, written from their descriptions: an example file, and a page of the docs."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any, get_args
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic.fields import FieldInfo
+
+from serving.settings.load import FieldPath, walk_fields
+from serving.settings.model import Section, Settings
+
+HEAD = """\
+# Every setting with its default. Layers, the later over the earlier: these defaults, /etc/perimeter/serving.toml (or
+# the file that --config or PERIMETER_CONFIG names), environment variables PERIMETER_TABLE__FIELD, flags.
+# Written from serving/settings/model.py by `python -m serving.settings toml`; a test keeps it true.
+"""
+_SIGNS = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
+
+
+def to_toml() -> str:
+    """The example file: every field with its default, those without one as a comment."""
+    lines = [HEAD]
+    table: FieldPath | None = None
+    for path, field in walk_fields():
+        if path[:-1] != table:
+            table = path[:-1]
+            lines += ["", *_comment(_section(table).__doc__ or ""), f"[{'.'.join(table)}]"]
+        lines += _comment(describe(field))
+        value = field.get_default()
+        # Only paths have no default.
+        lines.append(f'# {path[-1]} = "/path"' if value is None else f"{path[-1]} = {_literal(value)}")
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+def to_markdown() -> str:
+    """The page docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Layers, the later over the earlier: defaults, `/etc/perimeter/serving.toml` (or the file that `--config` or",
+        "`PERIMETER_CONFIG` names), environment variables (`server.port` is `PERIMETER_SERVER__PORT`), flags. An",
+        "unknown name or a value out of bounds is an error that says where it stands. `configs/serving.toml` is the",
+        "same as a file.",
+        "",
+        "Written by `python -m serving.settings markdown`.",
+    ]
+    table: FieldPath | None = None
+    for path, field in walk_fields():
+        if path[:-1] != table:
+            table = path[:-1]
+            about = " ".join((_section(table).__doc__ or "").split())
+            lines += ["", f"## `[{'.'.join(table)}]`", "", about, "", "| field | default | allowed | what |"]
+            lines.append("|---|---|---|---|")
+        value = field.get_default()
+        default = "unset" if value is None else f"`{_literal(value)}`"
+        allowed = _allowed(field).replace("|", "\\|")
+        lines.append(f"| `{path[-1]}` | {default} | {allowed} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def describe(field: FieldInfo) -> str:
+    """What the setting is for, and what may stand there."""
+    allowed = _allowed(field)
+    return f"{field.description} [{allowed}]" if allowed else str(field.description)
+
+
+def _allowed(field: FieldInfo) -> str:
+    """The values that are taken: the words themselves, or the bounds."""
+    words = [word for word in get_args(field.annotation) if isinstance(word, str)]
+    if words:
+        return " | ".join(words)
+    if field.annotation is bool:
+        return "true | false"
+    bounds = []
+    for rule in field.metadata:
+        if type(rule) in _SIGNS:
+            sign, name = _SIGNS[type(rule)]
+            bounds.append(f"{sign} {getattr(rule, name)}")
+        elif isinstance(rule, (MinLen, MaxLen)):
+            bounds.append("not empty")
+    return ", ".join(bounds)
+
+
+def _section(path: FieldPath) -> type[Section]:
+    section: Any = Settings
+    for name in path:
+        section = section.model_fields[name].annotation
+    found: type[Section] = section
+    return found
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(" ".join(text.split()), 116)]
+
+
+def _literal(value: object) -> str:
+    return json.dumps(str(value) if isinstance(value, Path) else value)

@@ -1,0 +1,132 @@
+"""The gateway in front of the real llama.cpp engine with the demo model."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.support.harness import SOURCE, Client, Gateway, chat, gateway, wait_until
+
+MODEL = SOURCE / "serving" / "models" / "demo" / "demo-q8_0.gguf"
+pytestmark = pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not there")
+
+
+def llamacpp(directory: Path) -> dict:
+    """What the harness starts: the engine as its own module, as the planner would."""
+    socket = directory / "run" / "engine.sock"
+    argv = [sys.executable, "-m", "serving.llamacpp", "--model", str(MODEL), "--uds", str(socket), "--alias", "m"]
+    argv += ["--kv-layout", "streams", "--parallel", "16", "--ctx", "512", "--threads", "2"]
+    environment = {"PYTHONPATH": str(SOURCE), "OMP_WAIT_POLICY": "passive", "GGML_NO_BACKTRACE": "1"}
+    return {"argv": argv, "env": environment, "socket": str(socket)}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    directory = tmp_path_factory.mktemp("g")
+    with gateway(directory, **llamacpp(directory)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(demo: Gateway) -> Iterator[openai.OpenAI]:
+    host, port = demo.address
+    with openai.OpenAI(base_url=f"http://{host}:{port}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_streaming_and_not_give_the_same(client: openai.OpenAI) -> None:
+    """The official client gets the same greedy text, reason and usage either way."""
+    asked = {"model": "m", "messages": chat("Who are you?")["messages"], "temperature": 0, "max_tokens": 24}
+    whole = client.chat.completions.create(**asked)
+    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert next(chunk.choices[0].finish_reason for chunk in chunks if chunk.choices and chunk.choices[0].finish_reason)
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert chunks[-1].usage.prompt_tokens == whole.usage.prompt_tokens
+
+
+def test_the_engines_errors_arrive_typed(client: openai.OpenAI) -> None:
+    """Overflow, an unknown token and an unknown model: the client's own exception classes, with our codes."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="m", messages=chat("x " * 4000)["messages"])
+    assert caught.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(model="m", prompt="x", logit_bias={"999999": 1})
+    assert caught.value.param == "logit_bias"
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.completions.create(model="other", prompt="x")
+    assert caught.value.code == "model_not_found"
+
+
+def test_tokens_go_there_and_back(demo: Gateway) -> None:
+    """Tokenise and detokenise are each other's inverse."""
+    tokens = demo.post("/tokenize", {"prompt": "hello там", "add_special_tokens": False}).json["tokens"]
+    assert demo.post("/detokenize", {"tokens": tokens}).json == {"prompt": "hello там"}
+
+
+def long_stream(served: Gateway) -> Client:
+    """A stream that goes on for a while, its first event read."""
+    stream = served.client()
+    body = {"model": "m", "prompt": "a", "max_tokens": 400, "ignore_eos": True, "stream": True}
+    stream.post("/v1/completions", json.dumps(body).encode())
+    assert stream.head()[0] == 200
+    next(stream.chunks())
+    return stream
+
+
+def test_clients_that_leave_free_the_engine(demo: Gateway) -> None:
+    """Ten abrupt disconnects: the engine's gauge is back to zero within a second."""
+    streams = [long_stream(demo) for _ in range(10)]
+    assert demo.metric("perimeter_engine_running{") > 0
+    for stream in streams:
+        stream.close()
+    assert wait_until(lambda: demo.metric("perimeter_engine_running{") == 0, "no sequence runs", 5) < 1.0
+    wait_until(demo.is_idle, "no place is lost")
+
+
+def test_many_at_once(demo: Gateway) -> None:
+    """Forty requests at once on sixteen sequences all complete."""
+
+    def ask(place: int) -> int:
+        body = {"model": "m", "prompt": f"{place}", "max_tokens": 8, "ignore_eos": True, "stream": place % 2 == 0}
+        return demo.post("/v1/completions", body).status
+
+    with ThreadPoolExecutor(40) as pool:
+        assert set(pool.map(ask, range(40))) == {200}
+    wait_until(demo.is_idle, "no place is lost")
+
+
+def test_the_death_of_the_engine(directory: Path) -> None:
+    """`kill -9` during 16 streams: each told within 2 s, 503 until it is back, the next success within 10 s."""
+    with gateway(directory, **llamacpp(directory)) as served:
+        streams = [long_stream(served) for _ in range(16)]
+        os.kill(served.engine_pid, signal.SIGKILL)
+        died = time.monotonic()
+        for stream in streams:
+            last = b"".join(stream.chunks()).rstrip().rpartition(b"\n\n")[2]
+            assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "engine_unavailable"
+        assert time.monotonic() - died < 2.0
+        refused = served.chat("x")
+        assert (refused.status, refused.error["code"]) == (503, "engine_unavailable")
+        assert refused.headers["retry-after"]
+        wait_until(lambda: served.chat("x", max_tokens=1).status == 200, "the next success", 10)
+
+
+def test_a_file_that_is_no_model_is_told(directory: Path) -> None:
+    """The engine's own refusal of a file becomes the command's error and exit status."""
+    broken = directory / "broken.gguf"
+    broken.write_bytes(MODEL.read_bytes()[:100_000])
+    given = llamacpp(directory)
+    given["argv"][given["argv"].index(str(MODEL))] = str(broken)
+    with gateway(directory, wait=False, **given) as served:
+        assert served.process.wait(60) == 5
+        assert "error: " in served.errors
+        assert "Traceback" not in served.errors

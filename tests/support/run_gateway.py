@@ -1,0 +1,65 @@
+"""A gateway in front of one scripted engine, as a process: prints a JSON line per thing that its listener is told."""
+
+import json
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from serving.engines.restart import RestartPolicy
+from serving.engines.spec import EngineSpec
+from serving.errors import ServingError
+from serving.gateway.config import GatewayConfig
+from serving.gateway.run import serve
+from serving.openai import Limits
+from serving.telemetry import logs
+
+
+class Printer:
+    def on_progress(self, model: str, fraction: float, stage: str) -> None:
+        self.say("progress", f"{fraction:.2f} {stage}")
+
+    def on_ready(self, url: str) -> None:
+        self.say("ready", url)
+
+    def on_engine_event(self, text: str) -> None:
+        self.say("engine", text)
+
+    def on_drain(self) -> None:
+        self.say("drain", "")
+
+    @staticmethod
+    def say(what: str, text: str) -> None:
+        sys.stdout.write(json.dumps([what, text]) + "\n")
+        sys.stdout.flush()
+
+
+def main() -> int:
+    given = json.loads(sys.argv[1])
+    restart = RestartPolicy(**{"backoff_s": 0.05, "backoff_max_s": 0.2, **given.get("restart", {})})
+    config = replace(
+        GatewayConfig(port=0, restart=restart),
+        limits=Limits(**given.get("limits", {})),
+        **given.get("config", {}),
+    )
+    socket = Path(given["socket"])
+    argv = given.get("argv") or [
+        sys.executable,
+        str(Path(__file__).with_name("scripted_engine.py")),
+        "--uds",
+        str(socket),
+        *given.get("engine", []),
+    ]
+    environment = {"PATH": "/usr/bin:/bin", "MARK": "from-the-spec", **given.get("env", {})}
+    spec = EngineSpec("m", "llamacpp", tuple(argv), tuple(environment.items()), socket)
+    logs.setup("json", given.get("log", "info"))
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    try:
+        return serve([spec], config, Printer())
+    except ServingError as error:
+        sys.stderr.write(error.for_terminal() + "\n")
+        return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""The command line: data on stdout, errors as one sentence and a hint on stderr, documented exit statuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serving import errors
+from serving.cli import run
+from serving.cli.address import check_address, who_listens
+from serving.errors import AddressUnavailable, ServingError, StartError
+from serving.planner import Plan
+from tests.support.gguf_bytes import tiny
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def every_error(root: type[ServingError] = ServingError) -> list[type[ServingError]]:
+    """The whole tree, the root included."""
+    return [root, *(found for child in root.__subclasses__() for found in every_error(child))]
+
+
+def documented() -> dict[str, tuple[int, str]]:
+    """Error class → (exit status, code) as docs/exit-statuses.md has them."""
+    page = (REPOSITORY / "docs/exit-statuses.md").read_text()
+    return {
+        name: (int(status), code)
+        for status, code, name in re.findall(r"^\| (\d+) \| `(\w+)` \| (\w+) \|", page, re.MULTILINE)
+    }
+
+
+def test_the_page_of_exit_statuses_is_the_tree() -> None:
+    """Every error that ends a command is on the page with its status and code, and nothing else is."""
+    ending = [*every_error(StartError), errors.InternalError]
+    assert documented() == {error.__name__: (error.exit_status, error.code) for error in ending}
+    assert {error.exit_status for error in every_error(errors.RequestError)} == {2}
+    assert {error.exit_status for error in every_error(errors.CapacityError)} == {75}
+
+
+@pytest.mark.parametrize("error", every_error(), ids=lambda error: error.__name__)
+def test_every_error_is_rendered(
+    error: type[ServingError], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is raised ends as `error:` and `hint:` with its status and no traceback; the API shape has the code."""
+
+    def fail(_: list[str]) -> int:
+        raise error("`x` went wrong", hint="mend it")
+
+    monkeypatch.setattr("serving.cli.app.invoke", fail)
+    assert run(["plan", "demo"]) == error.exit_status
+    assert capsys.readouterr().err == "error: `x` went wrong\nhint: mend it\n"
+    body = error("`x` went wrong", hint="mend it").for_client()["error"]
+    assert isinstance(body, dict)
+    assert body["code"] == error.code
+
+
+def test_an_unexpected_error_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bug is status 70 and no traceback, but with --debug."""
+
+    def fail(_: list[str]) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("serving.cli.app.invoke", fail)
+    assert run(["hardware"]) == 70
+    shown = capsys.readouterr().err
+    assert "ZeroDivisionError" in shown
+    assert "Traceback" not in shown
+    with pytest.raises(ZeroDivisionError):
+        run(["hardware", "--debug"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        ([], 2, "serve --model demo"),
+        (["--modle", "demo"], 2, "--model"),
+        (["plan"], 2, "missing argument"),
+        (["plan", "demo", "--context", "0"], 2, "--context"),
+        (["plan", "demo", "--kv-layout", "both"], 2, "streams"),
+        (["--model", "demo", "plan", "demo"], 2, "serve --model demo"),
+        (["models", "show", "dmo"], 3, "`demo`"),
+        (["plan", "/no/such.gguf"], 4, "/no/such.gguf"),
+        (["plan", "demo", "--context", "8192"], 6, "4096"),
+        (["plan", "demo", "--config", "/no/such.toml"], 8, "/no/such.toml"),
+    ],
+)
+def test_mistakes_end_with_their_status(
+    arguments: list[str], status: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each mistake has its status, its sentence and a hint; stdout stays empty."""
+    assert run(arguments) == status
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert says in shown.err
+    assert shown.err.startswith("error: ")
+    assert "\nhint: " in shown.err
+
+
+def test_a_bad_file_ends_with_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A truncated file is told with its sizes."""
+    path = tmp_path / "a.gguf"
+    path.write_bytes(tiny().encode()[:-1])
+    assert run(["plan", str(path)]) == 5
+    assert "truncated" in capsys.readouterr().err
+
+
+ABSENT = """
+[models.big]
+title = "Big"
+context = 8192
+
+[models.big.architecture]
+family = "llama"
+layers = 32
+embedding = 4096
+feed_forward = 14336
+heads = 32
+kv_heads = 8
+key_length = 128
+value_length = 128
+vocabulary = 128256
+
+[[models.big.variants]]
+name = "q4_k_m"
+format = "gguf"
+backends = ["llamacpp"]
+size_bytes = 4920734176
+source = "a hub"
+"""
+
+
+def test_weights_that_are_not_here_are_said_to_be_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 4: what is missing, how large it is, where it comes from; no network is asked."""
+    site, config = tmp_path / "site.toml", tmp_path / "serving.toml"
+    site.write_text(ABSENT)
+    config.write_text(f"[registry]\nsite_file = '{site}'\n")
+    for command in (["plan", "big"], ["--model", "big"]):
+        assert run([*command, "--config", str(config)]) == 4
+        shown = capsys.readouterr().err
+        assert "the weights of `big` are not on this host" in shown
+        assert "q4_k_m (4.6 GiB) from a hub" in shown
+
+
+def test_the_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both are data, and fine."""
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("perimeter ")
+    assert run(["--help"]) == 0
+    assert "--model" in capsys.readouterr().out
+
+
+def test_hardware_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """The machine as one document, unknown facts as null."""
+    assert run(["hardware", "--json"]) == 0
+    machine = json.loads(capsys.readouterr().out)
+    assert machine["cpu"]["usable"]
+    assert run(["hardware"]) == 0
+    assert "cores" in capsys.readouterr().out
+
+
+def test_models_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    """The catalogue for people and for machines."""
+    assert run(["models", "list"]) == 0
+    assert "demo" in capsys.readouterr().out
+    assert run(["models", "list", "--json"]) == 0
+    assert any(model["name"] == "demo" for model in json.loads(capsys.readouterr().out))
+    assert run(["models", "show", "demo"]) == 0
+    assert "q8_0" in capsys.readouterr().out
+    assert run(["models", "show", "demo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["architecture"]["family"] == "llama"
+
+
+def test_plan_for_people_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """The JSON is a plan that reads back; the text has the table."""
+    assert run(["plan", "demo", "--json", "--concurrency", "2", "--context", "512"]) == 0
+    plan = Plan.from_json(capsys.readouterr().out)
+    assert (plan.concurrency, plan.context) == (2, 512)
+    assert run(["plan", "demo"]) == 0
+    assert "KV cache" in capsys.readouterr().out
+
+
+def test_a_refused_plan_as_json_is_data_and_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """A refusal is printed as data and still ends with its status."""
+    assert run(["plan", "demo", "--json", "--context", "8192"]) == 6
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["nearest"]
+    assert shown.err.startswith("error: cannot serve `demo`")
+
+
+def test_a_taken_port_is_found_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error has the port, who holds it, and how to take another."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert run(["--model", "demo", "--port", str(port)]) == 7
+        shown = capsys.readouterr().err
+        assert f"127.0.0.1:{port}" in shown
+        assert f"--port {port + 1 if port < 65535 else 8000}" in shown
+        holder = who_listens(port)
+        assert holder is not None
+        assert holder in shown
+    assert who_listens(port) is None
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "no.such.host.invalid"])
+def test_an_address_of_another_host_is_refused(host: str) -> None:
+    """Only an address of this host can be listened on."""
+    with pytest.raises(AddressUnavailable):
+        check_address(host, 0)
+
+
+def test_commands_import_only_what_they_use() -> None:
+    """Planning in the parent loads neither the engine's packages nor the gateway's."""
+    script = (
+        "import sys; from serving.cli import run; assert run(['plan', 'demo']) == 0; "
+        "heavy = {'numpy', 'llama_cpp', 'fastapi', 'uvicorn', 'torch', 'aiohttp'} & set(sys.modules); "
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,150 @@
+"""The runtime directory: private, exclusive, and safe to clean up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from serving.engines import runtime
+from serving.engines.supervisor import fatal_error
+from serving.errors import AddressUnavailable, BadFile, BadSettings, EngineFailed, NoFitError
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path):
+    """A process that leads a session of its own and works in an engine's directory."""
+    directory = runtime.state_directory(tmp_path / "a.sock")
+    directory.mkdir(mode=0o700)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(99)"], cwd=directory, start_new_session=True
+    )
+    yield process, directory
+    process.kill()
+    process.wait()
+
+
+def record(directory: Path, owner: runtime.ProcessId, engine: runtime.ProcessId) -> None:
+    (directory / "engine.json").write_text(json.dumps({"owner": asdict(owner), "engine": asdict(engine)}))
+
+
+def dead() -> runtime.ProcessId:
+    """A process that is gone."""
+    process = subprocess.Popen(["sleep", "99"])
+    identity = runtime.identify(process.pid)
+    process.kill()
+    process.wait()
+    return identity
+
+
+def test_leftovers_of_a_dead_gateway_are_killed(sleeper, tmp_path: Path) -> None:
+    """A recorded engine whose owner is gone is killed, and its directory removed."""
+    process, directory = sleeper
+    record(directory, dead(), runtime.identify(process.pid))
+    assert runtime.reap_leftovers(tmp_path) == [process.pid]
+    assert process.wait(5) == -signal.SIGKILL
+    assert not directory.exists()
+
+
+def test_an_engine_of_a_live_gateway_is_left_alone(sleeper, tmp_path: Path) -> None:
+    """Two gateways may share a runtime directory."""
+    process, directory = sleeper
+    record(directory, runtime.identify(os.getpid()), runtime.identify(process.pid))
+    assert runtime.reap_leftovers(tmp_path) == []
+    assert process.poll() is None
+    assert directory.exists()
+
+
+def test_a_pid_that_was_used_again_is_left_alone(sleeper, tmp_path: Path) -> None:
+    """The start time tells an engine from a stranger that got its pid later, and works elsewhere."""
+    _, directory = sleeper
+    stranger = subprocess.Popen(["sleep", "99"], start_new_session=True)
+    try:
+        identity = runtime.identify(stranger.pid)
+        earlier = runtime.ProcessId(identity.pid, identity.start_time - 1, identity.boot_id)
+        record(directory, dead(), earlier)
+        assert runtime.reap_leftovers(tmp_path) == []
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_record_of_an_earlier_boot_kills_nobody(sleeper, tmp_path: Path) -> None:
+    """After a reboot pids and start times mean nothing."""
+    process, directory = sleeper
+    identity = runtime.identify(process.pid)
+    record(directory, dead(), runtime.ProcessId(identity.pid, identity.start_time, "another boot"))
+    assert runtime.reap_leftovers(tmp_path) == []
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"owner": 1, "engine": 2}', '{"owner": {"pid": 1}}', "\x00"])
+def test_a_broken_record_kills_nobody(tmp_path: Path, text: str) -> None:
+    """What cannot be read proves nothing."""
+    directory = tmp_path / "x.d"
+    directory.mkdir()
+    (directory / "engine.json").write_text(text)
+    assert runtime.reap_leftovers(tmp_path) == []
+
+
+def test_a_worker_whose_leader_is_gone_is_killed(tmp_path: Path) -> None:
+    """What a dead engine started is known by its session and its directory."""
+    directory = tmp_path / "a.d"
+    directory.mkdir()
+    code = "import os, time\nif os.fork(): os._exit(0)\ntime.sleep(99)"
+    leader = subprocess.Popen(["sleep", "99"], start_new_session=True, cwd=directory)
+    identity = runtime.identify(leader.pid)
+    leader.kill()
+    leader.wait()
+    leader = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, cwd=directory)
+    identity = runtime.ProcessId(leader.pid, identity.start_time, identity.boot_id)
+    leader.wait()
+    (worker,) = runtime.session_members(leader.pid)
+    record(directory, dead(), identity)
+    assert runtime.reap_leftovers(tmp_path) == [worker]
+    deadline = time.monotonic() + 5
+    while runtime.identify(worker) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_directory_is_claimed_by_one(sleeper) -> None:
+    """A second live owner is refused, with its pid; a dead one is succeeded."""
+    process, directory = sleeper
+    me = runtime.identify(os.getpid())
+    record(directory, runtime.identify(process.pid), me)
+    with pytest.raises(AddressUnavailable, match=str(process.pid)):
+        runtime.claim(directory.with_suffix(".sock"))
+    record(directory, dead(), me)
+    assert runtime.claim(directory.with_suffix(".sock")) == directory
+
+
+def test_a_directory_is_made_private(tmp_path: Path) -> None:
+    """Modes are tightened; a link or a path that is too long is refused."""
+    loose = tmp_path / "loose"
+    loose.mkdir(mode=0o755)
+    runtime.private_directory(loose)
+    assert loose.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "link").symlink_to(loose)
+    with pytest.raises(BadSettings):
+        runtime.private_directory(tmp_path / "link")
+    with pytest.raises(BadSettings, match="longer"):
+        runtime.claim(tmp_path / ("x" * 100) / "engine.sock")
+
+
+def test_a_fatal_line_becomes_its_error() -> None:
+    """The code picks the class; an unknown one is EngineFailed; anything else is no fatal line."""
+    line = {"event": "fatal", "code": "no_fit", "message": "too big", "hint": "smaller"}
+    error = fatal_error(["noise", json.dumps(line)])
+    assert isinstance(error, NoFitError)
+    assert (error.message, error.hint) == ("too big", "smaller")
+    assert isinstance(fatal_error([json.dumps({**line, "code": "bad_file", "hint": None})]), BadFile)
+    assert type(fatal_error([json.dumps({**line, "code": "?"})])) is EngineFailed
+    for words in ([], ["x"], ["[]"], ['{"event": "fatal"}'], ["[" * 5000], [json.dumps(line), "later noise"]):
+        assert fatal_error(words) is None

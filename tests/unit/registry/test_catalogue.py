@@ -1,0 +1,175 @@
+"""The catalogue: what ships is sound, a site's file goes over it, and what is wrong is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serving.errors import BadFile, BadSettings, FileMissing, UnknownModel
+from serving.registry import load_catalogue, model_from_file
+from tests.support.gguf_bytes import Gguf, strings, tiny, u32
+
+SITE = """
+[models.own]
+title = "Our own"
+context = 1024
+licence = "Apache-2.0"
+
+[[models.own.variants]]
+name = "f32"
+format = "gguf"
+backends = ["llamacpp"]
+path = "weights/own.gguf"
+"""
+
+
+def site(directory: Path, text: str = SITE) -> Path:
+    """A site file, with its weights beside it."""
+    (directory / "weights").mkdir(exist_ok=True)
+    tiny().write(directory / "weights/own.gguf")
+    path = directory / "site.toml"
+    path.write_text(text)
+    return path
+
+
+def test_what_ships_loads_and_has_its_files() -> None:
+    """`demo` is there with all of its variants, its shape read from its file."""
+    model = load_catalogue().find("demo")
+    assert [variant.name for variant in model.variants] == ["q8_0", "f16", "bf16"]
+    assert all(variant.path and variant.path.exists() and variant.size_bytes for variant in model.variants)
+    assert model.architecture is not None
+    assert model.architecture.family == "llama"
+    assert len(model.architecture.kv_heads) == model.architecture.layers
+
+
+def test_a_site_file_adds_to_the_catalogue(tmp_path: Path) -> None:
+    """Its paths start at its own directory; ours stays."""
+    catalogue = load_catalogue(site(tmp_path))
+    assert {model.name for model in catalogue.models} >= {"demo", "own"}
+    own = catalogue.find("own")
+    assert own.variants[0].path == tmp_path / "weights/own.gguf"
+    assert own.origin == str(tmp_path / "site.toml")
+    assert own.architecture is not None
+    assert (own.architecture.layers, own.architecture.kv_heads, own.architecture.key_length) == (2, (2, 2), 16)
+    assert own.architecture.vocabulary == 2000
+
+
+def test_a_site_file_replaces_by_name(tmp_path: Path) -> None:
+    """An entry called `demo` is the site's."""
+    path = site(tmp_path, SITE.replace("models.own", "models.demo"))
+    assert load_catalogue(path).find("demo").title == "Our own"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("context = 1024", "contxt = 1024", ["`models.own`", "`contxt`", "did you mean `context`"]),
+        ("context = 1024", "context = 0", ["`models.own.context` = `0`", "greater than or equal to 1"]),
+        ("context = 1024", 'context = "1024"', ["`models.own.context` = `'1024'`", "integer"]),
+        ('title = "Our own"\n', "", ["`models.own`", "lacks the field `title`"]),
+        (
+            'format = "gguf"',
+            'format = "ggml"',
+            ["`models.own.variants.f32.format` = `'ggml'`", "'gguf' or 'safetensors'"],
+        ),
+        ('["llamacpp"]', '["llama"]', ["`models.own.variants.f32.backends.0` = `'llama'`", "'llamacpp'"]),
+        ('path = "weights', 'pth = "weights', ["`models.own.variants.f32`", "`pth`", "did you mean `path`"]),
+        ("[models.own]", "[models.own", ["cannot read"]),
+        ("[models.own]", '[models."a/b"]', ["pattern"]),
+        ("licence =", 'x = 1\n[modles]\na = "', ["cannot read"]),
+    ],
+)
+def test_a_bad_entry_is_named(before: str, after: str, says: list[str], tmp_path: Path) -> None:
+    """The error has the file, the table, the field, the value and what is allowed."""
+    path = site(tmp_path, SITE.replace(before, after))
+    with pytest.raises(BadSettings) as caught:
+        load_catalogue(path)
+    text = caught.value.for_terminal()
+    assert str(path) in text
+    for part in says:
+        assert part in text
+
+
+def test_a_variant_twice_is_refused(tmp_path: Path) -> None:
+    """Names of variants tell them apart."""
+    path = site(tmp_path, SITE + SITE[SITE.index("[[models") :])
+    with pytest.raises(BadSettings, match="given twice"):
+        load_catalogue(path)
+
+
+def test_a_missing_site_file_is_named(tmp_path: Path) -> None:
+    """The setting that names it is in the hint."""
+    with pytest.raises(BadSettings, match=r"none\.toml") as caught:
+        load_catalogue(tmp_path / "none.toml")
+    assert "registry.site_file" in (caught.value.hint or "")
+
+
+def test_an_unknown_name_brings_the_nearest() -> None:
+    """A slip of the hand finds its way back."""
+    for slip in ("dmo", "Demo", "demo1"):
+        with pytest.raises(UnknownModel) as caught:
+            load_catalogue().find(slip)
+        assert "`demo`" in (caught.value.hint or "")
+    with pytest.raises(UnknownModel) as caught:
+        load_catalogue().find("zzzzzz")
+    assert "did you mean" not in (caught.value.hint or "")
+
+
+def test_a_path_works_in_place_of_a_name(tmp_path: Path) -> None:
+    """A GGUF file is a model of one variant, called after the file."""
+    path = tiny().write(tmp_path / "My model (v2).gguf")
+    model = load_catalogue().find(str(path))
+    assert model.name == "My-model-v2"
+    assert model.context == 1024
+    assert [variant.name for variant in model.variants] == ["f32"]
+    with pytest.raises(FileMissing):
+        load_catalogue().find(str(tmp_path / "none.gguf"))
+
+
+def _without(key: str) -> Gguf:
+    file = tiny()
+    file.metadata = [(name, value) for name, value in file.metadata if name != key]
+    return file
+
+
+@pytest.mark.parametrize(
+    "key", ["general.architecture", "llama.block_count", "llama.embedding_length", "llama.attention.head_count"]
+)
+def test_a_file_without_a_decoder_is_refused(key: str, tmp_path: Path) -> None:
+    """A file that lacks what a decoder must have says which fact is absent."""
+    path = _without(key).write(tmp_path / "a.gguf")
+    with pytest.raises(BadFile, match=key.rpartition(".")[2]):
+        model_from_file(path)
+
+
+@pytest.mark.parametrize("key", ["tokenizer.ggml.model", "tokenizer.ggml.tokens"])
+def test_a_file_without_a_tokenizer_is_refused(key: str, tmp_path: Path) -> None:
+    """llama.cpp would end the process on it."""
+    path = _without(key).write(tmp_path / "a.gguf")
+    with pytest.raises(BadFile, match="no tokenizer"):
+        load_catalogue().find(str(path))
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    """As many tokens as embeddings, or it is no model."""
+    file = _without("tokenizer.ggml.tokens")
+    file.metadata.append(("tokenizer.ggml.tokens", strings(["a", "b"])))
+    with pytest.raises(BadFile, match="2 tokens and embeddings for 2000"):
+        load_catalogue().find(str(file.write(tmp_path / "a.gguf")))
+
+
+def test_a_vocabulary_alone_is_refused(tmp_path: Path) -> None:
+    """A file with a tokenizer and no weights is not a model."""
+    file = tiny()
+    file.tensors, file.data = [], b""
+    with pytest.raises(BadFile, match="no token embeddings"):
+        load_catalogue().find(str(file.write(tmp_path / "a.gguf")))
+
+
+def test_absurd_facts_are_refused(tmp_path: Path) -> None:
+    """Four billion layers are not believed."""
+    file = _without("llama.block_count")
+    file.metadata.append(("llama.block_count", u32(0xFFFFFFFF)))
+    with pytest.raises(BadFile, match="block_count"):
+        model_from_file(file.write(tmp_path / "a.gguf"))

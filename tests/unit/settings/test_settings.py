@@ -1,0 +1,157 @@
+"""Settings: the reference is true, layers go over one another in order, and every mistake is named."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from serving.errors import BadSettings
+from serving.settings import Settings, load_settings, walk_fields
+from serving.settings.reference import to_markdown, to_toml
+
+REPOSITORY = Path(__file__).parents[3]
+EXAMPLE = REPOSITORY / "configs/serving.toml"
+NOWHERE = Path("/nonexistent/serving.toml")
+
+
+def load(text: str, directory: Path, **more: object) -> Settings:
+    """The settings that a file of this text gives."""
+    path = directory / "serving.toml"
+    path.write_text(text)
+    return load_settings(path, **more)  # type: ignore[arg-type]
+
+
+def test_the_example_file_equals_the_defaults() -> None:
+    """Loading it changes nothing."""
+    assert load_settings(EXAMPLE) == Settings()
+
+
+def test_the_example_file_mentions_every_field() -> None:
+    """With all comments of the form `# name = …` taken off, every field stands in its table."""
+    lines = EXAMPLE.read_text().splitlines()
+    opened = [line.removeprefix("# ") if line.startswith("# ") and '= "/path"' in line else line for line in lines]
+    tree = tomllib.loads("\n".join(opened))
+    for path, _ in walk_fields():
+        table = tree
+        for name in path[:-1]:
+            table = table[name]
+        assert path[-1] in table, path
+
+
+def test_the_references_are_current() -> None:
+    """The example file and the page are what `python -m serving.settings` writes."""
+    assert EXAMPLE.read_text() == to_toml()
+    assert (REPOSITORY / "docs/settings.md").read_text() == to_markdown()
+
+
+def test_every_field_is_described_and_documented() -> None:
+    """No setting without a sentence of its own, no table without one."""
+    for path, field in walk_fields():
+        assert field.description, path
+        assert field.description.endswith((".", "408.", "503.")), path
+
+
+def test_settings_are_frozen() -> None:
+    """Nothing changes them after loading."""
+    with pytest.raises(ValidationError):
+        Settings().server.port = 1
+
+
+def test_layers_go_over_one_another(tmp_path: Path) -> None:
+    """Defaults, then the file, then the environment, then flags."""
+    text = "[server]\nport = 1001\nhost = '127.0.0.2'\ndrain_s = 5\n"
+    environment = {"PERIMETER_SERVER__PORT": "1002", "PERIMETER_SERVER__HOST": "127.0.0.3", "PATH": "/bin"}
+    settings = load(text, tmp_path, environment=environment, flags={"server.port": 1003, "server.host": None})
+    assert (settings.server.port, settings.server.host, settings.server.drain_s) == (1003, "127.0.0.3", 5)
+    assert settings.limits == Settings().limits
+
+
+def test_the_site_file_is_read_where_none_is_named(tmp_path: Path) -> None:
+    """/etc/perimeter/serving.toml counts, unless --config or PERIMETER_CONFIG names another."""
+    site, other = tmp_path / "site.toml", tmp_path / "other.toml"
+    site.write_text("[server]\nport = 1\n")
+    other.write_text("[server]\nport = 2\n")
+    assert load_settings(site_file=site).server.port == 1
+    assert load_settings(other, site_file=site).server.port == 2
+    assert load_settings(environment={"PERIMETER_CONFIG": str(other)}, site_file=site).server.port == 2
+    assert load_settings(site_file=NOWHERE) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "path", "value"),
+    [
+        ("PERIMETER_SERVER__PORT", "9", "server.port", 9),
+        ("PERIMETER_SERVER__ALLOW_INSECURE_BIND", "true", "server.allow_insecure_bind", True),
+        ("PERIMETER_ENGINES__LLAMACPP__HEADROOM", "0.25", "engines.llamacpp.headroom", 0.25),
+        ("PERIMETER_LOG__FORMAT", "json", "log.format", "json"),
+        ("PERIMETER_REGISTRY__SITE_FILE", "/a/b", "registry.site_file", Path("/a/b")),
+    ],
+)
+def test_the_environment_has_the_fields_types(variable: str, text: str, path: str, value: object) -> None:
+    """Text becomes what the field is."""
+    found: object = load_settings(environment={variable: text}, site_file=NOWHERE)
+    for name in path.split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[server]\nport = 70000", ["`server.port` = `70000`", "65535", "TCP port"]),
+        ("[server]\nport = '8000'", ["`server.port` = `'8000'`", "integer"]),
+        ("[server]\nport = true", ["`server.port` = `True`", "integer"]),
+        ("[server]\nprot = 1", ["`[server]` has no field `prot`", "did you mean `port`", "allowed: host, port"]),
+        ("[sever]\nport = 1", ["no field `sever`", "did you mean `server`"]),
+        ("server = 1", ["`server` = `1`"]),
+        (
+            "[engines.llamacpp]\nkv_layout = 'both'",
+            ["`engines.llamacpp.kv_layout` = `'both'`", "'streams' or 'unified'"],
+        ),
+        ("[engines.llamacpp]\nheadroom = nan", ["`engines.llamacpp.headroom`"]),
+        ("[server]\nport = 70000\nhost = ''", ["1 more to correct"]),
+        ("[server\n", ["is not TOML"]),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(text: str, says: list[str], tmp_path: Path) -> None:
+    """The error has the file, the table, the field, the value and what is allowed."""
+    with pytest.raises(BadSettings) as caught:
+        load(text, tmp_path)
+    shown = caught.value.for_terminal()
+    assert str(tmp_path / "serving.toml") in shown
+    for part in says:
+        assert part in shown
+
+
+def test_a_mistake_elsewhere_is_named_by_its_source() -> None:
+    """A variable or a flag at fault is called by its name."""
+    with pytest.raises(BadSettings, match=r"environment `PERIMETER_SERVER__PORT`: `server\.port` = `'x'`"):
+        load_settings(environment={"PERIMETER_SERVER__PORT": "x"}, site_file=NOWHERE)
+    with pytest.raises(BadSettings, match=r"flag `--port`: `server\.port` = `-1`"):
+        load_settings(flags={"server.port": -1}, site_file=NOWHERE)
+    with pytest.raises(BadSettings, match="`PERIMETER_SERVER__PROT` names no setting") as caught:
+        load_settings(environment={"PERIMETER_SERVER__PROT": "1"}, site_file=NOWHERE)
+    assert "PERIMETER_SERVER__PORT" in (caught.value.hint or "")
+
+
+def test_a_named_file_must_be_there(tmp_path: Path) -> None:
+    """--config with a wrong path is not the defaults."""
+    with pytest.raises(BadSettings, match="does not exist"):
+        load_settings(tmp_path / "none.toml")
+    with pytest.raises(BadSettings, match="cannot read"):
+        load_settings(tmp_path)
+
+
+def test_sections_are_closed() -> None:
+    """Every table refuses what it does not know."""
+
+    def check(section: type[BaseModel]) -> None:
+        assert section.model_config["extra"] == "forbid"
+        for field in section.model_fields.values():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                check(field.annotation)
+
+    check(Settings)
