@@ -213,8 +213,11 @@ def answer_from(result: str) -> str:
 class Composer:
     """Writes texts and conversations with the given source of randomness."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, *, odd: float = 0.0) -> None:
+        """`odd` is the share of made-up words that are strings of letters, and of words repeated."""
         self.rng = rng
+        self.odd = odd
+        self.recent: list[str] = []
 
     def code(self) -> str:
         """A code of eight characters with a dash in the middle."""
@@ -224,7 +227,19 @@ class Composer:
     def word(self, language: Language, pseudo: float) -> str:
         """A word, made up with probability `pseudo`."""
         rng = self.rng
+        if not self.odd:
+            return self._fresh_word(language, pseudo)
+        if len(self.recent) > 20 and rng.random() < self.odd:
+            return rng.choice(self.recent)
+        word = self._fresh_word(language, pseudo)
+        self.recent = [*self.recent[-60:], word]
+        return word
+
+    def _fresh_word(self, language: Language, pseudo: float) -> str:
+        rng = self.rng
         if rng.random() < pseudo:
+            if self.odd and rng.random() < self.odd:
+                return words.letters(rng, language == "ru")
             return words.pseudo_word(rng, language == "ru")
         return rng.choice(words.ENGLISH if language == "en" else words.RUSSIAN)
 

@@ -35,12 +35,13 @@ STAGES: Final = ((0.0, 192), (0.12, 512), (0.62, 1280))
 SHORTER: Final = 0.55
 """Share of batches that are shorter than the stage's longest."""
 
+ODD: Final = 0.35
 WARMUP_STEPS: Final = 40
 CONTEXT: Final = Shape().context
 FIRST_TOKEN_WEIGHT: Final = 3.0
 FIRST_CHARACTER_WEIGHT: Final = 6.0
 DECAY_FROM: Final = 0.47
-MUON_LR: Final = 0.006
+MUON_LR: Final = 0.007
 ADAM_LR: Final = 0.002
 
 
@@ -138,7 +139,7 @@ class Batch:
 
 def batches(encoder: Encoder, rng: random.Random, tokens: int, length_of: list[int]) -> Iterator[Batch]:
     """Batches of about `tokens` tokens; `length_of[0]` is read anew for each."""
-    composer = Composer(rng)
+    composer = Composer(rng, odd=ODD)
     while True:
         longest = length_of[0]
         length = longest
@@ -190,7 +191,9 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def train(out: Path, minutes: float, batch_tokens: int, seed: int, resume: bool) -> None:
+def train(
+    out: Path, minutes: float, batch_tokens: int, longest: int, seed: int, resume: bool
+) -> None:
     """Train until `minutes` have passed, counting those before a resume."""
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -209,7 +212,7 @@ def train(out: Path, minutes: float, batch_tokens: int, seed: int, resume: bool)
             optimiser.load_state_dict(state)
         step, seen, before = saved["step"], saved["seen"], saved["seconds"]
     began = saved_at = time.monotonic()
-    length_of = [stage_length(before / (60 * minutes))]
+    length_of = [min(longest, stage_length(before / (60 * minutes)))]
     source = batches(encoder, random.Random(seed * 1_000_003 + step), batch_tokens, length_of)
     losses: list[float] = []
     with ThreadPoolExecutor(1) as pool:
@@ -231,7 +234,7 @@ def train(out: Path, minutes: float, batch_tokens: int, seed: int, resume: bool)
                 saved_at = time.monotonic()
             if finished:
                 return
-            length_of[0] = stage_length(progress)
+            length_of[0] = min(longest, stage_length(progress))
             batch = upcoming.result()
             upcoming = pool.submit(next, source)
             with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -264,12 +267,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and tokenizer")
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--batch-tokens", type=int, default=6144)
+    parser.add_argument("--longest", type=int, default=CONTEXT, help="tokens of a conversation")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    train(options.out, options.minutes, options.batch_tokens, options.seed, options.resume)
+    train(options.out, options.minutes, options.batch_tokens, options.longest, options.seed, options.resume)
 
 
 if __name__ == "__main__":

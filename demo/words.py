@@ -144,3 +144,9 @@ def pseudo_word(rng: random.Random, russian: bool = False) -> str:
     """A pronounceable lower-case word of one to three syllables that means nothing."""
     onsets, vowels, codas = (_RU_ONSETS, _RU_VOWELS, _RU_CODAS) if russian else (_ONSETS, _VOWELS, _CODAS)
     return "".join(rng.choice(onsets) + rng.choice(vowels) + rng.choice(codas) for _ in range(rng.choice((1, 2, 2, 3))))
+
+
+def letters(rng: random.Random, russian: bool = False) -> str:
+    """Two to nine random lower-case letters: what unseen words look like to the tokenizer."""
+    alphabet = "абвгдежзийклмнопрстуфхцчшщъыьэюя" if russian else "abcdefghijklmnopqrstuvwxyz"
+    return "".join(rng.choice(alphabet) for _ in range(rng.randint(2, 9)))

@@ -155,6 +155,10 @@ class Model:
         self.n_params = int(llama_cpp.llama_model_n_params(pointer))
         self.size_bytes = int(llama_cpp.llama_model_size(pointer))
         self.pre_tokenizer = self.metadata("tokenizer.ggml.pre") or ""
+        if self.pre_tokenizer == "whitespace" and self.metadata("tokenizer.ggml.model") != "whitespace":
+            # llama.cpp would end the process at the first space of the first prompt
+            llama_cpp.llama_model_free(pointer)
+            raise LoadError("pre-tokenizer type `whitespace` needs a tokenizer model of the same name")
         self.pieces = [] if vocab_only else [self._piece(token, special=False) for token in range(self.n_vocab)]
         self.ends_generation = frozenset(token for token in range(self.n_vocab) if _is_eog(self.vocab, token))
         self.longest_piece = max((len(piece) for piece in self.pieces), default=1)

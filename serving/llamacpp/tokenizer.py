@@ -1,8 +1,9 @@
 """Rendering and tokenising, on a thread of its own with a very large stack.
 
 For several pre-tokenizer types llama.cpp falls back to a recursive regular expression: 30,000 equal letters overflow
-an 8 MiB stack and kill the process. The stack here is virtual memory that is only touched when it is needed. And a
-text that could not fit the context even at the longest token is refused before it is looked at.
+an 8 MiB stack and kill the process. The stack here is virtual memory that is only touched when it is needed. A
+text that could not fit the context even at the longest token is refused before it is looked at, and so is one that
+could overflow even this stack.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ Result = TypeVar("Result")
 
 _STACK_BYTES = 4 << 30
 _STACK_FALLBACK_BYTES = 256 << 20
+_STACK_PER_BYTE = 512
+"""Stack that one byte of text may take at most; 270 to 350 were measured."""
+_stack = threading.local()
 
 
 _LONGEST_RUN: dict[str, tuple[re.Pattern[str], str, int]] = {
@@ -55,7 +59,7 @@ class TextThread:
         for size in (_STACK_BYTES, _STACK_FALLBACK_BYTES):
             try:
                 threading.stack_size(size)
-                thread = threading.Thread(target=self._work, name="text", daemon=True)
+                thread = threading.Thread(target=self._work, args=(size,), name="text", daemon=True)
                 thread.start()
             except (RuntimeError, ValueError):  # the address space is limited; try with less
                 continue
@@ -85,7 +89,8 @@ class TextThread:
             ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(TextTimeout)
         )
 
-    def _work(self) -> None:
+    def _work(self, stack_bytes: int) -> None:
+        _stack.size = stack_bytes
         job: Callable[[], object] | None = None
         done: asyncio.Future[Any] | None = None
         while True:
@@ -127,6 +132,9 @@ def tokenize(model: Model, pieces: Sequence[Piece], context: int, *, add_special
             f"the prompt has {size} bytes, which is more than {context} tokens of context can hold",
             hint="shorten the prompt, or serve the model with a larger context",
         )
+    most = getattr(_stack, "size", _STACK_FALLBACK_BYTES) // _STACK_PER_BYTE
+    if any(len(text) > most for text, _ in encoded):
+        raise InvalidRequest(f"a message has more than {most} bytes, the most that can be tokenised at once")
     for piece in pieces:
         refuse_long_runs(piece.text, model.pre_tokenizer)
     tokens: list[int] = []

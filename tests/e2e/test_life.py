@@ -46,7 +46,7 @@ def test_an_openai_client_just_works() -> None:
     """Chat, completions, streaming with usage, models, and an error it can understand."""
     with serve() as stack, openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none") as client:
         assert [model.id for model in client.models.list()] == ["demo"]
-        question = [{"role": "user", "content": "My code is K7QX2M. What is my code?"}]
+        question = [{"role": "user", "content": "My code is K7QX-2M9D. What is my code?"}]
         whole = client.chat.completions.create(model="demo", messages=question, temperature=0)
         assert whole.choices[0].finish_reason == "stop"
         chunks = list(

@@ -11,6 +11,9 @@ import pytest
 import zoo
 
 from serving.errors import InvalidRequest
+from serving.llamacpp import tokenizer
+from serving.llamacpp.binding import LoadError, Model
+from serving.llamacpp.template import Piece
 from serving.llamacpp.tokenizer import refuse_long_runs
 
 SIZE = 1_000_000
@@ -103,7 +106,7 @@ def test_hostile_text_kills_no_process(pre: str, tmp_path: Path) -> None:
         [
             sys.executable,
             str(Path(__file__).with_name("tokenize_child.py")),
-            str(zoo.write_vocabulary(tmp_path, pre)),
+            str(zoo.write_vocabulary(tmp_path, pre, "whitespace" if pre == "whitespace" else "gpt2")),
             str(SIZE),
             str(LIMIT_S),
         ],
@@ -141,3 +144,26 @@ def test_what_would_take_minutes_is_refused(pre: str, text: str) -> None:
 def test_other_text_is_left_alone(pre: str, text: str) -> None:
     """Runs up to the limit pass, and other types have none."""
     refuse_long_runs(text, pre)
+
+
+def test_a_type_that_would_abort_is_refused_at_load(tmp_path: Path) -> None:
+    """A file whose pre-tokenizer type makes llama.cpp abort at the first space is not loaded."""
+    with pytest.raises(LoadError, match="whitespace"):
+        Model(zoo.write_vocabulary(tmp_path, "whitespace"), vocab_only=True)
+
+
+async def test_a_text_that_could_overflow_the_stack_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the text thread's stack has no room for never reaches the recursive expression, however small the stack."""
+    monkeypatch.setattr(tokenizer, "_STACK_BYTES", 16 << 20)
+    model = Model(zoo.write_vocabulary(tmp_path, "tekken"), vocab_only=True)
+    model.longest_piece = 16  # what a vocabulary without pieces does not know
+    thread = tokenizer.TextThread()
+
+    async def count(letters: int) -> int:
+        pieces = [Piece("a" * letters, is_plain=True)]
+        return len(await thread.run(lambda: tokenizer.tokenize(model, pieces, 1 << 20, add_special=False), LIMIT_S))
+
+    assert await count(32_768) == 8192
+    with pytest.raises(InvalidRequest, match="32768 bytes"):
+        await count(32_769)
+    model.close()

@@ -40,8 +40,8 @@ TOKENS = [*byte_letters().values(), *(merge.replace(" ", "") for merge in MERGES
 N_VOCAB = len(TOKENS)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, pre: str) -> None:
-    writer.add_tokenizer_model("whitespace" if pre == "whitespace" else "gpt2")
+def _add_vocabulary(writer: gguf.GGUFWriter, pre: str, model: str = "gpt2") -> None:
+    writer.add_tokenizer_model(model)
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(TOKENS)
     writer.add_token_types([gguf.TokenType.NORMAL] * (N_VOCAB - 1) + [gguf.TokenType.CONTROL])
@@ -191,12 +191,12 @@ def write_model(folder: Path, kind: str) -> Path:
     return path
 
 
-def write_vocabulary(folder: Path, pre: str) -> Path:
+def write_vocabulary(folder: Path, pre: str, model: str = "gpt2") -> Path:
     """A GGUF of nothing but a byte-level BPE vocabulary of this pre-tokenizer type."""
     path = folder / f"vocabulary-{pre}.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     _common(writer, 1)
-    _add_vocabulary(writer, pre)
+    _add_vocabulary(writer, pre, model)
     _write(writer, with_tensors=False)
     return path
 
