@@ -191,9 +191,7 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def train(
-    out: Path, minutes: float, batch_tokens: int, longest: int, seed: int, resume: bool
-) -> None:
+def train(out: Path, minutes: float, batch_tokens: int, longest: int, seed: int, resume: bool) -> None:
     """Train until `minutes` have passed, counting those before a resume."""
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -273,7 +271,14 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    train(options.out, options.minutes, options.batch_tokens, options.longest, options.seed, options.resume)
+    train(
+        options.out,
+        options.minutes,
+        options.batch_tokens,
+        options.longest,
+        options.seed,
+        options.resume,
+    )
 
 
 if __name__ == "__main__":

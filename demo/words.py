@@ -99,7 +99,18 @@ RUSSIAN_NAMES = """
     Олег Ольга Павел Петр Роман Сергей Софья Степан Тамара Татьяна Федор Юлия Юрий Яков
 """.split()
 
-UNSEEN_NAMES = ["Albert", "Beatrice", "Gustav", "Helen", "Ingrid", "Jasper", "Miriam", "Oliver", "Quentin", "Ulrike"]
+UNSEEN_NAMES = [
+    "Albert",
+    "Beatrice",
+    "Gustav",
+    "Helen",
+    "Ingrid",
+    "Jasper",
+    "Miriam",
+    "Oliver",
+    "Quentin",
+    "Ulrike",
+]
 UNSEEN_RUSSIAN_NAMES = [
     "Аркадий",
     "Богдан",
