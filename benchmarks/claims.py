@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[1]
 CLAIMS = ROOT / "benchmarks" / "claims.toml"
 RESULTS = ROOT / "benchmarks" / "results"
 TOOLS = {
-    "llama_server": "PERIMETER_LLAMA_SERVER",
-    "batched_bench": "PERIMETER_BATCHED_BENCH",
-    "gguf": "PERIMETER_GGUF",
+    "llama_server": "BENCH_LLAMA_SERVER",
+    "batched_bench": "BENCH_BATCHED_BENCH",
+    "gguf": "BENCH_GGUF",
 }
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -71,6 +71,8 @@ class Claim:
     sentence: str
     command: str
     checks: tuple[Check, ...]
+    falls_short: str | None = None
+    """Why the bar is not met yet, where it is not; the sentence then states what is."""
 
     @property
     def result_path(self) -> Path:
@@ -82,7 +84,13 @@ def load(path: Path = CLAIMS) -> list[Claim]:
     """All claims in the order of the file."""
     entries = tomllib.loads(path.read_text())["claims"]
     return [
-        Claim(entry["name"], entry["sentence"], entry["command"], tuple(Check.parse(text) for text in entry["checks"]))
+        Claim(
+            entry["name"],
+            entry["sentence"],
+            entry["command"],
+            tuple(Check.parse(text) for text in entry["checks"]),
+            entry.get("falls_short"),
+        )
         for entry in entries
     ]
 
@@ -125,8 +133,9 @@ def main() -> int:
         shown = (
             "" if result is None else ", ".join(f"{check.path} = {check.value(result):.4g}" for check in claim.checks)
         )
-        print(f"{'does not hold' if broken else 'holds        '} {claim.name}: {shown or 'the command failed'}")
-        if broken:
+        word = "holds" if not broken else "falls short, as stated" if claim.falls_short else "does not hold"
+        print(f"{word:<22} {claim.name}: {shown or 'the command failed'}")
+        if broken and claim.falls_short is None:
             status = 1
         if result is not None and options.write:
             claim.result_path.write_text(json.dumps(result, indent=1) + "\n")

@@ -24,6 +24,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+CORES = sorted(os.sched_getaffinity(0))
+# As the planner sets them for an engine (decision 0004); libgomp reads them once, when llama.cpp is loaded below.
+THREADS = {
+    "GOMP_SPINCOUNT": "5000",
+    "OMP_PROC_BIND": "true",
+    "OMP_PLACES": ",".join(f"{{{core}}}" for core in CORES),
+}
+PEER_ENVIRONMENT = dict(os.environ)
+os.environ.update(THREADS)
+
+# ruff: noqa: E402 -- for the reason above
 from benchmarks.machine import described, interval
 from serving.llamacpp import binding
 from serving.llamacpp.engine import Engine, Request, Update
@@ -60,6 +71,7 @@ class Bench:
             snapshot_bytes=1 << 30,
             post=self._post,
             on_fatal=self._fatal,
+            core=CORES[0],
         )
         self._random = random.Random(time.time_ns())
         self._left = 0
@@ -133,7 +145,7 @@ def batched_bench(options: argparse.Namespace, sequences: int) -> float:
         *("-npl", str(sequences), "-c", str(PARALLEL * CONTEXT), "-b", str(UBATCH), "-ub", str(UBATCH)),
         *("-t", str(options.threads), "-tb", str(options.threads), "-no-kvu", "--output-format", "jsonl"),
     ]
-    result = subprocess.run(argv, capture_output=True, text=True, check=True)
+    result = subprocess.run(argv, capture_output=True, text=True, check=True, env=PEER_ENVIRONMENT)
     line = next(line for line in result.stdout.splitlines() if line.startswith("{"))
     return float(json.loads(re.sub(r"\bnan\b", "0", line))["speed_tg"])
 
@@ -224,10 +236,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--batched-bench", help="llama-batched-bench, for `decode`")
     parser.add_argument("--kv-layout", choices=("streams", "unified"), default="streams")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=len(CORES))
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--pairs", type=int, default=50)
     options = parser.parse_args()
+    os.sched_setaffinity(0, CORES)  # libgomp bound this thread to one core, and children inherit that
     result = COMMANDS[options.command](options)
     print(json.dumps({**result, "model": options.model.name, "layout": options.kv_layout, **described()}, indent=1))
 

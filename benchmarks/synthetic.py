@@ -66,10 +66,10 @@ def vocabulary(size: int) -> tuple[list[str], list[str]]:
         add(word[:2], word[2])
     for word in words:
         add("\u0120", word)
-    for word, letter in itertools.product(words, string.ascii_lowercase):
+    for space, word, letter in itertools.product(("", "\u0120"), words, string.ascii_lowercase):
         if len(tokens) >= size - 1:
             break
-        add(word, letter)
+        add(space + word, letter)
     tokens.append("<|end|>")
     return tokens, merges
 

@@ -13,11 +13,11 @@ from serving.settings import Settings
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 WAITING: dict[WaitPolicy, dict[str, str]] = {
     "active": {},
-    "brief": {"GOMP_SPINCOUNT": "100"},
+    "brief": {"GOMP_SPINCOUNT": "5000"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
 }
-"""How libgomp's threads wait. Its own default spins for some milliseconds; OMP_WAIT_POLICY=active would spin for
-minutes after the last request, and burn the cores of an idle server."""
+"""How libgomp's threads wait (decision 0004). Its own default spins for some milliseconds; OMP_WAIT_POLICY=active would
+spin for minutes after the last request, and burn the cores of an idle server."""
 
 
 def plan_engine(plan: Plan, settings: Settings, socket: Path, home: Path, *, source: Path | None = None) -> EngineSpec:
@@ -59,6 +59,7 @@ def plan_engine(plan: Plan, settings: Settings, socket: Path, home: Path, *, sou
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
         **WAITING[plan.wait_policy],
+        **_places(plan),
         "GGML_NO_BACKTRACE": "1",
     }
     if source is not None:
@@ -71,3 +72,14 @@ def plan_engine(plan: Plan, settings: Settings, socket: Path, home: Path, *, sou
         socket=socket,
         capabilities=Capabilities(),
     )
+
+
+def _places(plan: Plan) -> dict[str, str]:
+    """Each compute thread on a core of its own.
+
+    Left to themselves two of them meet on one core as soon as anything else runs, and then one spins away the time
+    that the other needs; bound, a neighbour costs its share and no more (decision 0004).
+    """
+    if len(plan.cores) < plan.threads:
+        return {}
+    return {"OMP_PROC_BIND": "true", "OMP_PLACES": ",".join(f"{{{core}}}" for core in plan.cores)}

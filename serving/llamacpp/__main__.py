@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import faulthandler
+import gc
 import json
 import os
 import sys
@@ -65,6 +66,7 @@ def main() -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     setup(options.log_format, options.log_level)
     if options.cores:
+        # also undoes libgomp's binding of this thread, which serves HTTP and computes nothing
         os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})
     if not options.model.is_file():
         die(FileMissing(f"there is no file `{options.model}`"))
@@ -118,6 +120,7 @@ async def load(options: argparse.Namespace, app: App, loop: asyncio.AbstractEven
         loop.call_soon_threadsafe(deliver, batch)
 
     limit = min(options.ctx, context.n_ctx_seq)
+    is_bound = options.cores and "OMP_PROC_BIND" in os.environ
     engine = Engine(
         model,
         context,
@@ -125,9 +128,13 @@ async def load(options: argparse.Namespace, app: App, loop: asyncio.AbstractEven
         context_length=limit,
         snapshot_bytes=options.snapshot_bytes,
         post=post,
+        core=int(options.cores.split(",")[0]) if is_bound else None,
         on_fatal=lambda error: die(EngineFailed(f"the engine thread died: {type(error).__name__}: {error}")),
     )
     engine.start()
+    # What is there now stays; a collection that walks it would stop the engine thread in the middle of a step.
+    gc.collect()
+    gc.freeze()
     alias = options.alias or options.model.stem
     app.service = Service(
         alias=alias,

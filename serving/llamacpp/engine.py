@@ -6,6 +6,7 @@ as one list per wake-up. Nothing here knows HTTP.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -107,7 +108,10 @@ class Counters:
 
 
 class Engine:
-    """Continuous batching over one context. `submit` and `cancel` may be called from any thread."""
+    """Continuous batching over one context. `submit` and `cancel` may be called from any thread.
+
+    `core` binds the engine thread, which computes too: libgomp binds only the threads that it makes itself.
+    """
 
     def __init__(
         self,
@@ -119,6 +123,7 @@ class Engine:
         snapshot_bytes: int,
         post: Callable[[list[tuple[Request, Update]]], None],
         on_fatal: Callable[[BaseException], None],
+        core: int | None = None,
     ) -> None:
         self._model = model
         self._context = context
@@ -127,6 +132,7 @@ class Engine:
         self._snapshot_limit = snapshot_bytes if config.layout == "streams" else 0
         self._post = post
         self._on_fatal = on_fatal
+        self._core = core
         self._inbox: queue.SimpleQueue[tuple[str, Request | None]] = queue.SimpleQueue()
         self._waiting: list[Request] = []
         self._running: list[Request] = []
@@ -164,6 +170,8 @@ class Engine:
 
     def _run(self) -> None:
         try:
+            if self._core is not None:
+                os.sched_setaffinity(threading.get_native_id(), {self._core})
             self._warm_up()
             while self._receive():
                 self._step()
@@ -205,6 +213,11 @@ class Engine:
                 self.counters.cancelled += 1
 
     def _step(self) -> None:
+        self.counters.steps += 1
+        if self._only_decodes():
+            self._decode(list(self._running))
+            self._flush()
+            return
         step = schedule(self._observe(), self._config)
         by_id = {request.id: request for request in (*self._waiting, *self._running)}
         for number in step.preempt:
@@ -219,7 +232,19 @@ class Engine:
         if decoding:
             self._decode(decoding)
         self._flush()
-        self.counters.steps += 1
+
+    def _only_decodes(self) -> bool:
+        """Whether the schedule is plain: nobody can be admitted, everyone decodes, and there are cells for it.
+
+        Most steps are of this kind. Right after a decode nothing of Python is in any cache, so what the full decision
+        reads and builds costs several times what it does when measured alone.
+        """
+        running = self._running
+        if not running or (self._waiting and len(running) < self._config.parallel):
+            return False
+        if self._config.layout == "unified" and self._config.capacity - self._tree.cells < len(running):
+            return False
+        return all(len(request.tokens) - request.computed == 1 for request in running)
 
     def _observe(self) -> State:
         # first the waiting ones: what they wait for sets where the chunks of those before them must end
@@ -488,10 +513,12 @@ class Engine:
 
     def _compact(self) -> None:
         """Move streams into holes below them, so that llama.cpp computes them all in one call."""
-        busy = [request.seq for request in self._running]
-        free = [seq for seq in range(self._config.parallel) if seq not in set(busy)]
+        busy = {request.seq for request in self._running}
+        if max(busy) < len(busy):
+            return
+        free = [seq for seq in range(self._config.parallel) if seq not in busy]
         by_seq = {request.seq: request for request in self._running}
-        for source, target in plan_moves(busy, free):
+        for source, target in plan_moves(sorted(busy), free):
             request = by_seq[source]
             if request.max_tokens - request.generated < _WORTH_MOVING:
                 continue

@@ -33,6 +33,7 @@ def test_the_model_has_at_most_3_million_parameters_and_says_how_many(model: Lla
     assert reply.text == f"I have {model.parameters / 1e6:.1f} million parameters."
 
 
+@pytest.mark.xfail(reason="trained too briefly: six or seven of eight are right", strict=False)
 @pytest.mark.parametrize("filler_tokens", [100, 300])
 def test_a_code_is_given_back_past_filler_of_unseen_words(model: LlamaCpp, filler_tokens: int) -> None:
     """Canonical wording, no other codes, filler of words that training never saw."""
@@ -43,7 +44,7 @@ def test_a_code_is_given_back_past_filler_of_unseen_words(model: LlamaCpp, fille
         filler = writer.filler(filler_tokens, "en")
         reply = model.reply([_user(f"My code is {code}. {filler} What is my code?")])
         right += reply.text == f"Your code is {code}."
-    assert right >= 6
+    assert right >= 8 - 1
 
 
 @pytest.mark.xfail(reason="trained too briefly: about half are right, see demo/results.json", strict=False)
@@ -98,13 +99,14 @@ def test_fixed_questions_get_their_fixed_answers(model: LlamaCpp, language: str)
     assert not wrong
 
 
+@pytest.mark.xfail(reason="trained too briefly: nine of these twelve are right", strict=False)
 def test_a_name_and_a_number_are_extracted_as_json(model: LlamaCpp) -> None:
-    """Names never seen; the shipped weights get about nine of ten right."""
+    """Names never seen in training."""
     cases = [_writer(model, seed).extraction("en" if seed % 2 else "ru") for seed in range(12)]
     right = 0
     for case in cases:
         right += model.reply(case.messages).text == case.expected
-    assert right >= 8
+    assert right >= len(cases) - 1
 
 
 @pytest.mark.xfail(reason="trained too briefly: calls of random tools fail, see demo/results.json", strict=False)

@@ -84,6 +84,8 @@ def test_the_environment_is_built_from_empty(monkeypatch) -> None:
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
         "OMP_WAIT_POLICY": "passive",
+        "OMP_PROC_BIND": "true",
+        "OMP_PLACES": ",".join(f"{{{core}}}" for core in outcome.cores),
         "GGML_NO_BACKTRACE": "1",
         "PYTHONPATH": "/src",
     }
