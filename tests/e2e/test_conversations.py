@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.stack import Stack, serve
 
 CONVERSATIONS = 64
-ROUNDS = int(os.environ.get("PERIMETER_CONVERSATION_ROUNDS", "1"))
+ROUNDS = int(os.environ.get("CONVERSATION_ROUNDS", "1"))
 """The acceptance run repeats it three times; the gate once per layout."""
 ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 FILLER = [
