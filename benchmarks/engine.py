@@ -24,15 +24,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from serving.engines.llamacpp import WAITING, binding_of
+
 CORES = sorted(os.sched_getaffinity(0))
 # As the planner sets them for an engine (decision 0004); libgomp reads them once, when llama.cpp is loaded below.
-THREADS = {
-    "GOMP_SPINCOUNT": "5000",
-    "OMP_PROC_BIND": "true",
-    "OMP_PLACES": ",".join(f"{{{core}}}" for core in CORES),
-}
 PEER_ENVIRONMENT = dict(os.environ)
-os.environ.update(THREADS)
+os.environ.update({**WAITING["brief"], **binding_of(CORES)})
 
 # ruff: noqa: E402 -- for the reason above
 from benchmarks.machine import described, interval

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.engines.spec import Capabilities, EngineSpec
@@ -59,7 +60,7 @@ def plan_engine(plan: Plan, settings: Settings, socket: Path, home: Path, *, sou
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
         **WAITING[plan.wait_policy],
-        **_places(plan),
+        **(binding_of(plan.cores) if len(plan.cores) >= plan.threads else {}),
         "GGML_NO_BACKTRACE": "1",
     }
     if source is not None:
@@ -74,12 +75,10 @@ def plan_engine(plan: Plan, settings: Settings, socket: Path, home: Path, *, sou
     )
 
 
-def _places(plan: Plan) -> dict[str, str]:
+def binding_of(cores: Sequence[int]) -> dict[str, str]:
     """Each compute thread on a core of its own.
 
     Left to themselves two of them meet on one core as soon as anything else runs, and then one spins away the time
     that the other needs; bound, a neighbour costs its share and no more (decision 0004).
     """
-    if len(plan.cores) < plan.threads:
-        return {}
-    return {"OMP_PROC_BIND": "true", "OMP_PLACES": ",".join(f"{{{core}}}" for core in plan.cores)}
+    return {"OMP_PROC_BIND": "true", "OMP_PLACES": ",".join(f"{{{core}}}" for core in cores)}
