@@ -113,11 +113,12 @@ class Llama(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Random weights, except that two heads of layer 0 begin by looking one and two back.
+        """Random weights, except that the heads of layer 0 begin by looking one to four tokens back.
 
         Recall needs heads that know what stood before; given them, the heads that copy appear
-        several times sooner. Dimension 0 of every embedding begins equal, so that a query and a key
-        that depend on position alone can be read off it.
+        several times sooner. Four back is what tells whose a code is: in "My code is K" that is how
+        far the first character stands from "My". Dimension 0 of every embedding begins equal, so
+        that a query and a key that depend on position alone can be read off it.
         """
         shape = self.shape
         for name, weight in self.named_parameters():
@@ -132,10 +133,12 @@ class Llama(nn.Module):
         q, k = attention.get_parameter("q_proj.weight"), attention.get_parameter("k_proj.weight")
         half, used, strength = shape.head_dim // 2, 11, 6.0
         frequencies = shape.rope_theta ** (-torch.arange(used) / half)
-        k[: shape.head_dim].zero_()
-        k[:used, 0] = strength / constant
-        for head, back in ((0, 1), (1, 2)):
+        for head in range(shape.kv_heads):
             start = head * shape.head_dim
+            k[start : start + shape.head_dim].zero_()
+            k[start : start + used, 0] = strength / constant
+        for head in range(shape.heads):
+            start, back = head * shape.head_dim, head + 1
             q[start : start + shape.head_dim].zero_()
             q[start : start + used, 0] = torch.cos(back * frequencies) * strength / constant
             q[start + half : start + half + used, 0] = -torch.sin(back * frequencies) * strength / constant

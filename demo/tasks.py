@@ -147,7 +147,7 @@ def recall(composer: Composer, language: Language, tokens: int) -> Conversation:
     rng = composer.rng
     talk, state = Conversation(), _Recall(composer, language)
     most = max(1, min(8, tokens // 70))
-    count = min(rng.randint(0, most), rng.randint(0, most))
+    count = rng.randint(0, most)
     others = [_other_fact(composer, language, state.taken) for _ in range(count)]
     in_system = rng.random() < 0.3
     own = _own_fact(composer, language, in_system) if rng.random() < 0.88 else None

@@ -40,6 +40,9 @@ WARMUP_STEPS: Final = 40
 CONTEXT: Final = Shape().context
 FIRST_TOKEN_WEIGHT: Final = 3.0
 FIRST_CHARACTER_WEIGHT: Final = 6.0
+ECHO_WEIGHT: Final = 0.3
+"""Weight of a token of someone else's text that repeats what followed the same two tokens before."""
+
 DECAY_FROM: Final = 0.47
 MUON_LR: Final = 0.007
 ADAM_LR: Final = 0.002
@@ -48,8 +51,10 @@ ADAM_LR: Final = 0.002
 class Encoder:
     """Turns conversations into token ids, each with its weight in the loss.
 
-    Only what the model must produce weighs. Where a reply turns on one token (its first, and the
-    first character of a code, by which the model says whose code it is) that token weighs more.
+    What the model must produce weighs. Where a reply turns on one token (its first, and the first
+    character of a code, by which the model says whose code it is) that token weighs more. Of the
+    other turns only echoes weigh: tokens that continue a repeated piece of text, which is how the
+    model practises copying hundreds of times in a conversation that asks for it twice.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -79,6 +84,12 @@ class Encoder:
             else:
                 weights += [0.0] * (2 + len(turn))
             weights += [0.0] * len(self.newline)
+        followed: dict[tuple[int, int], int] = {}
+        for place in range(2, len(ids)):
+            pair = (ids[place - 2], ids[place - 1])
+            if weights[place] == 0 and followed.get(pair) == ids[place]:
+                weights[place] = ECHO_WEIGHT
+            followed[pair] = ids[place]
         return ids, weights
 
     def positions(self, tokens: Tensor, rng: random.Random) -> Tensor:
@@ -110,7 +121,7 @@ def compose(composer: Composer, encoder: Encoder, length: int) -> tuple[list[int
     """One conversation of at most `length` tokens."""
     rng = composer.rng
     language: Language = "en" if rng.random() < 0.6 else "ru"
-    kind = rng.choices(("recall", "short", "tools"), (0.55, 0.25, 0.2) if length < 1000 else (0.9, 0.1, 0))[0]
+    kind = rng.choices(("recall", "short", "tools"), (0.55, 0.2, 0.25) if length < 1000 else (0.9, 0.1, 0))[0]
     scale = 1.0
     while True:
         if kind == "recall":

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from serving import eager
 from serving.errors import CapacityError, RequestTimeout, RequestTooLarge, ServingError
 from serving.openai import responses
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+Send = Callable[[Message], eager.Job]
 
 JSON: Final = b"application/json"
 EVENTS: Final = b"text/event-stream; charset=utf-8"
@@ -53,9 +54,9 @@ class Answer:
         ]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def events(self, data: bytes) -> None:
-        """Some whole events."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+    def events(self, data: bytes) -> eager.Job | None:
+        """Some whole events, sent at once; what must be awaited where the client does not take them yet."""
+        return eager.begin(self._send({"type": "http.response.body", "body": data, "more_body": True}))
 
     async def end_events(self, data: bytes = b"") -> None:
         """The last events."""

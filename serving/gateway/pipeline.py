@@ -41,6 +41,7 @@ from serving.telemetry.metrics import SECONDS_FINE, Metrics, Tally
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from serving.eager import Job
     from serving.gateway.config import GatewayConfig
     from serving.gateway.engine import Engine
     from serving.gateway.routes import Call, Route
@@ -192,27 +193,29 @@ class Pipeline:
         stream = EventStream(withhold_usage=not call.include_usage)
         gaps = exchange.gaps = Tally(SECONDS_FINE)
         last = 0.0
+
+        def take(data: bytes) -> Job | None:
+            nonlocal last
+            now = exchange.last_byte_at = time.monotonic()
+            before = stream.events
+            out = stream.feed(data)
+            new = stream.events - before
+            if new:
+                # Those that arrive together have no gap between them; the first one follows the last arrival.
+                if exchange.first_event_at is None:
+                    exchange.first_event_at = now
+                    silence.has_started()
+                else:
+                    gaps.observe(now - last)
+                if new > 1:
+                    gaps.observe(0.0, new - 1)
+                last = now
+            rest = answer.events(out) if out else None
+            return None if rest is None else silence.on_client(rest)
+
         await answer.start_events()
         try:
-            while data := await response.read():
-                now = exchange.last_byte_at = time.monotonic()
-                before = stream.events
-                out = stream.feed(data)
-                new = stream.events - before
-                if new:
-                    # Those that arrive together have no gap between them; the first one follows the last arrival.
-                    if exchange.first_event_at is None:
-                        exchange.first_event_at = now
-                        silence.has_started()
-                    else:
-                        gaps.observe(now - last)
-                    if new > 1:
-                        gaps.observe(0.0, new - 1)
-                    last = now
-                if out:
-                    silence.is_on_client = True
-                    await answer.events(out)
-                    silence.is_on_client = False
+            await response.pump(take)
         finally:
             exchange.events = stream.events
             exchange.settled = stream.usage
@@ -295,14 +298,13 @@ class _Silence:
     The clock starts again with every byte, comments included. One timer per request, set anew only when it goes off.
     """
 
-    __slots__ = ("_exchange", "_idle_s", "_limit_s", "_timer", "is_on_client")
+    __slots__ = ("_exchange", "_idle_s", "_is_on_client", "_limit_s", "_timer")
 
     def __init__(self, exchange: Exchange, config: GatewayConfig, *, stream: bool) -> None:
         self._exchange = exchange
         self._limit_s = config.first_byte_timeout_s if stream else config.answer_timeout_s
         self._idle_s = config.idle_timeout_s
-        self.is_on_client = False
-        """It is the client that is waited for: it does not take what was sent."""
+        self._is_on_client = False
         exchange.last_byte_at = time.monotonic()
         self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._check)
 
@@ -311,6 +313,14 @@ class _Silence:
         self._limit_s = self._idle_s
         self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._check)
+
+    async def on_client(self, rest: Job) -> None:
+        """Wait for the client, which does not take what was sent; silence meanwhile is its own."""
+        self._is_on_client = True
+        try:
+            await rest
+        finally:
+            self._is_on_client = False
 
     def close(self) -> None:
         """Stop the clock."""
@@ -321,7 +331,7 @@ class _Silence:
         if left > 0:
             self._timer = asyncio.get_running_loop().call_later(left, self._check)
             return
-        if self.is_on_client:
+        if self._is_on_client:
             self._exchange.interrupt(ClientGone(f"the client took no bytes for {self._limit_s:g} s"))
         else:
             self._exchange.interrupt(EngineBroke(f"the engine sent nothing for {self._limit_s:g} s"))

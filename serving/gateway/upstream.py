@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
+from serving.eager import Job
 from serving.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+Take = Callable[[bytes], Job | None]
+"""Takes bytes of an answer; gives back what must be waited for before it can take more."""
 
 _HEAD_BYTES: Final = 64 << 10
 _BUFFERED_BYTES: Final = 1 << 20
@@ -53,7 +58,9 @@ class _Connection(asyncio.Protocol):
         self._complete = False
         self._until_close = False
         self._keeps_alive = False
-        self._error: EngineBroke | None = None
+        self._error: Exception | None = None
+        self._take: Take | None = None
+        self._rest: Job | None = None
 
     # What asyncio calls.
 
@@ -70,6 +77,10 @@ class _Connection(asyncio.Protocol):
             return
         if not self._head_done and self._seen > _HEAD_BYTES:
             self._break("the engine sent too long a head")
+        if self._take is not None:
+            self._pass_on(self._take)
+            if self._rest is None and self._error is None and not self._complete:
+                return
         self._wake()
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -141,6 +152,39 @@ class _Connection(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             await self._wait()
+        return self._taken()
+
+    async def pump(self, take: Take) -> None:
+        self._take = take
+        try:
+            while True:
+                self._pass_on(take)
+                if self._rest is not None:
+                    rest, self._rest = self._rest, None
+                    self._take = None
+                    await rest
+                    self._take = take
+                elif self._error is not None:
+                    raise self._error
+                elif self._complete:
+                    return
+                else:
+                    await self._wait()
+        finally:
+            self._take = None
+            if self._rest is not None:
+                self._rest.close()
+
+    def _pass_on(self, take: Take) -> None:
+        """Give `take` what has arrived, unless it still waits with what it had."""
+        if not self._chunks or self._rest is not None:
+            return
+        try:
+            self._rest = take(self._taken())
+        except Exception as error:  # noqa: BLE001 - met here in a callback, raised in the task that pumps
+            self._error = error
+
+    def _taken(self) -> bytes:
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
@@ -201,6 +245,14 @@ class Response:
     async def read(self) -> bytes:
         """All bytes that have arrived, at least one; empty at the end. Raises EngineBroke."""
         return await self._connection.read()
+
+    async def pump(self, take: Take) -> None:
+        """Hand all bytes to `take` as they arrive, in the very callback that received them, until the answer's end.
+
+        Where `take` gives back something to wait for, nothing more is handed over until that is done; what arrives
+        meanwhile is kept, up to a bound at which the engine is made to wait. Raises EngineBroke and what `take` does.
+        """
+        await self._connection.pump(take)
 
     async def read_all(self, most: int) -> bytes:
         """The whole body. Raises EngineBroke, also where it is longer than `most` bytes."""

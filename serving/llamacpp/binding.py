@@ -285,6 +285,7 @@ class Context:
         base = self._seq.ctypes.data
         pointers = ctypes.cast(self._batch.seq_id, ctypes.POINTER(ctypes.c_void_p))
         self._own_seq_pointers = [pointers[i] for i in range(n)]
+        self._views: dict[tuple[int, int], npt.NDArray[np.float32]] = {}
         for i in range(n):
             pointers[i] = base + 4 * i
 
@@ -301,9 +302,7 @@ class Context:
         self._flag[n - 1] = wants_logits
         return self._decode(n)
 
-    def decode(
-        self, seqs: npt.NDArray[np.int32], tokens: npt.NDArray[np.int32], positions: npt.NDArray[np.int32]
-    ) -> int:
+    def decode(self, seqs: Sequence[int], tokens: Sequence[int], positions: Sequence[int]) -> int:
         """Compute one token of each sequence; `seqs` ascend. Status as in `prefill`.
 
         Row i of `logits` is then the i-th sequence's.
@@ -324,10 +323,12 @@ class Context:
 
     def logits(self, rows: int) -> npt.NDArray[np.float32]:
         """Logits of the last call, shape (rows, n_vocab): a view that the next call overwrites; may be written to."""
-        address = _get_logits(self.pointer)
-        buffer = (ctypes.c_float * (rows * self.model.n_vocab)).from_address(address)
-        flat: npt.NDArray[np.float32] = np.ctypeslib.as_array(buffer)
-        return flat.reshape(rows, self.model.n_vocab)
+        key = (_get_logits(self.pointer), rows)
+        view = self._views.get(key)
+        if view is None:  # llama.cpp moves its buffer only to make it larger
+            buffer = (ctypes.c_float * (rows * self.model.n_vocab)).from_address(key[0])
+            view = self._views[key] = np.ctypeslib.as_array(buffer).reshape(rows, self.model.n_vocab)
+        return view
 
     def drop(self, seq: int, start: int = 0) -> bool:
         """Forget a sequence from position `start` on. False: this memory cannot be cut there, nothing changed."""

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +46,7 @@ _WORTH_MOVING = 8
 """Tokens that a request must still be allowed to produce for moving its stream to pay."""
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(NamedTuple):
     """What one step brought for one request."""
 
     text: str
@@ -172,6 +171,7 @@ class Engine:
         try:
             if self._core is not None:
                 os.sched_setaffinity(threading.get_native_id(), {self._core})
+            np.seterr(over="ignore")  # for this thread; the sampler looks at its sums
             self._warm_up()
             while self._receive():
                 self._step()
@@ -193,10 +193,9 @@ class Engine:
             self.counters.running, self.counters.waiting = len(self._running), len(self._waiting)
             self.counters.kv_used = self._tree.cells
             is_idle = not self._waiting and not self._running
-            try:
-                kind, request = self._inbox.get(block=is_idle)
-            except queue.Empty:
+            if not is_idle and self._inbox.empty():
                 return True
+            kind, request = self._inbox.get()
             if request is None:
                 return False
             if kind == "submit":
@@ -488,12 +487,11 @@ class Engine:
         requests.sort(key=lambda request: request.seq)
         if not self._make_room(len(requests)):
             return
-        n = len(requests)
         began = time.perf_counter()
         status = self._context.decode(
-            np.fromiter((request.seq for request in requests), dtype=np.int32, count=n),
-            np.fromiter((request.tokens[-1] for request in requests), dtype=np.int32, count=n),
-            np.fromiter((request.computed for request in requests), dtype=np.int32, count=n),
+            [request.seq for request in requests],
+            [request.tokens[-1] for request in requests],
+            [request.computed for request in requests],
         )
         self.counters.decode_s += time.perf_counter() - began
         self.counters.decode_calls += 1

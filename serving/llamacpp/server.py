@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from serving import eager
+from serving.eager import Job
 from serving.errors import (
     ContextLengthExceeded,
     EngineUnavailable,
@@ -50,7 +52,7 @@ from serving.telemetry.logs import facts
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Send = Callable[[dict[str, Any]], Job]
 
 KEEP_ALIVE_S = 15.0
 PREPARE_TIMEOUT_S = 30.0
@@ -84,20 +86,37 @@ class Service:
     """What `/ready` says of it."""
 
 
+Write = Callable[[list[Update]], Job | None]
+"""Writes updates to the client; gives back what must be waited for before it can write more."""
+
+
 class Answer:
     """The event loop's end of one request: updates as they come."""
 
-    __slots__ = ("_updates", "_waiter", "gone")
+    __slots__ = ("_error", "_finished", "_rest", "_updates", "_waiter", "_write", "gone")
 
     def __init__(self) -> None:
         self._updates: list[Update] = []
         self._waiter: asyncio.Future[None] | None = None
+        self._write: Write | None = None
+        self._rest: Job | None = None
+        self._error: Exception | None = None
+        self._finished = False
         self.gone = False
         """The client has left."""
 
     def put(self, update: Update) -> None:
-        self._updates.append(update)
-        self._wake()
+        """One more update; written at once where `write_all` waits for it."""
+        if self._write is None:
+            self._updates.append(update)
+            self._wake()
+            return
+        try:
+            self._hand_over(self._write, [update])
+        except Exception as error:  # noqa: BLE001 - met here in a callback, raised in the task that writes
+            self._error = error
+        if self._rest is not None or self._finished or self._error is not None:
+            self._wake()
 
     def leave(self) -> None:
         self.gone = True
@@ -110,17 +129,49 @@ class Answer:
     async def next(self, timeout_s: float | None = None) -> list[Update]:
         """All updates there are, at least one; none if the client left or the time passed."""
         if not self._updates and not self.gone:
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            handle = None if timeout_s is None else loop.call_later(timeout_s, self._wake)
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-                if handle is not None:
-                    handle.cancel()
+            await self._wait(timeout_s)
         updates, self._updates = self._updates, []
         return updates
+
+    async def write_all(self, write: Write) -> bool:
+        """Hand each update to `write` in the callback that brings it. True: to the last; False: the client left."""
+        self._write = write
+        try:
+            while not self.gone:
+                if self._error is not None:
+                    raise self._error
+                if self._rest is not None:
+                    rest, self._rest = self._rest, None
+                    self._write = None  # what comes meanwhile is kept
+                    await rest
+                    self._write = write
+                elif self._updates:
+                    updates, self._updates = self._updates, []
+                    self._hand_over(write, updates)
+                elif self._finished:
+                    return True
+                else:
+                    await self._wait(None)
+            return False
+        finally:
+            self._write = None
+            if self._rest is not None:
+                self._rest.close()
+
+    def _hand_over(self, write: Write, updates: list[Update]) -> None:
+        self._finished = updates[-1].finish is not None
+        self._rest = write(updates)
+
+    async def _wait(self, timeout_s: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        handle = None if timeout_s is None else loop.call_later(timeout_s, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if handle is not None:
+                handle.cancel()
 
 
 class App:
@@ -255,28 +306,32 @@ class App:
             opening = chunks.start()
         else:
             chunks = responses.CompletionStream(responses.new_id("cmpl"), service.alias, int(time.time()))
-        has_begun = False
-        while True:
-            updates = await answer.next(None if has_begun else KEEP_ALIVE_S)
+        while not (updates := await answer.next(KEEP_ALIVE_S)):
             if answer.gone:
                 return False
-            if not updates:
-                await send({"type": "http.response.body", "body": responses.KEEP_ALIVE, "more_body": True})
-                continue
-            parts = [] if has_begun else [opening]
-            has_begun = True
-            parts += [chunks.text(update.text) for update in updates if update.text]
+            await send({"type": "http.response.body", "body": responses.KEEP_ALIVE, "more_body": True})
+
+        def encode(updates: list[Update]) -> bytes:
+            parts = [chunks.text(update.text) for update in updates if update.text]
             last = updates[-1]
             if last.finish is not None:
                 parts.append(chunks.finish(last.finish))
                 if body.include_usage:
                     parts.append(chunks.usage(Usage(prompt_length, last.generated, last.cached)))
                 parts.append(responses.DONE)
-            data = b"".join(parts)
-            if data:
-                await send({"type": "http.response.body", "body": data, "more_body": last.finish is None})
-            if last.finish is not None:
-                return True
+            return b"".join(parts)
+
+        def write(updates: list[Update]) -> Job | None:
+            data = encode(updates)
+            more = updates[-1].finish is None
+            if not data:
+                return None
+            return eager.begin(send({"type": "http.response.body", "body": data, "more_body": more}))
+
+        first = opening + encode(updates)
+        is_whole = updates[-1].finish is not None
+        await send({"type": "http.response.body", "body": first, "more_body": not is_whole})
+        return is_whole or await answer.write_all(write)
 
     async def _whole(
         self,
