@@ -18,6 +18,7 @@ import uvloop
 from serving.errors import BadFile, EngineFailed, FileMissing, InternalError, NoFitError, ServingError
 from serving.llamacpp import binding
 from serving.llamacpp.engine import Engine, Request, Update
+from serving.llamacpp.line import Protocol
 from serving.llamacpp.scheduler import Config
 from serving.llamacpp.server import App, Service
 from serving.llamacpp.template import ChatTemplate
@@ -81,7 +82,7 @@ async def serve(options: argparse.Namespace) -> None:
         uds=None if options.uds is None else str(options.uds),
         host=options.host,
         port=options.port,
-        http="httptools",
+        http=Protocol,
         lifespan="off",
         log_config=None,
         access_log=False,

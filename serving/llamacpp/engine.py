@@ -68,6 +68,8 @@ class Request:
     max_tokens: int
     on_update: Callable[[Update], None]
     """Called on the event loop."""
+    pass_on: Callable[[Update], Update | None] | None = None
+    """Called on the engine's thread with each update first; what it gives back goes to the event loop."""
     id: int = 0
     prompt_length: int = 0
     seq: int = -1
@@ -564,7 +566,10 @@ class Engine:
                     finish = "stop"
         if finish is not None:
             self._retire(request)
-        self._outbox.append((request, Update(text, request.generated, request.cached, finish)))
+        update = Update(text, request.generated, request.cached, finish)
+        left = update if request.pass_on is None else request.pass_on(update)
+        if left is not None:
+            self._outbox.append((request, left))
 
     def _flush(self) -> None:
         if self._outbox:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from serving import eager
-from serving.eager import Job
 from serving.errors import (
     ContextLengthExceeded,
     EngineUnavailable,
@@ -31,6 +29,7 @@ from serving.errors import (
 from serving.llamacpp import metrics
 from serving.llamacpp.binding import Model
 from serving.llamacpp.engine import Engine, Request, Update
+from serving.llamacpp.line import Collected, Line
 from serving.llamacpp.template import ChatTemplate, Piece
 from serving.llamacpp.tokenizer import TextThread, tokenize
 from serving.openai import (
@@ -52,7 +51,9 @@ from serving.telemetry.logs import facts
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Job]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+Chunks = responses.ChatStream | responses.CompletionStream
 
 KEEP_ALIVE_S = 15.0
 PREPARE_TIMEOUT_S = 30.0
@@ -86,37 +87,20 @@ class Service:
     """What `/ready` says of it."""
 
 
-Write = Callable[[list[Update]], Job | None]
-"""Writes updates to the client; gives back what must be waited for before it can write more."""
-
-
 class Answer:
     """The event loop's end of one request: updates as they come."""
 
-    __slots__ = ("_error", "_finished", "_rest", "_updates", "_waiter", "_write", "gone")
+    __slots__ = ("_updates", "_waiter", "gone")
 
     def __init__(self) -> None:
         self._updates: list[Update] = []
         self._waiter: asyncio.Future[None] | None = None
-        self._write: Write | None = None
-        self._rest: Job | None = None
-        self._error: Exception | None = None
-        self._finished = False
         self.gone = False
         """The client has left."""
 
     def put(self, update: Update) -> None:
-        """One more update; written at once where `write_all` waits for it."""
-        if self._write is None:
-            self._updates.append(update)
-            self._wake()
-            return
-        try:
-            self._hand_over(self._write, [update])
-        except Exception as error:  # noqa: BLE001 - met here in a callback, raised in the task that writes
-            self._error = error
-        if self._rest is not None or self._finished or self._error is not None:
-            self._wake()
+        self._updates.append(update)
+        self._wake()
 
     def leave(self) -> None:
         self.gone = True
@@ -129,49 +113,17 @@ class Answer:
     async def next(self, timeout_s: float | None = None) -> list[Update]:
         """All updates there are, at least one; none if the client left or the time passed."""
         if not self._updates and not self.gone:
-            await self._wait(timeout_s)
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            handle = None if timeout_s is None else loop.call_later(timeout_s, self._wake)
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if handle is not None:
+                    handle.cancel()
         updates, self._updates = self._updates, []
         return updates
-
-    async def write_all(self, write: Write) -> bool:
-        """Hand each update to `write` in the callback that brings it. True: to the last; False: the client left."""
-        self._write = write
-        try:
-            while not self.gone:
-                if self._error is not None:
-                    raise self._error
-                if self._rest is not None:
-                    rest, self._rest = self._rest, None
-                    self._write = None  # what comes meanwhile is kept
-                    await rest
-                    self._write = write
-                elif self._updates:
-                    updates, self._updates = self._updates, []
-                    self._hand_over(write, updates)
-                elif self._finished:
-                    return True
-                else:
-                    await self._wait(None)
-            return False
-        finally:
-            self._write = None
-            if self._rest is not None:
-                self._rest.close()
-
-    def _hand_over(self, write: Write, updates: list[Update]) -> None:
-        self._finished = updates[-1].finish is not None
-        self._rest = write(updates)
-
-    async def _wait(self, timeout_s: float | None) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        handle = None if timeout_s is None else loop.call_later(timeout_s, self._wake)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-            if handle is not None:
-                handle.cancel()
 
 
 class App:
@@ -275,14 +227,15 @@ class App:
             max_tokens=room,
             on_update=answer.put,
         )
-        prompt_length = len(tokens)
         self._outstanding += 1
         watcher = asyncio.create_task(watch(receive, answer))
         finished = False
         try:
-            service.engine.submit(request)
-            write = self._stream if body.stream else self._whole
-            finished = await write(service, body, answer, prompt_length, send)
+            if body.stream:
+                transport = scope.get("extensions", {}).get("serving.transport")
+                finished = await self._stream(service, body, request, answer, send, transport)
+            else:
+                finished = await self._whole(service, body, request, answer, send)
         finally:
             self._outstanding -= 1
             watcher.cancel()
@@ -293,70 +246,70 @@ class App:
         self,
         service: Service,
         body: ChatRequest | CompletionRequest,
+        request: Request,
         answer: Answer,
-        prompt_length: int,
         send: Send,
+        transport: asyncio.Transport | None,
     ) -> bool:
         """Write the answer as it grows. True: it came to its end."""
+        prompt_length = len(request.tokens)
+        is_chat = isinstance(body, ChatRequest)
+        kind = responses.ChatStream if is_chat else responses.CompletionStream
+        chunks = kind(responses.new_id("chatcmpl" if is_chat else "cmpl"), service.alias, int(time.time()))
+        opening = chunks.start()
+        line = None if transport is None else Line(transport, chunks.text)
+        request.pass_on = None if line is None else line.pass_on
+        service.engine.submit(request)
         await send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
-        chunks: responses.ChatStream | responses.CompletionStream
-        opening = b""
-        if isinstance(body, ChatRequest):
-            chunks = responses.ChatStream(responses.new_id("chatcmpl"), service.alias, int(time.time()))
-            opening = chunks.start()
-        else:
-            chunks = responses.CompletionStream(responses.new_id("cmpl"), service.alias, int(time.time()))
-        while not (updates := await answer.next(KEEP_ALIVE_S)):
+        has_begun = False
+        while True:
+            updates = await answer.next(None if has_begun else KEEP_ALIVE_S)
             if answer.gone:
                 return False
-            await send({"type": "http.response.body", "body": responses.KEEP_ALIVE, "more_body": True})
-
-        def encode(updates: list[Update]) -> bytes:
-            parts = [chunks.text(update.text) for update in updates if update.text]
+            if not updates:
+                await send({"type": "http.response.body", "body": responses.KEEP_ALIVE, "more_body": True})
+                continue
+            if line is not None:
+                line.resume()
+            parts = [] if has_begun else [opening]
+            has_begun = True
+            parts += [chunks.text(update.text) for update in updates if update.text]
             last = updates[-1]
             if last.finish is not None:
-                parts.append(chunks.finish(last.finish))
-                if body.include_usage:
-                    parts.append(chunks.usage(Usage(prompt_length, last.generated, last.cached)))
-                parts.append(responses.DONE)
-            return b"".join(parts)
-
-        def write(updates: list[Update]) -> Job | None:
-            data = encode(updates)
-            more = updates[-1].finish is None
-            if not data:
-                return None
-            return eager.begin(send({"type": "http.response.body", "body": data, "more_body": more}))
-
-        first = opening + encode(updates)
-        is_whole = updates[-1].finish is not None
-        await send({"type": "http.response.body", "body": first, "more_body": not is_whole})
-        return is_whole or await answer.write_all(write)
+                parts += closing(chunks, body, last, prompt_length)
+            data = b"".join(parts)
+            if data:
+                await send({"type": "http.response.body", "body": data, "more_body": last.finish is None})
+            if last.finish is not None:
+                return True
+            if line is not None:
+                line.handled(len(updates))
 
     async def _whole(
         self,
         service: Service,
         body: ChatRequest | CompletionRequest,
+        request: Request,
         answer: Answer,
-        prompt_length: int,
         send: Send,
     ) -> bool:
         """Write the answer once it is there. True: it came to its end."""
-        text: list[str] = []
-        last: Update | None = None
-        while last is None or last.finish is None:
-            updates = await answer.next()
-            if answer.gone:
-                return False
-            text += [update.text for update in updates]
-            last = updates[-1]
+        prompt_length = len(request.tokens)
+        collected = Collected()
+        request.pass_on = collected.pass_on
+        service.engine.submit(request)
+        updates = await answer.next()
+        if answer.gone:
+            return False
+        last = updates[-1]
+        assert last.finish is not None  # noqa: S101 - the only one that `Collected` gives back
         is_chat = isinstance(body, ChatRequest)
         build = responses.chat_completion if is_chat else responses.completion
         payload = build(
             response_id=responses.new_id("chatcmpl" if is_chat else "cmpl"),
             model=service.alias,
             created=int(time.time()),
-            text="".join(text),
+            text="".join(collected.parts),
             finish_reason=last.finish,
             usage=Usage(prompt_length, last.generated, last.cached),
         )
@@ -473,6 +426,15 @@ def header(scope: Scope, name: bytes) -> str | None:
         if key == name:
             return str(value.decode("latin-1"))
     return None
+
+
+def closing(chunks: Chunks, body: ChatRequest | CompletionRequest, last: Update, prompt_length: int) -> Iterator[bytes]:
+    """What follows the last text of a stream."""
+    if last.finish is not None:
+        yield chunks.finish(last.finish)
+    if body.include_usage:
+        yield chunks.usage(Usage(prompt_length, last.generated, last.cached))
+    yield responses.DONE
 
 
 async def watch(receive: Receive, answer: Answer) -> None:

@@ -74,6 +74,10 @@ class _Stream:
         self._prefix = prefix.encode()
         self._suffix = suffix.encode()
 
+    def start(self) -> bytes:
+        """What comes before the first text: nothing, where the protocol has nothing to say."""
+        return b""
+
     def text(self, text: str) -> bytes:
         """A chunk with more text of the answer."""
         return self._prefix + encode_basestring(text).encode() + self._suffix
