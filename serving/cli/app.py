@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from serving.cli.options import PlanOptions, StartOptions
+from serving.cli.options import PlanOptions, StartOptions, takes_wishes
 from serving.errors import UsageError
 
 app = typer.Typer(
@@ -26,24 +26,6 @@ app.add_typer(models_app, name="models")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file in place of /etc/perimeter/serving.toml.")]
-Variant = Annotated[str | None, typer.Option("--variant", help="Form of the weights, such as q8_0.")]
-Context = Annotated[int | None, typer.Option("--context", min=1, help="Tokens that one sequence may hold.")]
-Concurrency = Annotated[
-    int | None, typer.Option("--concurrency", min=1, max=256, help="Sequences computed at the same time.")
-]
-Layout = Annotated[Literal["streams", "unified"] | None, typer.Option("--kv-layout", help="Layout of the KV cache.")]
-Cells = Annotated[
-    int | None, typer.Option("--kv-tokens", min=256, help="Cells of a unified KV cache, for all sequences together.")
-]
-Dtype = Annotated[
-    Literal["f16", "bf16", "f32", "q8_0"] | None, typer.Option("--kv-dtype", help="Numbers in the cache.")
-]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Compute threads.")]
-Wait = Annotated[
-    Literal["active", "brief", "passive"] | None,
-    typer.Option("--wait-policy", help="Compute threads that wait spin, spin briefly and sleep, or sleep."),
-]
-Load = Annotated[Literal["mmap", "none"] | None, typer.Option("--load-mode", help="Map the weights, or read them.")]
 
 
 def invoke(arguments: list[str]) -> int:
@@ -76,8 +58,11 @@ def _version(value: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
+@takes_wishes
 def serve(
     context: typer.Context,
+    *,
+    wishes: PlanOptions,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Name of a model, or path of a GGUF file.")] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option("--port", "-p", min=0, max=65535, help="TCP port; 0 for any.")] = None,
@@ -85,15 +70,6 @@ def serve(
     allow_insecure_bind: Annotated[
         bool, typer.Option("--allow-insecure-bind", help="Listen beyond loopback without keys.")
     ] = False,
-    variant: Variant = None,
-    tokens: Context = None,
-    concurrency: Concurrency = None,
-    kv_layout: Layout = None,
-    kv_tokens: Cells = None,
-    kv_dtype: Dtype = None,
-    threads: Threads = None,
-    wait_policy: Wait = None,
-    load_mode: Load = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write progress and logs as JSON lines.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an unexpected error.")] = False,
     version: Annotated[
@@ -112,7 +88,6 @@ def serve(
         raise UsageError(message, hint="try `serve --model demo`; `serve models list` shows what there is")
     from serving.cli.start import start
 
-    wishes = PlanOptions(variant, tokens, concurrency, kv_layout, kv_tokens, kv_dtype, threads, wait_policy, load_mode)
     return start(StartOptions(model, host, port, config, allow_insecure_bind or None, as_json, wishes))
 
 
@@ -125,24 +100,17 @@ def hardware(as_json: Json = False) -> int:
 
 
 @app.command()
+@takes_wishes
 def plan(
+    *,
     model: Annotated[str, typer.Argument(help="Name of a model, or path of a GGUF file.")],
+    wishes: PlanOptions,
     as_json: Json = False,
     config: Config = None,
-    variant: Variant = None,
-    tokens: Context = None,
-    concurrency: Concurrency = None,
-    kv_layout: Layout = None,
-    kv_tokens: Cells = None,
-    kv_dtype: Dtype = None,
-    threads: Threads = None,
-    wait_policy: Wait = None,
-    load_mode: Load = None,
 ) -> int:
     """How a model would be served on this machine, with every number."""
     from serving.cli.plan import show_plan
 
-    wishes = PlanOptions(variant, tokens, concurrency, kv_layout, kv_tokens, kv_dtype, threads, wait_policy, load_mode)
     return show_plan(model, config, wishes, as_json=as_json)
 
 

@@ -4,31 +4,75 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import typer
 
 if TYPE_CHECKING:
     from serving.planner import Wishes
-    from serving.planner.types import KvDtype, KvLayout, LoadMode, WaitPolicy
     from serving.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """Wishes given as flags; None where a flag was not given."""
+    """Wishes given as flags; None where a flag was not given. The names are those of `planner.Wishes`."""
 
-    variant: str | None = None
-    context: int | None = None
-    concurrency: int | None = None
-    kv_layout: KvLayout | None = None
-    kv_tokens: int | None = None
-    kv_dtype: KvDtype | None = None
-    threads: int | None = None
-    wait_policy: WaitPolicy | None = None
-    load_mode: LoadMode | None = None
+    variant: Annotated[str | None, typer.Option("--variant", help="Form of the weights, such as q8_0.")] = None
+    context: Annotated[int | None, typer.Option("--context", min=1, help="Tokens that one sequence may hold.")] = None
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", min=1, max=256, help="Sequences computed at the same time.")
+    ] = None
+    kv_layout: Annotated[
+        Literal["streams", "unified"] | None, typer.Option("--kv-layout", help="Layout of the KV cache.")
+    ] = None
+    kv_tokens: Annotated[
+        int | None,
+        typer.Option("--kv-tokens", min=256, help="Cells of a unified KV cache, for all together."),
+    ] = None
+    kv_dtype: Annotated[
+        Literal["f16", "bf16", "f32", "q8_0"] | None, typer.Option("--kv-dtype", help="Numbers in the cache.")
+    ] = None
+    threads: Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Compute threads.")] = None
+    wait_policy: Annotated[
+        Literal["active", "brief", "passive"] | None,
+        typer.Option("--wait-policy", help="Compute threads that wait spin, spin briefly and sleep, or sleep."),
+    ] = None
+    load_mode: Annotated[
+        Literal["mmap", "none"] | None, typer.Option("--load-mode", help="Map the weights, or read them.")
+    ] = None
+
+
+def takes_wishes(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the flags of `PlanOptions` in place of its parameter `wishes`, which receives them."""
+    flags = [
+        inspect.Parameter(
+            name if name != "context" else "context_tokens",  # `context` is what typer calls its own
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=hint,
+        )
+        for name, hint in get_type_hints(PlanOptions, include_extras=True).items()
+    ]
+
+    @functools.wraps(command)
+    def with_flags(**given: Any) -> int:
+        values = {field.name: given.pop(flag.name) for field, flag in zip(fields(PlanOptions), flags, strict=True)}
+        return command(**given, wishes=PlanOptions(**values))
+
+    signature = inspect.signature(command, eval_str=True)
+    own = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in signature.parameters.items()
+        if name != "wishes"
+    ]
+    with_flags.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
+    return with_flags
 
 
 @dataclass(frozen=True, slots=True)
