@@ -53,7 +53,7 @@ class Stream:
     def was_told(self) -> bool:
         """Whether its last event says that the engine is gone."""
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            return json.loads(self.last.removeprefix(b"data: "))["error"]["code"] == "engine_unavailable"
+            return bool(json.loads(self.last.removeprefix(b"data: "))["error"]["code"] == "engine_unavailable")
         return False
 
 
@@ -151,12 +151,13 @@ def _until_served(url: str, body: dict[str, object], limit_s: float) -> int:
         try:
             with _post(url, body) as response:
                 response.read()
-            return wrong
         except urllib.error.HTTPError as error:
             code = json.loads(error.read())["error"]["code"]
             wrong += (error.code, code, error.headers["retry-after"] is not None) != (503, "engine_unavailable", True)
         except OSError:
             pass  # it does not listen yet
+        else:
+            return wrong
         time.sleep(0.02)
     raise TimeoutError(f"not served within {limit_s:g} s")
 
@@ -169,7 +170,8 @@ def main() -> None:
     options = parser.parse_args()
     rounds = [asdict(one_round(options.model)) for _ in range(options.rounds)]
     worst = {key: max(entry[key] for entry in rounds) for key in rounds[0]}
-    print(json.dumps({"what": "kill -9 of engine and gateway", "worst": worst, "rounds": rounds, **described()}, indent=1))
+    result = {"what": "kill -9 of engine and gateway", "worst": worst, "rounds": rounds}
+    print(json.dumps({**result, **described()}, indent=1))
 
 
 if __name__ == "__main__":
