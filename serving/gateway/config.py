@@ -20,6 +20,8 @@ class GatewayConfig:
     port: int = 8000
     allow_insecure_bind: bool = False
     drain_s: float = 30.0
+    connections: int = 1024
+    """Client connections open at one time."""
     limits: Limits = DEFAULT_LIMITS
     most_in_flight: int = 272
     """Requests admitted per model at one time: those computed and those that wait for it in the engine."""
@@ -45,6 +47,7 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         port=server.port,
         allow_insecure_bind=server.allow_insecure_bind,
         drain_s=server.drain_s,
+        connections=server.connections,
         limits=Limits(
             body_bytes=limits.body_bytes,
             messages=limits.messages,
@@ -63,6 +66,7 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         idle_timeout_s=limits.idle_timeout_s,
         answer_timeout_s=limits.answer_timeout_s,
         start_timeout_s=restart.start_timeout_s,
+        hang_timeout_s=restart.hang_timeout_s,
         restart=RestartPolicy(
             backoff_s=restart.backoff_s,
             backoff_max_s=restart.backoff_max_s,

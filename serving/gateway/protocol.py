@@ -11,17 +11,24 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.errors import InvalidRequest, RequestTimeout, RequestTooLarge, ServingError
+from serving.errors import CapacityError, InvalidRequest, Overloaded, RequestTimeout, RequestTooLarge, ServingError
 from serving.openai import responses
 
 _HEAD_BYTES: Final = 64 << 10
 _HEAD_S: Final = 15.0
 """From a connection's first byte, or a request's, to the end of its head."""
-_PHRASES: Final = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large"}
+_PHRASES: Final = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large", 503: "Service Unavailable"}
+
+
+def protocol_for(most_connections: int) -> type[GatewayProtocol]:
+    """The protocol of a server that keeps so many connections open."""
+    return type("GatewayProtocol", (GatewayProtocol,), {"most_connections": most_connections})
 
 
 class GatewayProtocol(HttpToolsProtocol):
     """One client connection."""
+
+    most_connections = 1024
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -32,6 +39,10 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected; it has a while to say what it wants."""
         super().connection_made(transport)
+        if len(self.connections) > self.most_connections:
+            # Said without waiting for a request: those that never send one are the reason.
+            self._refuse(Overloaded("too many connections are open", retry_after_s=2))
+            return
         self._head_timer = self.loop.call_later(_HEAD_S, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -89,9 +100,10 @@ class GatewayProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         body = responses.error_body(error)
+        retry = f"retry-after: {error.retry_after_s}\r\n" if isinstance(error, CapacityError) else ""
         head = (
             f"HTTP/1.1 {error.http_status} {_PHRASES[error.http_status]}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n{retry}\r\n"
         )
         self.transport.write(head.encode("ascii") + body)
         self.transport.close()

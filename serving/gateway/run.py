@@ -23,7 +23,7 @@ from serving.gateway.admission import Admission
 from serving.gateway.config import GatewayConfig, gateway_config
 from serving.gateway.engine import Engine, Prober
 from serving.gateway.pipeline import Pipeline
-from serving.gateway.protocol import GatewayProtocol
+from serving.gateway.protocol import protocol_for
 from serving.gateway.upstream import Upstream
 from serving.telemetry.logs import facts
 from serving.telemetry.metrics import Metrics
@@ -207,7 +207,7 @@ class House:
         return _Server(
             uvicorn.Config(
                 gateway,
-                http=GatewayProtocol,
+                http=protocol_for(self._config.connections),
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -33,6 +33,12 @@ class Server(Section):
     drain_s: float = Field(
         default=30.0, ge=0, le=3600, description="Seconds that running requests get to finish after SIGTERM or Ctrl-C."
     )
+    connections: int = Field(
+        default=1024,
+        ge=1,
+        le=1_000_000,
+        description="Open client connections; more get 503 `overloaded` and are closed.",
+    )
     unknown_fields: Literal["refuse", "ignore"] = Field(
         default="refuse",
         description="What happens to a request field that OpenAI's schema does not know: 400, or dropped.",
@@ -142,6 +148,12 @@ class Restart(Section):
         gt=0,
         le=86400,
         description="Seconds without load progress before a starting engine counts as hung.",
+    )
+    hang_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=86400,
+        description="Seconds without any sign of life before a serving engine is killed and started again.",
     )
 
 

@@ -163,3 +163,19 @@ def test_importing_the_gateway_starts_nothing() -> None:
     code = "import threading; t=threading.Thread(target=lambda: __import__('serving.gateway.run')); t.start(); t.join()"
     done = subprocess.run([sys.executable, "-c", code], cwd=SOURCE, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_connections_have_a_bound(directory: Path) -> None:
+    """Beyond it a connection is told so and closed at once; when others close, there is room again."""
+    with gateway(directory, config={"connections": 4}) as served:
+        idle = [served.client() for _ in range(4)]
+        refused = served.client()
+        status, headers = refused.head()
+        assert (status, headers["connection"]) == (503, "close")
+        assert int(headers["retry-after"]) > 0
+        busy = idle[0]
+        busy.post("/v1/chat/completions", json.dumps(chat("tokens=1")).encode())
+        assert busy.answer().status == 200
+        for client in idle:
+            client.close()
+        wait_until(lambda: served.chat("tokens=1").status == 200, "there is room again")
