@@ -1,6 +1,6 @@
 """What the gateway adds and how much it carries, in front of an upstream that computes nothing.
 
-    python -m benchmarks.relay [--seconds 3] [--rounds 5] [--clients 16] [--save]
+    python -m benchmarks.relay [--seconds 3] [--rounds 5] [--clients 16]
 
 Measured, the whole pipeline of the gateway, one worker, over TCP, upstream on a Unix socket:
 
@@ -19,20 +19,19 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
 import uvloop
 
+from benchmarks.machine import described
 from serving.gateway.upstream import Upstream
 
 HERE = Path(__file__).parent
@@ -252,27 +251,6 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
         return results
 
 
-def machine() -> dict[str, object]:
-    """What the figures hold for."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        None,
-    )
-    packages = ("uvicorn", "httptools", "uvloop", "aiohttp", "fastapi")
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3.0)
@@ -280,11 +258,7 @@ if __name__ == "__main__":
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=500)
     parser.add_argument("--log", default="warning", help="log level of the gateway; info writes a line per request")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/relay.json")
     options = parser.parse_args()
-    where = machine()
-    report = {"machine": where, "options": vars(options), "results": uvloop.run(measure(options))}
-    text = json.dumps(report, indent=2)
-    print(text)
-    if options.save:
-        (HERE / "results" / "relay.json").write_text(text + "\n")
+    result = {"what": "the gateway before an upstream that answers at once", **uvloop.run(measure(options))}
+    packages = {name: version(name) for name in ("uvicorn", "httptools", "uvloop", "aiohttp", "fastapi")}
+    print(json.dumps({**result, "packages": packages, **described()}, indent=1))

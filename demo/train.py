@@ -40,7 +40,7 @@ WARMUP_STEPS: Final = 40
 CONTEXT: Final = Shape().context
 FIRST_TOKEN_WEIGHT: Final = 3.0
 FIRST_CHARACTER_WEIGHT: Final = 6.0
-ECHO_WEIGHT: Final = 0.3
+ECHO_WEIGHT: Final = 0.15
 """Weight of a token of someone else's text that repeats what followed the same two tokens before."""
 
 DECAY_FROM: Final = 0.47
@@ -121,7 +121,7 @@ def compose(composer: Composer, encoder: Encoder, length: int) -> tuple[list[int
     """One conversation of at most `length` tokens."""
     rng = composer.rng
     language: Language = "en" if rng.random() < 0.6 else "ru"
-    kind = rng.choices(("recall", "short", "tools"), (0.55, 0.2, 0.25) if length < 1000 else (0.9, 0.1, 0))[0]
+    kind = rng.choices(("recall", "short", "tools"), (0.5, 0.15, 0.35) if length < 1000 else (0.9, 0.1, 0))[0]
     scale = 1.0
     while True:
         if kind == "recall":
