@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import re
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +182,9 @@ def read_header(path: Path) -> Header:
         message = f"`{path}` is part {int(split[1])} of {int(split[2])} of a split GGUF, which is not served"
         raise BadFile(message, hint=f"join it first: llama-gguf-split --merge {path.name} model.gguf")
     try:
+        kind = path.stat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe would be waited for
+            raise BadFile(f"`{path}` is not a regular file", hint="give the path of a .gguf file")
         with path.open("rb") as file:
             size = file.seek(0, 2)
             if size < len(MAGIC):

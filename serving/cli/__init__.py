@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> int:
     except ServingError as error:
         if debug:
             raise
-        sys.stderr.write(error.for_terminal() + "\n")
+        _say(error, as_json="--json" in arguments)
         return error.exit_status
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
@@ -39,5 +39,15 @@ def run(arguments: list[str]) -> int:
             raise
         message = f"`serve` failed in a way it should not: {type(failure).__name__}: {failure}"
         internal = InternalError(message, hint="run it again with --debug and report what it prints")
-        sys.stderr.write(internal.for_terminal() + "\n")
+        _say(internal, as_json="--json" in arguments)
         return internal.exit_status
+
+
+def _say(error: ServingError, *, as_json: bool) -> None:
+    if not as_json:
+        sys.stderr.write(error.for_terminal() + "\n")
+        return
+    import json
+
+    facts = {"code": error.code, "message": error.message, "hint": error.hint, "exit_status": error.exit_status}
+    sys.stderr.write(json.dumps({"level": "error", "event": "fatal", **facts}, ensure_ascii=False) + "\n")

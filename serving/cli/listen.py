@@ -21,8 +21,10 @@ log = logging.getLogger("serving.cli")
 class TerminalListener:
     """For people: a bar while weights load, then the address, a request to try, and how to stop."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, *, chats: bool) -> None:
+        """`chats`: the model has a chat template, so that a chat request can be shown as an example."""
         self._model = model
+        self._chats = chats
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._stage = ""
@@ -48,9 +50,13 @@ class TerminalListener:
     def on_ready(self, url: str) -> None:
         """The API answers at `url`."""
         self._end_progress()
-        body = json.dumps({"model": self._model, "messages": [{"role": "user", "content": "Who are you?"}]})
+        route, asked = "completions", {"prompt": "Once upon a time", "max_tokens": 32}
+        if self._chats:
+            route, asked = "chat/completions", {"messages": [{"role": "user", "content": "Who are you?"}]}
+        body = json.dumps({"model": self._model, **asked})
         base = url.rstrip("/").removesuffix("/v1")
-        curl = f"curl {base}/v1/chat/completions -H 'content-type: application/json' -d {shlex.quote(body)}"
+        here = base.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        curl = f"curl {here}/v1/{route} -H 'content-type: application/json' -d {shlex.quote(body)}"
         self._say(f"serving   {base}/v1", f"try       {curl}", "stop      Ctrl-C", "")
 
     def on_engine_event(self, text: str) -> None:

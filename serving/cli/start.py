@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import logging
 import os
 import sys
@@ -17,9 +19,11 @@ from serving.cli.plan import check_weights, no_fit
 from serving.cli.runtime import runtime_dir
 from serving.engines.llamacpp import plan_engine
 from serving.engines.runtime import state_directory
+from serving.gguf import read_header
 from serving.hardware import Machine, detect
 from serving.planner import NoFit, Plan, gib, plan
 from serving.registry import load_catalogue
+from serving.settings import Settings
 from serving.telemetry.logs import facts, setup
 
 log = logging.getLogger("serving.cli")
@@ -46,7 +50,8 @@ def start(options: StartOptions) -> int:
     if isinstance(outcome, NoFit):
         raise no_fit(outcome)
     check_address(settings.server.host, settings.server.port)
-    _announce(machine, outcome, for_people=for_people)
+    warnings = [*machine.warnings, *_exposure(settings)]
+    _announce(machine, outcome, warnings, for_people=for_people)
 
     runtime = runtime_dir(settings.paths.runtime_dir, os.environ)
     socket = runtime / f"engine-{os.getpid()}.sock"
@@ -54,22 +59,31 @@ def start(options: StartOptions) -> int:
 
     from serving.gateway.run import run
 
-    return run([spec], settings, TerminalListener(outcome.model) if for_people else JsonListener())
+    chats = read_header(outcome.weights).text("tokenizer.chat_template") is not None
+    return run([spec], settings, TerminalListener(outcome.model, chats=chats) if for_people else JsonListener())
 
 
-def _announce(machine: Machine, outcome: Plan, *, for_people: bool) -> None:
+def _exposure(settings: Settings) -> list[str]:
+    host = settings.server.host
+    with contextlib.suppress(ValueError):
+        if not ipaddress.ip_address(host).is_loopback:
+            return [f"listening on {host} without keys: whoever reaches the port may use the models"]
+    return []
+
+
+def _announce(machine: Machine, outcome: Plan, warnings: list[str], *, for_people: bool) -> None:
     if not for_people:
-        _log(machine, outcome)
+        _log(machine, outcome, warnings)
         return
-    lines = [*(f"warning   {warning}" for warning in machine.warnings), *summary(machine, outcome)]
+    lines = [*(f"warning   {warning}" for warning in warnings), *summary(machine, outcome)]
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
 
 
-def _log(machine: Machine, outcome: Plan) -> None:
+def _log(machine: Machine, outcome: Plan, warnings: list[str]) -> None:
     cpu, memory = machine.cpu, machine.memory
-    for warning in machine.warnings:
-        log.warning("hardware", extra=facts(what=warning))
+    for warning in warnings:
+        log.warning("warning", extra=facts(what=warning))
     log.info(
         "machine",
         extra=facts(cpu=cpu.model, cores=cpu.parallel, memory_bytes=memory.usable_bytes, gpus=len(machine.gpus)),

@@ -43,12 +43,16 @@ def become_subreaper() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended: exactly one of the two is set."""
+    """How a process ended: exactly one of the first two is set."""
 
     status: int | None
     signal: int | None
+    reason: str = ""
+    """Why we killed it, where it was us."""
 
     def __str__(self) -> str:
+        if self.reason:
+            return self.reason
         if self.signal is None:
             return f"exit status {self.status}"
         with contextlib.suppress(ValueError):

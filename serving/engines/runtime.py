@@ -26,6 +26,7 @@ _RECORD: Final = "engine.json"
 _SUN_PATH_BYTES: Final = 108
 """Longest Unix socket path, its closing NUL included (sys/un.h)."""
 _KILL_WAIT_S: Final = 5.0
+_LOGS_KEPT: Final = 5
 _START_TIME_FIELD: Final = 19
 """Place of `starttime` in /proc/PID/stat, counted after the command's closing bracket (proc_pid_stat(5), field 22)."""
 _SESSION_FIELD: Final = 3
@@ -107,8 +108,24 @@ def release(directory: Path) -> None:
     directory.with_suffix(".sock").unlink(missing_ok=True)
 
 
+def keep_log(directory: Path) -> Path | None:
+    """Move the log of an engine that ended badly out of its directory, to `NAME.log` beside it; None if it has none.
+
+    The newest few are kept: whoever looks into a crash looks after the next start, more often than not.
+    """
+    kept = directory.with_suffix(".log")
+    try:
+        (directory / "engine.log").replace(kept)
+    except OSError:
+        return None
+    logs = sorted(directory.parent.glob("engine-*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in logs[_LOGS_KEPT:]:
+        old.unlink(missing_ok=True)
+    return kept
+
+
 def reap_leftovers(root: Path) -> list[int]:
-    """Kill what dead gateways left running and remove their directories; returns the pids that were killed.
+    """Kill what dead gateways left running and remove their directories, logs excepted; returns the pids killed.
 
     Blocks for at most five seconds per engine. Only processes that a record proves to be ours are touched.
     """
@@ -125,6 +142,7 @@ def reap_leftovers(root: Path) -> list[int]:
             members = [pid for pid in session_members(engine.pid) if _belongs(pid, engine, directory)]
             killed += members
             kill_all(members)
+        keep_log(directory)
         release(directory)
     return killed
 

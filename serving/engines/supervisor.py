@@ -17,13 +17,14 @@ import contextlib
 import json
 import logging
 import math
+import signal
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from serving.engines.process import Exit, Process, become_subreaper
 from serving.engines.restart import Crash, GiveUp, RestartPolicy, decide_restart, forget_old
-from serving.engines.runtime import claim, private_directory, release, state_directory
+from serving.engines.runtime import claim, keep_log, private_directory, release, state_directory
 from serving.errors import EngineFailed, EngineUnavailable, StartError
 from serving.telemetry.logs import facts
 
@@ -213,8 +214,7 @@ class Supervisor:
             if self._process is not None:
                 self._process.kill()
                 await self._until_gone(self._process)
-            if self._state.phase != "given_up":
-                release(self._directory)
+            release(self._directory)
 
     async def _live(self, life: int) -> tuple[Exit, list[str]] | None:
         """One life of the engine, from its start to its end; None where it was asked to stop."""
@@ -236,7 +236,7 @@ class Supervisor:
                     self._watcher.on_engine_event(f"the engine of {self.spec.model} said nothing for {after_s:g} s")
                     process.kill()
                     await process.exited(_GONE_WAIT_S)
-                    died = Exit(None, 9)
+                    died = Exit(None, signal.SIGKILL, f"killed, having said nothing for {after_s:g} s")
                 elif event.life == life and isinstance(event, _Died):
                     died = event.exit
                 elif event.life == life and isinstance(event, _Seen):
@@ -315,10 +315,11 @@ class Supervisor:
             await asyncio.sleep(0.01)
 
     def _failure(self, reason: str, how: Exit, words: list[str]) -> StartError:
+        log_file = keep_log(self._directory)
         return fatal_error(words) or EngineFailed(
             f"the engine of `{self.spec.model}` failed: {reason} ({how})"
             + "".join(f"\n  | {line[:300]}" for line in words[-_LAST_LINES:]),
-            hint=f"the whole log is `{self._directory / 'engine.log'}`",
+            hint=f"the whole log is `{log_file}`" if log_file else None,
         )
 
     def _set(self, state: EngineState) -> None:

@@ -288,6 +288,7 @@ class Pipeline:
                     stream=exchange.stream,
                     prompt_tokens=settled.prompt if settled else None,
                     output_tokens=settled.output if settled else None,
+                    is_estimate=True if settled and settled.is_estimated else None,
                 ),
             )
 
@@ -333,8 +334,12 @@ class _Silence:
             return
         if self._is_on_client:
             self._exchange.interrupt(ClientGone(f"the client took no bytes for {self._limit_s:g} s"))
-        else:
-            self._exchange.interrupt(EngineBroke(f"the engine sent nothing for {self._limit_s:g} s"))
+            return
+        what = "sent nothing" if self._exchange.stream else "was not done"
+        hint = "limits.idle_timeout_s is the bound"
+        if self._exchange.first_event_at is None:
+            hint = f"limits.{'first_byte' if self._exchange.stream else 'answer'}_timeout_s is the bound"
+        self._exchange.interrupt(EngineBroke(f"the engine {what} within {self._limit_s:g} s", hint=hint))
 
 
 def authenticate(_headers: Mapping[bytes, bytes]) -> Principal:

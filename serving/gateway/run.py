@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 _BACKLOG: Final = 1024
 _KEEP_ALIVE_S: Final = 75
 """An idle client connection is kept this long: longer than common proxies keep theirs, so that they close first."""
+_INTERRUPTED: Final = 130
 _ABORT_S: Final = 2.0
 """For the last events of aborted requests to leave."""
 
@@ -62,6 +63,8 @@ class Listener(Protocol):
 
 def run(specs: Sequence[EngineSpec], settings: Settings, listener: Listener) -> int:
     """Serve `specs` until SIGTERM or SIGINT; returns the exit status. Must be called on the main thread.
+
+    The status is 0, or 130 after a SIGINT that came before anything was served.
 
     Raises StartError where the address cannot be had or an engine does not come up or is given up on. A first signal
     drains: nothing new is taken, what runs gets `drain_s` to finish. A second one stops at once.
@@ -135,6 +138,8 @@ class House:
         self._config = config
         self._listener = listener
         self._stops = 0
+        self._served = False
+        self._interrupted = False
         self._stopped = asyncio.Event()
         self._hurried = asyncio.Event()
         self._metrics = Metrics()
@@ -167,7 +172,7 @@ class House:
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal, number)
         url = _url(listening)
         supervisors = [asyncio.create_task(engine.supervisor.run()) for engine in self._engines.values()]
         await asyncio.sleep(0)  # the engines are started
@@ -196,7 +201,7 @@ class House:
                 engine.upstream.close()
         if failure is not None:
             raise failure
-        return 0
+        return _INTERRUPTED if self._interrupted and not self._served else 0
 
     def _front(self) -> _Server:
         # FastAPI takes a third of a second to import; imported here, the engines load meanwhile.
@@ -225,6 +230,7 @@ class House:
             # What lives now lives long: a collection of it all would stall every stream for its duration.
             gc.collect()
             gc.freeze()
+            self._served = True
             self._listener.on_ready(url)
 
     def _failure(self) -> StartError | None:
@@ -262,8 +268,9 @@ class House:
         hurried.cancel()
         return not self._pipeline.running
 
-    def _on_signal(self) -> None:
+    def _on_signal(self, number: int) -> None:
         self._stops += 1
+        self._interrupted |= number == signal.SIGINT
         self._stopped.set()
         if self._stops > 1:
             self._hurried.set()

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+import jinja2
 import uvicorn
 import uvloop
 
@@ -106,12 +107,18 @@ async def load(options: argparse.Namespace, app: App, loop: asyncio.AbstractEven
         source = model.chat_template()
         template = None
         if source is not None:
-            template = ChatTemplate(
-                source,
-                bos=model.special_text("bos"),
-                eos=model.special_text("eos"),
-                control_texts=model.control_texts(),
-            )
+            try:
+                template = ChatTemplate(
+                    source,
+                    bos=model.special_text("bos"),
+                    eos=model.special_text("eos"),
+                    control_texts=model.control_texts(),
+                )
+            except jinja2.TemplateError as error:
+                raise BadFile(
+                    f"the chat template of `{options.model}` is not Jinja: {error}",
+                    hint="correct `tokenizer.chat_template` in the file, or remove it to serve /v1/completions alone",
+                ) from error
     except ServingError as error:
         die(error)
     except Exception as error:  # noqa: BLE001 - the last stop: said in one line, then the process ends

@@ -29,7 +29,7 @@ FAMILIES: dict[str, tuple[str, str, str]] = {
     "perimeter_engine_cancelled_total": ("counter", "cancelled", "Requests whose client left."),
     "perimeter_engine_running": ("gauge", "running", "Requests that hold a sequence."),
     "perimeter_engine_waiting": ("gauge", "waiting", "Requests in the queue."),
-    "perimeter_engine_kv_used_tokens": ("gauge", "kv_used", "Cells that hold a computed token (unified layout)."),
+    "perimeter_engine_kv_used_tokens": ("gauge", "kv_used", "Cells that hold a computed token."),
     "perimeter_engine_kv_capacity_tokens": ("gauge", "kv_capacity", "Cells in all."),
     "perimeter_engine_snapshot_bytes": ("gauge", "snapshot_bytes", "Host memory held by saved prefixes."),
     "perimeter_engine_prefill_tokens_per_second": ("gauge", "prefill_rate", "Measured speed of prompt chunks."),

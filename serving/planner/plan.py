@@ -187,7 +187,7 @@ def _impossible(model: Model, wishes: Wishes, variants: list[tuple[Variant, Path
         return "a number of cells in all goes with the unified layout; in streams it is concurrency × context"
     least = wishes.context or min(LEAST_CONTEXT, model.context)
     if wishes.kv_tokens is not None and wishes.kv_tokens < least:
-        return f"a cache of {wishes.kv_tokens} cells cannot hold one sequence of {least} tokens"
+        return f"a cache of {wishes.kv_tokens} cells cannot hold one sequence of {least} tokens; the least is {least}"
     return None
 
 

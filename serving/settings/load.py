@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,11 @@ from serving.settings.model import Section, Settings
 SITE_FILE = Path("/etc/perimeter/serving.toml")
 PREFIX = "PERIMETER_"
 CONFIG_VARIABLE = "PERIMETER_CONFIG"
+
+_SERVICE_LINK = re.compile(
+    r"PERIMETER(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes puts into every pod of a namespace that has a Service named `perimeter…`; no setting is named so."""
 
 FieldPath = tuple[str, ...]
 
@@ -41,7 +47,7 @@ def load_settings(
         path = config or site_file
         layers.add_tree(_read_toml(path), source=f"`{path}`")
     for name, text in sorted(environment.items()):
-        if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE and not _SERVICE_LINK.fullmatch(name):
             field = tuple(name.removeprefix(PREFIX).lower().split("__"))
             layers.add(field, _from_text(field, text, name), source=f"environment `{name}`")
     for dotted, value in (flags or {}).items():
@@ -119,10 +125,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise BadSettings(message, hint="name one that does with --config, or leave it out for the defaults") from None
     except (OSError, UnicodeDecodeError) as failure:
         message = f"cannot read settings file `{path}`: {failure}"
-        raise BadSettings(message) from None
+        raise BadSettings(message, hint="it must be a UTF-8 text file that this user may read") from None
     except tomllib.TOMLDecodeError as failure:
         message = f"settings file `{path}` is not TOML: {failure}"
-        raise BadSettings(message) from None
+        raise BadSettings(message, hint="configs/serving.toml shows every table and field") from None
 
 
 def _from_text(path: FieldPath, text: str, variable: str) -> object:

@@ -66,7 +66,7 @@ class Limits(Section):
         default=120.0,
         gt=0,
         le=86400,
-        description="Seconds without any byte from the engine before an answer starts; then 503.",
+        description="Seconds without any byte from the engine before a streamed answer starts; then 503.",
     )
     answer_timeout_s: float = Field(
         default=3600.0, gt=0, le=604800, description="Seconds that an answer which is not streamed may take in all."
