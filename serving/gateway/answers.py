@@ -63,20 +63,24 @@ class Answer:
         self.is_complete = True
         await self._send({"type": "http.response.body", "body": data})
 
-    async def error(self, error: ServingError) -> None:
-        """The error as status and body, or as the last event where the head is out already."""
+    async def error(self, error: ServingError, *, close: bool = False) -> None:
+        """The error as status and body, or as the last event where the head is out already.
+
+        `close`: nothing more is read from this connection, because the rest of a body would be.
+        """
         if self.is_complete:
             return
         if self.status:
             await self.end_events(responses.error_event(error))
             return
-        await self.whole(error.http_status, responses.error_body(error), *error_headers(error))
+        await self.whole(error.http_status, responses.error_body(error), *error_headers(error, close=close))
 
 
-def error_headers(error: ServingError) -> list[tuple[bytes, bytes]]:
+def error_headers(error: ServingError, *, close: bool = False) -> list[tuple[bytes, bytes]]:
     """Retry-After for what may work later; `connection: close` where the rest of the body will not be read."""
+    headers = []
     if isinstance(error, CapacityError):
-        return [(b"retry-after", str(error.retry_after_s).encode("ascii"))]
-    if isinstance(error, RequestTooLarge | RequestTimeout):
-        return [(b"connection", b"close")]
-    return []
+        headers.append((b"retry-after", str(error.retry_after_s).encode("ascii")))
+    if close or isinstance(error, RequestTooLarge | RequestTimeout):
+        headers.append((b"connection", b"close"))
+    return headers

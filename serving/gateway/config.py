@@ -22,6 +22,10 @@ class GatewayConfig:
     drain_s: float = 30.0
     connections: int = 1024
     """Client connections open at one time."""
+    held_bytes: int = 512 << 20
+    """Bytes of request bodies held at one time, all requests together."""
+    share_prefixes: bool = True
+    """Whether requests of one cache domain share computed prefixes; without, each request is a domain of its own."""
     limits: Limits = DEFAULT_LIMITS
     most_in_flight: int = 272
     """Requests admitted per model at one time: those computed and those that wait for it in the engine."""
@@ -48,6 +52,8 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         allow_insecure_bind=server.allow_insecure_bind,
         drain_s=server.drain_s,
         connections=server.connections,
+        held_bytes=limits.held_bytes,
+        share_prefixes=server.share_prefixes,
         limits=Limits(
             body_bytes=limits.body_bytes,
             messages=limits.messages,

@@ -43,6 +43,7 @@ class Exchange:
 
     __slots__ = (
         "_task",
+        "body_is_read",
         "bytes_in",
         "code",
         "events",
@@ -73,6 +74,8 @@ class Exchange:
         """Only ever a name that is served; empty until it is known to be one."""
         self.stream = False
         self.bytes_in = 0
+        """Bytes of its body that are held; given back when it ends."""
+        self.body_is_read = False
         self.reservation: Reservation | None = None
         self.response: Response | None = None
         self.settled: Settled | None = None

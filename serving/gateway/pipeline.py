@@ -15,12 +15,14 @@ import logging
 import re
 import secrets
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from serving.errors import (
     CapacityError,
     InternalError,
     ModelNotFound,
+    Overloaded,
     RequestError,
     RequestTimeout,
     RequestTooLarge,
@@ -62,6 +64,7 @@ class Pipeline:
         self._engines = engines
         self._metrics = metrics
         self._running: set[Exchange] = set()
+        self._held = 0
         self._idle = asyncio.Event()
         self.is_draining = False
         """Nothing new is taken."""
@@ -111,6 +114,7 @@ class Pipeline:
             if gone is not None:
                 gone.cancel()
             self._running.discard(exchange)
+            self._held -= exchange.bytes_in
             self._idle.set()
             exchange.status = answer.status
             self._count(exchange)
@@ -124,9 +128,11 @@ class Pipeline:
         if self.is_draining:
             raise ShuttingDown("the server is stopping", retry_after_s=5)
         exchange.principal = authenticate(headers)
+        if not self._config.share_prefixes:
+            exchange.principal = replace(exchange.principal, cache_domain=secrets.token_hex(16))
         check_headers(_text(headers, b"content-type"), _text(headers, b"content-encoding"))
-        raw = await self._read(headers, receive)
-        exchange.bytes_in = len(raw)
+        raw = await self._read(exchange, headers, receive)
+        exchange.body_is_read = True
         call = route.check(parse_body(raw, self._config.limits), self._config.limits)
         engine = self._resolve(call.model)
         exchange.model, exchange.stream = engine.spec.model, call.stream
@@ -136,7 +142,7 @@ class Pipeline:
         exchange.reservation = engine.admission.reserve()
         return call, engine
 
-    async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+    async def _read(self, exchange: Exchange, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         most = self._config.limits.body_bytes
         declared = headers.get(b"content-length")
         if declared is not None and int(declared) > most:
@@ -144,6 +150,7 @@ class Pipeline:
         message = await _receive_within(receive, self._config.body_timeout_s)
         parts: list[bytes] = [message["body"]]
         size = len(parts[0])
+        self._hold(exchange, size)
         deadline = time.monotonic() + self._config.body_timeout_s
         while message["more_body"]:
             if size > most:
@@ -151,7 +158,15 @@ class Pipeline:
             message = await _receive_within(receive, deadline - time.monotonic())
             parts.append(message["body"])
             size += len(message["body"])
+            self._hold(exchange, len(message["body"]))
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _hold(self, exchange: Exchange, count: int) -> None:
+        """Count what is held in memory for all requests together. Raises Overloaded where that is too much."""
+        if self._held + count > self._config.held_bytes:
+            raise Overloaded("the bodies of the requests that are running take all the memory that is for them")
+        self._held += count
+        exchange.bytes_in += count
 
     def _resolve(self, model: str | None) -> Engine:
         if model is None and len(self._engines) == 1:
@@ -254,7 +269,7 @@ class Pipeline:
         exchange.end("refused" if is_refusal else "failed", error.code)
         # Should the client leave now, the outcome stands.
         with contextlib.suppress(ConnectionError):
-            await answer.error(error)
+            await answer.error(error, close=not exchange.body_is_read)
 
     def _count(self, exchange: Exchange) -> None:
         metrics = self._metrics

@@ -15,26 +15,34 @@ from serving.errors import CapacityError, InvalidRequest, Overloaded, RequestTim
 from serving.openai import responses
 
 _HEAD_BYTES: Final = 64 << 10
+_PIPELINED: Final = 4
+"""Requests that may wait behind the one being answered on one connection."""
 _HEAD_S: Final = 15.0
 """From a connection's first byte, or a request's, to the end of its head."""
 _PHRASES: Final = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large", 503: "Service Unavailable"}
 
 
-def protocol_for(most_connections: int) -> type[GatewayProtocol]:
-    """The protocol of a server that keeps so many connections open."""
-    return type("GatewayProtocol", (GatewayProtocol,), {"most_connections": most_connections})
+def protocol_for(most_connections: int, stall_s: float) -> type[GatewayProtocol]:
+    """The protocol of a server that keeps so many connections open, and waits so long for a client to read."""
+    return type("GatewayProtocol", (GatewayProtocol,), {"most_connections": most_connections, "stall_s": stall_s})
+
+
+class _Refused(Exception):
+    """Ends the parsing of what was read: the connection has had its answer."""
 
 
 class GatewayProtocol(HttpToolsProtocol):
-    """One client connection."""
+    """One client connection. At any moment a request is being answered or a timer runs."""
 
     most_connections = 1024
+    stall_s = 60.0
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._head_bytes = 0
         self._is_in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected; it has a while to say what it wants."""
@@ -48,18 +56,41 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._stop_head_timer()
+        self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came. A head that takes more than one read is counted and timed."""
+        """Bytes came. A head that takes more than one read is counted and timed.
+
+        Timed as well: empty lines between requests, and the rest of a body whose answer is out already.
+        """
+        if self.transport is None or self.transport.is_closing():
+            return
         if self._is_in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._is_in_head and self.transport is not None and not self.transport.is_closing():
-            if self._head_bytes > _HEAD_BYTES:
-                self._refuse(RequestTooLarge(f"the head of the request is longer than {_HEAD_BYTES} bytes"))
-            elif self._head_timer is None:
-                self._head_timer = self.loop.call_later(_HEAD_S, self._head_is_late)
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self._is_in_head and self._head_bytes > _HEAD_BYTES:
+            self._refuse(RequestTooLarge(f"the head of the request is longer than {_HEAD_BYTES} bytes"))
+        elif (self._is_in_head or not self._is_answering) and self._head_timer is None:
+            self._head_timer = self.loop.call_later(_HEAD_S, self._head_is_late)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than we write; for a while that is its right."""
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(self.stall_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        super().resume_writing()
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -71,6 +102,13 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_in_head = False
         self._head_bytes = 0
         self._stop_head_timer()
+        if self.parser.should_upgrade():
+            # uvicorn would ignore the wish and read the body as the next request.
+            self._refuse(InvalidRequest("no other protocol is served here", hint="leave out the `upgrade` header"))
+            raise _Refused
+        if len(self.pipeline) >= _PIPELINED:
+            self.transport.close()
+            raise _Refused
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
@@ -79,8 +117,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._head_timer = None
-        if self._is_in_head and not self.transport.is_closing():
-            if self._head_bytes:
+        if not self.transport.is_closing():
+            if self._is_in_head and self._head_bytes:
                 self._refuse(RequestTimeout("the head of the request did not arrive in time"))
             else:
                 self.transport.close()
@@ -91,6 +129,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _refuse(self, error: ServingError) -> None:
+        if self.transport.is_closing():
+            return
         if self.cycle is not None and not self.cycle.response_complete:
             if self.cycle.response_started or self.pipeline:
                 # An answer is under way on this connection; nothing can be put between its bytes.

@@ -212,7 +212,7 @@ class House:
         return _Server(
             uvicorn.Config(
                 gateway,
-                http=protocol_for(self._config.connections),
+                http=protocol_for(self._config.connections, self._config.idle_timeout_s),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -255,6 +255,10 @@ class House:
         deadline = time.monotonic() + _ABORT_S
         while self._server.server_state.connections and self._stops < 2 and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+        for connection in list(self._server.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()  # a client that does not read keeps nobody from leaving
         self._server.force_exit = True
 
     async def _idle_within(self, seconds: float, *, even_if_hurried: bool = False) -> bool:

@@ -6,6 +6,7 @@ as one list per wake-up. Nothing here knows HTTP.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -37,7 +38,9 @@ from serving.llamacpp.scheduler import (
 from serving.llamacpp.text import TextStream
 from serving.openai.fields import Sampling
 
-FinishReason = Literal["stop", "length"]
+log = logging.getLogger("serving.llamacpp")
+
+FinishReason = Literal["stop", "length", "error"]
 
 _SNAPSHOT_BASE = 1 << 16
 """Holder ids from here on are snapshots in host memory, below are llama.cpp's sequence ids."""
@@ -146,6 +149,7 @@ class Engine:
         self._outbox: list[tuple[Request, Update]] = []
         self._ends = sorted(model.ends_generation)
         self.counters = Counters(kv_capacity=context.n_ctx)
+        self._beat = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # --- from any thread -------------------------------------------------------------------------------------------
@@ -167,13 +171,17 @@ class Engine:
         self._inbox.put(("stop", None))
         self._thread.join()
 
+    def silent_s(self) -> float:
+        """Seconds since the thread last looked for messages, while it has work; a step takes a fraction of one."""
+        return time.monotonic() - self._beat if self.counters.running or self.counters.waiting else 0.0
+
     # --- the engine thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             if self._core is not None:
                 os.sched_setaffinity(threading.get_native_id(), {self._core})
-            np.seterr(over="ignore")  # for this thread; the sampler looks at its sums
+            np.seterr(all="ignore")  # for this thread; the sampler looks at its sums
             self._warm_up()
             while self._receive():
                 self._step()
@@ -191,6 +199,7 @@ class Engine:
 
     def _receive(self) -> bool:
         """Take in all messages; sleep for one if there is nothing to do. False: stop."""
+        self._beat = time.monotonic()
         while True:
             self.counters.running, self.counters.waiting = len(self._running), len(self._waiting)
             self.counters.kv_used = self._tree.cells
@@ -538,8 +547,15 @@ class Engine:
         logits = self._context.logits(len(requests))
         for row, request in enumerate(requests):
             assert request.sampler is not None  # noqa: S101 - set on admission
-            token = request.sampler.sample(logits[row])
-            self._commit(request, token)
+            try:
+                token = request.sampler.sample(logits[row])
+            except Exception:
+                # a fault in choosing is this request's alone; the thread serves all the others
+                log.exception("choosing a token failed")
+                self._retire(request)
+                self._outbox.append((request, Update("", request.generated, request.cached, "error")))
+            else:
+                self._commit(request, token)
         self.counters.sample_s += time.perf_counter() - began
 
     def _commit(self, request: Request, token: int) -> None:

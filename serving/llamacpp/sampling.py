@@ -31,6 +31,10 @@ _BLOCK = 256
 _NUCLEUS_BY_REJECTION = 0.1
 _PLAIN_TEMPERATURE = 0.5
 """Temperature below which dividing by it would leave float32's range too often."""
+_GREEDY_TEMPERATURE = 1e-5
+"""Below it the likeliest token is taken, as in vLLM; its inverse would leave float32's range not far below."""
+_MOST_TRIES = 64
+"""Draws from the whole distribution before the nucleus is sorted after all; at most one token in 800 gets there."""
 _LEAST_TOTAL = 1e-20
 """Sum of exponentials below which float32 would lose tokens that count."""
 
@@ -62,7 +66,7 @@ class Sampler:
             and options.min_p <= 0.0
             and not self._top_k
         )
-        self._inverse_temperature = np.float32(1.0 / options.temperature) if options.temperature else np.float32(1.0)
+        self._inverse_temperature = np.float32(1.0 / max(options.temperature, _GREEDY_TEMPERATURE))
 
     def sample(self, row: Row) -> int:
         """One token from one row of logits, which is changed in place."""
@@ -74,7 +78,7 @@ class Sampler:
         if options.ignore_eos or self._generated < options.min_tokens:
             row[self._ends] = -np.inf
         token = -1
-        if options.temperature == 0.0:
+        if options.temperature < _GREEDY_TEMPERATURE:
             token = int(row.argmax())
         elif self._is_plain:
             token = self._draw_plain(row)
@@ -141,7 +145,7 @@ class Sampler:
         # from the kernel page by page, and that was half of the time at one sequence
         weights = self._scratch[: len(row)]
         np.subtract(row, np.float32(top), out=weights)
-        weights *= np.float32(1.0 / options.temperature)
+        weights *= self._inverse_temperature
         np.exp(weights, out=weights)
         if options.top_p >= 1.0:
             picked = self._inverse(weights, _block_sums(weights))
@@ -167,7 +171,7 @@ class Sampler:
     def _nucleus_by_rejection(self, row: Row, weights: Row) -> int:
         sums = _block_sums(weights)
         limit = self._options.top_p * sums[-1]
-        while True:
+        for _ in range(_MOST_TRIES):
             picked = self._inverse(weights, sums)
             # a token is in the nucleus if the likelier ones do not fill it yet; among equals the lower id comes first
             above = row > row[picked]
@@ -176,6 +180,7 @@ class Sampler:
                 equals = np.flatnonzero(row[:picked] == row[picked])
                 if mass + len(equals) * float(weights[picked]) < limit:
                     return picked
+        return self._nucleus_by_sorting(row, weights)
 
     def _nucleus_by_sorting(self, row: Row, weights: Row) -> int:
         limit = self._options.top_p * float(weights.sum(dtype=np.float64))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from serving.errors import (
     ContextLengthExceeded,
@@ -53,9 +53,14 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+Result = TypeVar("Result")
 Chunks = responses.ChatStream | responses.CompletionStream
 
 KEEP_ALIVE_S = 15.0
+_MOST_CONTAINERS = 65_536
+"""Arrays and objects in the arguments of a conversation's tool calls; the template writes each of them out."""
+STALLED_S = 30.0
+"""An engine thread that has work and was not heard of for so long is not ready, which gets it restarted."""
 PREPARE_TIMEOUT_S = 30.0
 """Longest time that rendering and tokenising one prompt may take."""
 
@@ -90,9 +95,10 @@ class Service:
 class Answer:
     """The event loop's end of one request: updates as they come."""
 
-    __slots__ = ("_updates", "_waiter", "gone")
+    __slots__ = ("_preparing", "_updates", "_waiter", "gone")
 
     def __init__(self) -> None:
+        self._preparing: asyncio.Future[Any] | None = None
         self._updates: list[Update] = []
         self._waiter: asyncio.Future[None] | None = None
         self.gone = False
@@ -104,7 +110,23 @@ class Answer:
 
     def leave(self) -> None:
         self.gone = True
+        if self._preparing is not None:
+            self._preparing.cancel()
         self._wake()
+
+    async def unless_gone(self, preparing: Coroutine[Any, Any, Result]) -> Result | None:
+        """What is prepared for the answer; None where the client left meanwhile."""
+        task = asyncio.create_task(preparing)
+        self._preparing = task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not self.gone:
+                raise
+            return None
+        finally:
+            task.cancel()
+            self._preparing = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -187,50 +209,58 @@ class App:
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = parse_chat(await self._body(scope, receive), self.limits)
         service = self._service(body.model)
-        tokens = await service.text.run(
+        await self._generate(
+            service,
+            body,
             lambda: tokenize(service.model, render(service, body), service.context, add_special=False),
-            PREPARE_TIMEOUT_S,
+            scope,
+            receive,
+            send,
         )
-        await self._generate(service, body, tokens, scope, receive, send)
 
     async def _completion(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = parse_completion(await self._body(scope, receive), self.limits)
         service = self._service(body.model)
-        if isinstance(body.prompt, str):
-            pieces = [Piece(body.prompt, is_plain=False)]
-            tokens = await service.text.run(
-                lambda: tokenize(service.model, pieces, service.context, add_special=True), PREPARE_TIMEOUT_S
-            )
-        else:
-            tokens = list(body.prompt)
-            self._check_tokens(service, tokens, "prompt")
-        await self._generate(service, body, tokens, scope, receive, send)
+        prompt = body.prompt
+
+        def prepare() -> list[int]:
+            if isinstance(prompt, str):
+                return tokenize(service.model, [Piece(prompt, is_plain=False)], service.context, add_special=True)
+            room_for_answer(service, len(prompt), body.sampling)  # before each of them is looked at
+            check_tokens(service, prompt, "prompt")
+            return list(prompt)
+
+        await self._generate(service, body, prepare, scope, receive, send)
 
     async def _generate(
         self,
         service: Service,
         body: ChatRequest | CompletionRequest,
-        tokens: list[int],
+        prepare: Callable[[], list[int]],
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
-        room = room_for_answer(service, tokens, body.sampling)
-        self._check_tokens(service, [token for token, _ in body.sampling.logit_bias], "logit_bias")
+        check_tokens(service, [token for token, _ in body.sampling.logit_bias], "logit_bias")
         if self._outstanding >= service.parallel + service.max_queue:
             raise Overloaded(f"{self._outstanding} requests are running or waiting, no more fit", retry_after_s=2)
+        # From here on it counts, and is dropped when its client leaves: preparing a long prompt takes a while, too.
         answer = Answer()
-        request = Request(
-            tokens=tokens,
-            root=("", header(scope, b"x-cache-domain") or ""),
-            sampling=body.sampling,
-            max_tokens=room,
-            on_update=answer.put,
-        )
         self._outstanding += 1
         watcher = asyncio.create_task(watch(receive, answer))
+        request: Request | None = None
         finished = False
         try:
+            tokens = await answer.unless_gone(service.text.run(prepare, PREPARE_TIMEOUT_S))
+            if tokens is None:
+                return
+            request = Request(
+                tokens=tokens,
+                root=("", header(scope, b"x-cache-domain") or ""),
+                sampling=body.sampling,
+                max_tokens=room_for_answer(service, len(tokens), body.sampling),
+                on_update=answer.put,
+            )
             if body.stream:
                 transport = scope.get("extensions", {}).get("serving.transport")
                 finished = await self._stream(service, body, request, answer, send, transport)
@@ -239,7 +269,7 @@ class App:
         finally:
             self._outstanding -= 1
             watcher.cancel()
-            if not finished:
+            if request is not None and not finished:
                 service.engine.cancel(request)
 
     async def _stream(
@@ -275,7 +305,9 @@ class App:
             has_begun = True
             parts += [chunks.text(update.text) for update in updates if update.text]
             last = updates[-1]
-            if last.finish is not None:
+            if last.finish == "error":
+                parts.append(responses.error_event(InternalError("the engine failed on this answer")))
+            elif last.finish is not None:
                 parts += closing(chunks, body, last, prompt_length)
             data = b"".join(parts)
             if data:
@@ -302,7 +334,8 @@ class App:
         if answer.gone:
             return False
         last = updates[-1]
-        assert last.finish is not None  # noqa: S101 - the only one that `Collected` gives back
+        if last.finish is None or last.finish == "error":
+            raise InternalError("the engine failed on this answer")
         is_chat = isinstance(body, ChatRequest)
         build = responses.chat_completion if is_chat else responses.completion
         payload = build(
@@ -332,8 +365,15 @@ class App:
     async def _detokenize(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = parse_detokenize(await self._body(scope, receive), self.limits)
         service = self._service(body.model)
-        self._check_tokens(service, body.tokens, "tokens")
-        text = b"".join(service.model.special_piece(token) for token in body.tokens).decode("utf-8", "replace")
+        if len(body.tokens) > service.context:
+            raise InvalidRequest(
+                f"{len(body.tokens)} tokens are more than a context of {service.context}", param="tokens"
+            )
+        check_tokens(service, body.tokens, "tokens")
+        text = await service.text.run(
+            lambda: b"".join(map(service.model.special_piece, body.tokens)).decode("utf-8", "replace"),
+            PREPARE_TIMEOUT_S,
+        )
         await respond(send, 200, responses.detokenized(text))
 
     async def _models(self, _scope: Scope, _receive: Receive, send: Send) -> None:
@@ -347,6 +387,10 @@ class App:
     async def _ready(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         if self.service is None:
             await respond(send, 503, serialise({"status": "loading", **asdict(self.loading)}))
+        elif self.service.engine.silent_s() > STALLED_S:
+            # Not answered at all: to whoever watches, a thread that hangs and a process that hangs are the same.
+            await asyncio.sleep(STALLED_S)
+            await respond(send, 503, serialise({"status": "stalled"}))
         else:
             await respond(send, 200, serialise({"status": "ready", **self.service.facts}))
 
@@ -383,12 +427,14 @@ class App:
             content_encoding=header(scope, b"content-encoding"),
         )
 
-    def _check_tokens(self, service: Service, tokens: Sequence[int], param: str) -> None:
-        for token in tokens:
-            if not 0 <= token < service.model.n_vocab:
-                raise InvalidRequest(
-                    f"token id {token} is not in the vocabulary (0 to {service.model.n_vocab - 1})", param=param
-                )
+
+def check_tokens(service: Service, tokens: Sequence[int], param: str) -> None:
+    """Raises InvalidRequest for an id that the vocabulary does not have."""
+    for token in (min(tokens, default=0), max(tokens, default=0)):
+        if not 0 <= token < service.model.n_vocab:
+            raise InvalidRequest(
+                f"token id {token} is not in the vocabulary (0 to {service.model.n_vocab - 1})", param=param
+            )
 
 
 def render(service: Service, body: ChatRequest | TokenizeRequest) -> list[Piece]:
@@ -399,15 +445,24 @@ def render(service: Service, body: ChatRequest | TokenizeRequest) -> list[Piece]
             param="messages",
             hint="use /v1/completions, or a GGUF with `tokenizer.chat_template`",
         )
+    size = sum(len(message.content or "") for message in body.messages)
+    if size > service.context * service.model.longest_piece:  # before the template works through it
+        raise ContextLengthExceeded(
+            f"the messages have {size} characters, which is more than {service.context} tokens of context can hold",
+            hint="shorten the conversation, or serve the model with a larger context",
+        )
+    arguments = [call.arguments for message in body.messages for call in message.tool_calls]
+    if sum(text.count("[") + text.count("{") for text in arguments) > _MOST_CONTAINERS:
+        raise InvalidRequest(f"the tool calls hold more than {_MOST_CONTAINERS} arrays and objects", param="messages")
     generation = body.add_generation_prompt if isinstance(body, TokenizeRequest) else True
     return service.template.render(
         [message.for_template() for message in body.messages], body.tools, add_generation_prompt=generation
     )
 
 
-def room_for_answer(service: Service, tokens: Sequence[int], sampling: Sampling) -> int:
+def room_for_answer(service: Service, prompt: int, sampling: Sampling) -> int:
     """Tokens that the answer may have. Raises where prompt and answer do not fit; nothing is ever cut off."""
-    prompt, wanted = len(tokens), sampling.max_tokens
+    wanted = sampling.max_tokens
     if prompt == 0:
         raise InvalidRequest("the prompt is empty", param="prompt")
     if prompt + max(wanted or 1, 1) > service.context:
@@ -430,7 +485,7 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 def closing(chunks: Chunks, body: ChatRequest | CompletionRequest, last: Update, prompt_length: int) -> Iterator[bytes]:
     """What follows the last text of a stream."""
-    if last.finish is not None:
+    if last.finish is not None and last.finish != "error":
         yield chunks.finish(last.finish)
     if body.include_usage:
         yield chunks.usage(Usage(prompt_length, last.generated, last.cached))

@@ -60,16 +60,16 @@ class ChatTemplate:
     ) -> list[Piece]:
         """The prompt in pieces. Raises InvalidRequest where the template refuses the conversation."""
         mark = f"\x00{secrets.token_hex(8)}\x00"
-        arguments = {
-            **self._globals,
-            "messages": self._guard(messages, mark),
-            "tools": self._guard(tools, mark) if tools else None,
-            "add_generation_prompt": add_generation_prompt,
-        }
         limit = _OUTPUT_BASE + _OUTPUT_FACTOR * sum(len(str(message.get("content"))) for message in messages)
         parts: list[str] = []
         size = 0
         try:
+            arguments = {
+                **self._globals,
+                "messages": self._guard(messages, mark),
+                "tools": self._guard(tools, mark) if tools else None,
+                "add_generation_prompt": add_generation_prompt,
+            }
             for part in self._template.generate(arguments):
                 size += len(part)
                 if size > limit:

@@ -9,6 +9,7 @@ could overflow even this stack.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import queue
 import re
@@ -69,33 +70,47 @@ class TextThread:
         raise MemoryError("no thread with a stack of 256 MiB could be started")
 
     async def run(self, job: Callable[[], Result], timeout_s: float) -> Result:
-        """The job's result. Raises InvalidRequest when it ran longer than `timeout_s`; time in the queue is free."""
+        """The job's result. Raises InvalidRequest when it ran longer than `timeout_s`; time in the queue is free.
+
+        Cancelled, it is left out if it has not begun, and interrupted if it has.
+        """
         done: asyncio.Future[Result] = self._loop.create_future()
         self._jobs.put((job, done))
-        while True:
-            finished, _ = await asyncio.wait({done}, timeout=timeout_s)
-            if finished:
-                break
-            with self._lock:
-                if self._current is done and time.monotonic() - self._began >= timeout_s:
-                    self._interrupt()
+        try:
+            while not (await asyncio.wait({done}, timeout=timeout_s))[0]:
+                self._interrupt(done, after_s=timeout_s)
+        except asyncio.CancelledError:
+            done.cancel()
+            self._interrupt(done, after_s=0.0)
+            raise
         try:
             return done.result()
         except TextTimeout:
             raise InvalidRequest(f"the prompt took longer than {timeout_s:g} s to prepare") from None
 
-    def _interrupt(self) -> None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(TextTimeout)
-        )
+    def _interrupt(self, done: asyncio.Future[Any], *, after_s: float) -> None:
+        """End the job if it is this one's, and has had so long."""
+        with self._lock:
+            if self._current is done and time.monotonic() - self._began >= after_s:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(TextTimeout)
+                )
 
     def _work(self, stack_bytes: int) -> None:
         _stack.size = stack_bytes
+        while True:
+            # An interruption may arrive a moment after its job, wherever the thread then is; it must live on.
+            with contextlib.suppress(TextTimeout):
+                self._work_off()
+
+    def _work_off(self) -> None:
         job: Callable[[], object] | None = None
         done: asyncio.Future[Any] | None = None
         while True:
             try:
                 job, done = self._jobs.get()
+                if done.cancelled():
+                    continue
                 with self._lock:
                     self._current, self._began = done, time.monotonic()
                 try:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MOST_TOKENS: Final = 2**31 - 1
 """Bound on every token count and token id: both are 32 bits wide in every engine."""
+MOST_IDS: Final = 1 << 20
+"""Token ids in one array: more than any context, and few enough to be looked at at once."""
 _TOKEN_ID: Final = re.compile(r"[0-9]{1,10}")
 
 
@@ -94,6 +96,8 @@ def check_token_ids(value: object, path: str) -> object:
     """An array of token ids, checked at once: prompts of 100,000 ids are not unusual."""
     if not isinstance(value, list):
         wrong_type(path, value, "an array of token ids")
+    if len(value) > MOST_IDS:
+        raise InvalidRequest(f"`{path}` holds {len(value)} token ids, at most {MOST_IDS} are accepted", param=path)
     # `type(x) is int` shuts out booleans, which are integers to isinstance.
     if any(type(item) is not int for item in value):
         wrong_at = next(index for index, item in enumerate(value) if type(item) is not int)

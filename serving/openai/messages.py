@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
@@ -23,6 +22,7 @@ from serving.openai.rules import (
     Tagged,
     Text,
 )
+from serving.openai.strict import parse_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,8 +80,8 @@ class Message:
 
 def _arguments(text: str) -> object:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_text(text)
+    except InvalidRequest:
         return text
     return value if isinstance(value, dict) else text
 

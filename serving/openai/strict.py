@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
 _SHOWN_CHARS: Final = 64
-_DOUBTFUL_DIGITS: Final = 19
-"""Fewer digits, sign included, always fit 64 bits."""
+_DOUBTFUL: Final = re.compile(rb"\d{19}|\d[eE]\+?\d{3}")
+"""Without any of these no number is beyond 64 bits, and none is infinite."""
 # Possessive, and content with a missing end: whatever the bytes, no place is looked at twice.
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
@@ -83,6 +83,11 @@ def parse_body(
     return value
 
 
+def parse_text(text: str, limits: Limits = DEFAULT_LIMITS) -> object:
+    """JSON that a client sent as a string inside its body, under the same rules. Raises InvalidRequest."""
+    return _parse(text.encode("utf-8", "surrogatepass"), limits)
+
+
 def serialise(value: object) -> bytes:
     """`value` as compact UTF-8 JSON: the re-serialisation that every later step, engine and destination receives.
 
@@ -101,7 +106,7 @@ def _parse(raw: bytes, limits: Limits) -> object:
         bare = _STRING.sub(b"", raw)
         if bare.count(b"[") + bare.count(b"{") > limits.containers:
             raise InvalidRequest(f"the body holds more than {limits.containers} arrays and objects")
-    value, seen = _load(text, limits.depth)
+    value, seen = _load(text, limits.depth, doubtful=_DOUBTFUL.search(raw) is not None)
     # Fewer brackets than levels allowed cannot nest too deep; only then is the depth worth counting.
     if brackets > limits.depth and _too_deep(value, limits.depth):
         raise InvalidRequest(f"the body nests deeper than {limits.depth} levels")
@@ -127,7 +132,7 @@ class _Hooks:
         self.duplicates = False
         """An object has a key twice; `_Duplicated` stands in its place."""
         self.numbers = False
-        """A number may be beyond 64 bits, or is not finite."""
+        """A number is beyond 64 bits, or is not finite."""
 
     def build(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
         built = dict(pairs)
@@ -142,9 +147,9 @@ class _Hooks:
         return built
 
     def integer(self, digits: str) -> int:
-        if len(digits) >= _DOUBTFUL_DIGITS:
-            self.numbers = True
-        return int(digits)
+        value = int(digits)
+        self.numbers |= not _INT64_MIN <= value <= _INT64_MAX
+        return value
 
     def number(self, digits: str) -> float:
         value = float(digits)
@@ -163,14 +168,15 @@ def _decode(raw: bytes) -> str:
     return text
 
 
-def _load(text: str, depth: int) -> tuple[object, _Hooks]:
+def _load(text: str, depth: int, *, doubtful: bool) -> tuple[object, _Hooks]:
     hooks = _Hooks()
     try:
+        # A call for each number is what costs; without a doubtful one the parser's own are as good.
         value: object = json.loads(
             text,
             object_pairs_hook=hooks.build,
-            parse_int=hooks.integer,
-            parse_float=hooks.number,
+            parse_int=hooks.integer if doubtful else None,
+            parse_float=hooks.number if doubtful else None,
             parse_constant=_refuse_constant,
         )
     except json.JSONDecodeError as error:

@@ -39,6 +39,11 @@ class Server(Section):
         le=1_000_000,
         description="Open client connections; more get 503 `overloaded` and are closed.",
     )
+    share_prefixes: bool = Field(
+        default=True,
+        description="Share computed prompt prefixes between requests. Who may call can then tell by timing and by "
+        "`cached_tokens` whether a prompt begins as another did; false keeps every request to itself.",
+    )
     unknown_fields: Literal["refuse", "ignore"] = Field(
         default="refuse",
         description="What happens to a request field that OpenAI's schema does not know: 400, or dropped.",
@@ -49,6 +54,11 @@ class Limits(Section):
     """What one request may ask for. Beyond any of these it is refused with a 4xx that names the limit."""
 
     body_bytes: int = Field(default=8 * 1024**2, ge=1024, le=1024**3, description="Largest request body, bytes.")
+    held_bytes: int = Field(
+        default=512 * 1024**2,
+        ge=1024**2,
+        description="Request bodies held in memory at one time, bytes, all requests together; more get 503.",
+    )
     queue: int = Field(
         default=256, ge=0, le=100_000, description="Requests that may wait for a sequence; more get 503 `overloaded`."
     )

@@ -60,11 +60,11 @@ def test_a_second_signal_stops_at_once(directory: Path) -> None:
 
 
 def test_a_stop_while_the_engine_loads_is_clean(directory: Path) -> None:
-    """Ctrl-C during the load ends the engine too, with exit status 0 and no traceback."""
+    """Ctrl-C during the load ends the engine too, with its own exit status and no traceback."""
     with gateway(directory, wait=False, engine=["--load-s", "60"]) as served:
         served.wait_for("progress")
         served.signal(signal.SIGINT)
-        assert served.process.wait(10) == 0
+        assert served.process.wait(10) == 130
         assert "Traceback" not in served.errors
 
 
@@ -179,3 +179,11 @@ def test_connections_have_a_bound(directory: Path) -> None:
         for client in idle:
             client.close()
         wait_until(lambda: served.chat("tokens=1").status == 200, "there is room again")
+
+
+def test_sigterm_while_the_engine_loads_is_a_stop_as_asked(directory: Path) -> None:
+    """A service manager that stops what has not come up yet sees no failure."""
+    with gateway(directory, wait=False, engine=["--load-s", "60"]) as served:
+        served.wait_for("progress")
+        served.signal(signal.SIGTERM)
+        assert served.process.wait(10) == 0

@@ -130,3 +130,89 @@ def test_a_file_that_is_no_model_is_told(directory: Path) -> None:
         assert served.process.wait(60) == 5
         assert "error: " in served.errors
         assert "Traceback" not in served.errors
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 1e-39},
+        {"temperature": 5e-324, "top_p": 0.05},
+        {"temperature": 1e-39, "top_k": 5, "top_p": 0.5},
+        {"temperature": 1e-6, "min_p": 5e-324},
+        {"top_p": 5e-324},
+        {"min_p": 1.0, "top_p": 1e-300},
+        {"repetition_penalty": 5e-324, "frequency_penalty": 2},
+        {"repetition_penalty": 10, "logit_bias": {str(token): -100 for token in range(900)}},
+        {"logit_bias": {"5": 100}, "temperature": 2, "top_k": 1},
+    ],
+    ids=str,
+)
+def test_no_option_at_its_edge_ends_the_engine(demo: Gateway, fields: dict) -> None:
+    """The least and largest values that the schema takes, alone and together: an answer, and the same engine."""
+    pid = demo.engine_pid
+    answer = demo.post(
+        "/v1/completions", {"model": "m", "prompt": "a b a b", "max_tokens": 8, "ignore_eos": True, **fields}
+    )
+    assert answer.status == 200
+    assert answer.json["usage"]["completion_tokens"] == 8
+    assert demo.engine_pid == pid
+    assert demo.chat("Who are you?", max_tokens=4).status == 200
+
+
+def test_as_cold_as_can_be_is_greedy(demo: Gateway) -> None:
+    """Next to zero, temperature takes the likeliest token."""
+    asked = {"model": "m", "prompt": "My code", "max_tokens": 12}
+    answers = {
+        demo.post("/v1/completions", {**asked, "temperature": t}).json["choices"][0]["text"] for t in (0, 1e-300)
+    }
+    assert len(answers) == 1
+
+
+def test_many_token_ids_hold_nobody_up(demo: Gateway) -> None:
+    """More ids than a context are refused before each is looked at; so is a body of more than any context."""
+    for path, field in (("/detokenize", "tokens"), ("/v1/completions", "prompt")):
+        refused = demo.post(path, {"model": "m", field: [5] * 600_000})
+        assert refused.status == 400
+        began = time.monotonic()
+        refused = demo.post(path, {"model": "m", field: [5] * 2_000_000})
+        assert (refused.status, refused.error["param"]) == (400, field)
+        assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    "arguments", ['{"a":"\\ud800"}', '{"a":' * 900 + "1" + "}" * 900, "[" + "[]," * 5000 + "[]]", "{" * 9000]
+)
+def test_the_arguments_of_a_tool_call_are_only_text(demo: Gateway, arguments: str) -> None:
+    """Whatever a client claims that a tool was called with: an answer or a 400."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    messages = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "y"},
+    ]
+    answer = demo.post("/v1/chat/completions", {"model": "m", "messages": messages, "max_tokens": 2})
+    assert answer.status in {200, 400}
+
+
+def test_a_prompt_is_dropped_when_its_client_leaves(demo: Gateway) -> None:
+    """Long prompts that wait to be prepared do not hold up those who stay."""
+    body = json.dumps({"model": "m", "prompt": "<|im_start|>" * 600, "max_tokens": 1}).encode()
+    for _ in range(20):
+        gone = demo.client()
+        gone.post("/v1/completions", body)
+        gone.close()
+    began = time.monotonic()
+    assert demo.chat("x", max_tokens=1).status == 200
+    assert time.monotonic() - began < 3
+    wait_until(demo.is_idle, "no place is lost")
+
+
+def test_prefixes_are_shared_only_where_they_may_be(directory: Path) -> None:
+    """`share_prefixes = false`: the same prompt twice is computed twice."""
+    asked = {"model": "m", "prompt": "one two three four five six seven eight nine ten " * 4, "max_tokens": 1}
+    for share in (True, False):
+        with gateway(
+            directory / str(share), **llamacpp(directory / str(share)), config={"share_prefixes": share}
+        ) as served:
+            usages = [served.post("/v1/completions", asked).json["usage"] for _ in range(2)]
+            assert (usages[1]["prompt_tokens_details"]["cached_tokens"] > 0) is share

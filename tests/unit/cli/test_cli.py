@@ -190,7 +190,7 @@ def test_a_refused_plan_as_json_is_data_and_an_error(capsys: pytest.CaptureFixtu
     assert run(["plan", "demo", "--json", "--context", "8192"]) == 6
     shown = capsys.readouterr()
     assert json.loads(shown.out)["nearest"]
-    assert shown.err.startswith("error: cannot serve `demo`")
+    assert json.loads(shown.err)["code"] == "no_fit"
 
 
 def test_a_taken_port_is_found_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
