@@ -37,6 +37,8 @@ class Admin:
         router = APIRouter()
         router.add_api_route("/health", self.health, methods=["GET"], summary="Whether this process lives")
         router.add_api_route("/ready", self.ready, methods=["GET"], summary="Whether every engine takes requests")
+        for path, endpoint in (("/health", self.health), ("/ready", self.ready)):  # as some load balancers ask
+            router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
         router.add_api_route("/metrics", self.metrics, methods=["GET"], summary="Prometheus text")
         router.add_api_route("/v1/models", self.models, methods=["GET"], summary="The models that are served")
         router.add_api_route("/v1/models/{model:path}", self.model, methods=["GET"], summary="One model")

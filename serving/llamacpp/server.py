@@ -183,7 +183,7 @@ class App:
             await respond_error(send, InternalError(f"the engine failed on this request (id `{request_id}`)"))
             outcome = "internal_error"
         else:
-            outcome = "ok"
+            outcome = "cancelled" if scope.get("client_left") else "ok"
         if scope["method"] == "POST":
             log.info(
                 "request",
@@ -269,6 +269,7 @@ class App:
         finally:
             self._outstanding -= 1
             watcher.cancel()
+            scope["client_left"] = answer.gone
             if request is not None and not finished:
                 service.engine.cancel(request)
 
