@@ -148,3 +148,19 @@ def test_a_fatal_line_becomes_its_error() -> None:
     assert type(fatal_error([json.dumps({**line, "code": "?"})])) is EngineFailed
     for words in ([], ["x"], ["[]"], ['{"event": "fatal"}'], ["[" * 5000], [json.dumps(line), "later noise"]):
         assert fatal_error(words) is None
+
+
+def test_the_newest_logs_of_failures_are_kept(tmp_path: Path) -> None:
+    """What an engine wrote before it died is there after the next start, and the tenth time it is not ten files."""
+    for number in range(8):
+        directory = tmp_path / f"engine-{number}.d"
+        directory.mkdir()
+        (directory / "engine.log").write_text(f"last words {number}")
+        os.utime(directory / "engine.log", (number, number))
+        kept = runtime.keep_log(directory)
+        assert kept == tmp_path / f"engine-{number}.log"
+        runtime.release(directory)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"engine-{number}.log" for number in range(3, 8)]
+    empty = tmp_path / "engine-9.d"
+    empty.mkdir()
+    assert runtime.keep_log(empty) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -135,3 +136,11 @@ def test_missing_directory_and_split(tmp_path: Path) -> None:
         read_header(tmp_path)
     with pytest.raises(BadFile, match="part 2 of 3"):
         read_header(tmp_path / "big-00002-of-00003.gguf")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """What is no regular file is refused before it is opened."""
+    pipe = tmp_path / "model.gguf"
+    os.mkfifo(pipe)
+    with pytest.raises(BadFile, match="not a regular file"):
+        read_header(pipe)

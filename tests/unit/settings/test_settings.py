@@ -155,3 +155,22 @@ def test_sections_are_closed() -> None:
                 check(field.annotation)
 
     check(Settings)
+
+
+def test_what_kubernetes_puts_into_a_pod_is_no_setting() -> None:
+    """A Service named `perimeter`, or one whose name begins so; a real setting that is misspelt is still an error."""
+    links = {
+        "PERIMETER_SERVICE_HOST": "10.0.0.1",
+        "PERIMETER_SERVICE_PORT": "8000",
+        "PERIMETER_SERVICE_PORT_HTTP": "8000",
+        "PERIMETER_PORT": "tcp://10.0.0.1:8000",
+        "PERIMETER_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "PERIMETER_PORT_8000_TCP_PROTO": "tcp",
+        "PERIMETER_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "PERIMETER_GATEWAY_SERVICE_HOST": "10.0.0.2",
+    }
+    assert load_settings(environment=links, site_file=Path("/nowhere")) == Settings()
+    with pytest.raises(BadSettings, match="PERIMETER_SERVER__PROT"):
+        load_settings(environment={"PERIMETER_SERVER__PROT": "1"}, site_file=Path("/nowhere"))
+    with pytest.raises(BadSettings, match="PERIMETER_SERVERPORT"):
+        load_settings(environment={"PERIMETER_SERVERPORT": "1"}, site_file=Path("/nowhere"))
