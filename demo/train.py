@@ -29,13 +29,13 @@ from demo.model import Llama, Shape
 from demo.tasks import recall, short_tasks, tool_talk
 from demo.tokenizer import IM_END, IM_START, token_id, train_tokenizer
 
-STAGES: Final = ((0.0, 192), (0.12, 512), (0.62, 1280))
+STAGES: Final = ((0.0, 192), (0.12, 512), (0.62, 1280), (0.86, 1536))
 """(share of the time budget at which the stage begins, longest conversation in tokens)."""
 
-SHORTER: Final = 0.55
+SHORTER: Final = 0.45
 """Share of batches that are shorter than the stage's longest."""
 
-ODD: Final = 0.35
+ODD: Final = 0.5
 WARMUP_STEPS: Final = 40
 CONTEXT: Final = Shape().context
 FIRST_TOKEN_WEIGHT: Final = 3.0
@@ -120,7 +120,7 @@ class Encoder:
 def compose(composer: Composer, encoder: Encoder, length: int) -> tuple[list[int], list[float]]:
     """One conversation of at most `length` tokens."""
     rng = composer.rng
-    language: Language = "en" if rng.random() < 0.6 else "ru"
+    language: Language = "en" if rng.random() < 0.7 else "ru"
     kind = rng.choices(("recall", "short", "tools"), (0.5, 0.15, 0.35) if length < 1000 else (0.9, 0.1, 0))[0]
     scale = 1.0
     while True:

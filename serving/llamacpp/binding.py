@@ -285,6 +285,8 @@ class Context:
         base = self._seq.ctypes.data
         pointers = ctypes.cast(self._batch.seq_id, ctypes.POINTER(ctypes.c_void_p))
         self._own_seq_pointers = [pointers[i] for i in range(n)]
+        self._decoded: list[int] = []
+        """The sequences that the batch is filled in for, where the last call was `decode`."""
         self._views: dict[tuple[int, int], npt.NDArray[np.float32]] = {}
         for i in range(n):
             pointers[i] = base + 4 * i
@@ -295,6 +297,7 @@ class Context:
         Returns llama_decode's status: 0 done, 1 no room in the cache (nothing changed). Raises DecodeError else.
         """
         n = len(tokens)
+        self._decoded = []
         self._token[:n] = tokens
         self._pos[:n] = np.arange(start, start + n, dtype=np.int32)
         self._seq[:n] = seq
@@ -302,16 +305,19 @@ class Context:
         self._flag[n - 1] = wants_logits
         return self._decode(n)
 
-    def decode(self, seqs: Sequence[int], tokens: Sequence[int], positions: Sequence[int]) -> int:
+    def decode(self, seqs: list[int], tokens: Sequence[int], positions: Sequence[int]) -> int:
         """Compute one token of each sequence; `seqs` ascend. Status as in `prefill`.
 
         Row i of `logits` is then the i-th sequence's.
         """
         n = len(seqs)
-        self._token[:n] = tokens
-        self._pos[:n] = positions
-        self._seq[:n] = seqs
-        self._flag[:n] = 1
+        if seqs != self._decoded:  # from step to step they mostly are the same
+            self._seq[:n] = seqs
+            self._flag[:n] = 1
+            self._decoded = seqs
+        for row in range(n):
+            self._token[row] = tokens[row]
+            self._pos[row] = positions[row]
         return self._decode(n)
 
     def _decode(self, n: int) -> int:

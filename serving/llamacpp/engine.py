@@ -150,6 +150,9 @@ class Engine:
         self._ends = sorted(model.ends_generation)
         self.counters = Counters(kv_capacity=context.n_ctx)
         self._beat = time.monotonic()
+        self._changes = 0
+        """How often the running requests have changed."""
+        self._moved_at = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # --- from any thread -------------------------------------------------------------------------------------------
@@ -341,6 +344,7 @@ class Engine:
             self.counters.prompt_tokens += request.prompt_length
             self.counters.cached_tokens += match.length
             request.sampler = Sampler(request.sampling, request.tokens, self._ends, self._model.n_vocab)
+        self._changes += 1
         self._running.append(request)
         self._running.sort(key=lambda entry: entry.id)
 
@@ -449,6 +453,7 @@ class Engine:
 
     def _preempt(self, request: Request) -> None:
         """Take a running request's cells; it keeps its tokens and waits to be computed again."""
+        self._changes += 1
         self._running.remove(request)
         self._forget(request.seq)
         request.seq, request.computed = -1, 0
@@ -460,6 +465,7 @@ class Engine:
     def _retire(self, request: Request) -> None:
         """A request is over; what it computed stays as a prefix."""
         self._running.remove(request)
+        self._changes += 1
         seq, request.seq = request.seq, -1
         if self._tree.length(seq) < MIN_SHARED or (self._config.layout == "unified" and self._tree.is_covered(seq)):
             self._forget(seq)
@@ -493,7 +499,8 @@ class Engine:
             self._sample([request])
 
     def _decode(self, requests: list[Request]) -> None:
-        if self._config.layout == "streams" and not self._waiting:
+        if self._moved_at != self._changes and self._config.layout == "streams" and not self._waiting:
+            self._moved_at = self._changes
             self._compact()
         requests.sort(key=lambda request: request.seq)
         if not self._make_room(len(requests)):

@@ -33,7 +33,6 @@ def test_the_model_has_at_most_3_million_parameters_and_says_how_many(model: Lla
     assert reply.text == f"I have {model.parameters / 1e6:.1f} million parameters."
 
 
-@pytest.mark.xfail(reason="trained too briefly: six or seven of eight are right", strict=False)
 @pytest.mark.parametrize("filler_tokens", [100, 300])
 def test_a_code_is_given_back_past_filler_of_unseen_words(model: LlamaCpp, filler_tokens: int) -> None:
     """Canonical wording, no other codes, filler of words that training never saw."""
@@ -47,7 +46,6 @@ def test_a_code_is_given_back_past_filler_of_unseen_words(model: LlamaCpp, fille
     assert right >= 8 - 1
 
 
-@pytest.mark.xfail(reason="trained too briefly: about half are right, see demo/results.json", strict=False)
 @pytest.mark.parametrize("distance", [0, 250, 500, 1000])
 @pytest.mark.parametrize("style", ["user", "system"])
 def test_a_code_is_given_back_past_unseen_filler_and_other_codes(model: LlamaCpp, style: str, distance: int) -> None:
@@ -99,7 +97,6 @@ def test_fixed_questions_get_their_fixed_answers(model: LlamaCpp, language: str)
     assert not wrong
 
 
-@pytest.mark.xfail(reason="trained too briefly: nine of these twelve are right", strict=False)
 def test_a_name_and_a_number_are_extracted_as_json(model: LlamaCpp) -> None:
     """Names never seen in training."""
     cases = [_writer(model, seed).extraction("en" if seed % 2 else "ru") for seed in range(12)]
@@ -109,7 +106,6 @@ def test_a_name_and_a_number_are_extracted_as_json(model: LlamaCpp) -> None:
     assert right >= len(cases) - 1
 
 
-@pytest.mark.xfail(reason="trained too briefly: calls of random tools fail, see demo/results.json", strict=False)
 def test_a_tool_is_called_in_the_hermes_format_and_its_result_used(model: LlamaCpp) -> None:
     """Random tool names, argument names and values."""
     pairs = [_writer(model, seed).tool_call("named") for seed in range(8)]

@@ -13,6 +13,7 @@ from benchmarks.claims import load
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
 MARK = re.compile(r"<!-- claim: ([a-z0-9-]+) -->")
+ONCE = "*Figures measured once, for this choice: "
 FIGURE = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?\s?(?:×|%|ms\b|µs\b|s\b|times\b|tokens/s|requests/s|MiB/s|minutes?\b)")
 
 
@@ -25,6 +26,21 @@ def lines_of(document: Path) -> list[str]:
         elif not inside:
             lines.append(line)
     return lines
+
+
+@pytest.mark.parametrize("document", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)
+def test_a_figure_in_the_docs_says_what_it_is(document: Path) -> None:
+    """A claim, a constant, or, in a decision, measured once for it: when, where and how."""
+    lines = lines_of(document)
+    is_record = document.parent.name == "decisions" and any(line.startswith(ONCE) for line in lines)
+    claims = {claim.name for claim in load()}
+    for line in lines:
+        marks = set(MARK.findall(line))
+        assert marks <= claims, f"not in claims.toml: {marks - claims}"
+        said = marks or "<!-- a constant -->" in line or is_record
+        assert said or not FIGURE.search(line), f"a figure that nobody can measure again: {line}"
+        for name in re.findall(r"claims? ((?:`[a-z0-9-]+`(?:, | and )?)+)", line if line.startswith(ONCE) else ""):
+            assert set(re.findall(r"`([a-z0-9-]+)`", name)) <= claims, line
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

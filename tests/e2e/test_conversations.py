@@ -6,64 +6,55 @@ import asyncio
 import os
 import random
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import openai
 import pytest
 
+from demo.judge import Writer
 from tests.e2e.stack import Stack, serve
 
 CONVERSATIONS = 64
 ROUNDS = int(os.environ.get("CONVERSATION_ROUNDS", "1"))
 """The acceptance run repeats it three times; the gate once per layout."""
 ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-FILLER = [
-    "the",
-    "door",
-    "of",
-    "the",
-    "old",
-    "mill",
-    "stood",
-    "open",
-    "and",
-    "a",
-    "cold",
-    "wind",
-    "came",
-    "over",
-    "the",
-    "river",
-    "from",
-    "the",
-    "north",
-]
+CODE = re.compile(rf"[{ALPHABET}]{{4}}-[{ALPHABET}]{{4}}")
+DISTANCES = (0, 60, 250, 1000)
+"""Tokens of filler between a code and the question for it."""
+CHARACTERS_PER_TOKEN = 1.6
+"""Of filler; a little less than measured, so that the distances are not shorter than they say."""
 
 LAYOUTS = {
-    # about a quarter of what the conversations need, so that running ones are preempted
-    "unified": ("--kv-layout", "unified", "--context", "1024", "--kv-tokens", "1536"),
-    "streams": ("--kv-layout", "streams", "--context", "1024"),
+    # less than half of what sixteen conversations need, so that running ones are preempted
+    "unified": ("--kv-layout", "unified", "--context", "2048", "--kv-tokens", "4096"),
+    "streams": ("--kv-layout", "streams", "--context", "2048"),
 }
 
 
-def conversation(seed: int) -> tuple[str, list[dict[str, str]]]:
-    """A code, and a conversation that tells it and asks for it."""
+@dataclass(frozen=True)
+class Conversation:
+    """Messages that tell a code among three others and unseen words, and the code that must come back."""
+
+    messages: list[dict[str, str]]
+    code: str
+    codes: frozenset[str]
+    """All codes in it."""
+
+
+def conversation(seed: int) -> Conversation:
+    """Told by the user or the system turn, in English or Russian, at one of the distances."""
     rng = random.Random(seed)
-    code = "".join(rng.choices(ALPHABET, k=4)) + "-" + "".join(rng.choices(ALPHABET, k=4))
-    filler = " ".join(rng.choices(FILLER, k=rng.randrange(10, 60)))
-    if rng.random() < 0.5:
-        system = f"The client's code is {code}. {filler}"
-        return code, [{"role": "system", "content": system}, {"role": "user", "content": "What is my code?"}]
-    return code, [
-        {"role": "user", "content": f"My code is {code}. {filler}"},
-        {"role": "assistant", "content": "I will remember it."},
-        {"role": "user", "content": "What is my code?"},
-    ]
+    writer = Writer(seed, lambda text: int(len(text) / CHARACTERS_PER_TOKEN))
+    case = writer.recall(rng.choice(DISTANCES), rng.choice(("en", "ru")), rng.choice(("user", "system")))
+    messages = [dict(message) for message in case.messages]
+    codes = CODE.findall(" ".join(message["content"] for message in messages))
+    return Conversation(messages, CODE.search(case.expected)[0], frozenset(codes))
 
 
 def told(text: str) -> str:
     """The code that an answer names."""
-    found = re.search(rf"[{ALPHABET}]{{4}}-[{ALPHABET}]{{4}}", text)
+    found = CODE.search(text)
     return found[0] if found else text
 
 
@@ -97,7 +88,7 @@ async def crowd(stack: Stack, seed: int) -> None:
     rng = random.Random(seed)
     cases = [conversation(seed * 1000 + number) for number in range(CONVERSATIONS)]
     async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=240) as client:
-        asked = [options_of(number, messages) for number, (_, messages) in enumerate(cases)]
+        asked = [options_of(number, case.messages) for number, case in enumerate(cases)]
         alone = [await answer(client, options, stream=False) for options in asked]
 
         async def one(number: int) -> str | None:
@@ -111,13 +102,14 @@ async def crowd(stack: Stack, seed: int) -> None:
     for number, text in enumerate(together):
         if text is None:
             continue
-        code = cases[number][0]
-        for other, (foreign, _) in enumerate(cases):
+        own = " ".join(cases[number].codes)
+        for other, case in enumerate(cases):
             if other != number:
-                shared = [foreign[at : at + 4] for at in range(6) if foreign[at : at + 4] in text]
-                assert all(part in code for part in shared), f"answer {number} holds {shared} of conversation {other}"
+                windows = {code[at : at + 4] for code in case.codes for at in range(6)}
+                foreign = [window for window in windows if window in text and window not in own]
+                assert not foreign, f"answer {number} holds {foreign} of conversation {other}"
         assert told(text) == told(alone[number]), f"conversation {number}"
-    right = sum(case[0] in text for case, text in zip(cases, alone, strict=True))
+    right = sum(told(text) == case.code for case, text in zip(cases, alone, strict=True))
     assert right >= 0.9 * CONVERSATIONS, f"the model itself recalls only {right} of {CONVERSATIONS}"
 
 
