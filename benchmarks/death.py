@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from benchmarks.machine import described
 from benchmarks.peers.compare import free_port
+from serving.engines.runtime import identify
 
 STREAMS = 16
 START_S, END_S = 120.0, 30.0
@@ -69,11 +71,12 @@ class Round:
     bytes_left: int
 
 
-def _post(url: str, body: dict[str, object]) -> urllib.request.http.client.HTTPResponse:  # type: ignore[name-defined]
+def _post(url: str, body: dict[str, object]) -> http.client.HTTPResponse:
     request = urllib.request.Request(
         f"{url}/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
-    return urllib.request.urlopen(request, timeout=START_S)
+    response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=START_S)
+    return response
 
 
 def children(pid: int) -> list[int]:
@@ -85,15 +88,6 @@ def children(pid: int) -> list[int]:
                 if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
                     found.append(int(entry.name))
     return found
-
-
-def alive(pids: list[int]) -> int:
-    """How many of them still run (a zombie does not)."""
-    count = 0
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            count += Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
-    return count
 
 
 def available_bytes() -> int:
@@ -138,7 +132,7 @@ def one_round(model: str) -> Round:
         not_told=sum(not stream.was_told for stream in streams),
         wrong_answers=wrong,
         next_success_s=served - killed,
-        processes_left=alive(processes),
+        processes_left=sum(identify(pid) is not None for pid in processes),
         bytes_left=max(0, before - available_bytes()),
     )
 

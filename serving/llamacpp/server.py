@@ -1,7 +1,7 @@
 """The HTTP side of the engine: OpenAI's protocol and our annex to it (docs/engine-protocol.md), as a plain ASGI app.
 
-One coroutine per request. It renders, tokenises, hands the request to the engine thread, and writes what comes back;
-updates that arrive together are written together.
+One coroutine per request. It has the prompt rendered and tokenised, hands the request to the engine thread, and writes
+the head and the end of the answer; what is between them the engine thread writes where it can (`line.py`).
 """
 
 from __future__ import annotations
