@@ -9,13 +9,13 @@ three-letter word is one token, so that a text of n random words is about n toke
 from __future__ import annotations
 
 import argparse
-import itertools
-import string
 from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import numpy as np
+
+from serving.store.vocabulary import vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,42 +36,7 @@ SHAPES = (
     Shape("100m", layers=10, width=768, heads=12, kv_heads=12, ffn=2048, vocabulary=32_000),
     Shape("100m-128k", layers=10, width=768, heads=12, kv_heads=12, ffn=2048, vocabulary=128_256),
 )
-FIRST, SECOND = "abcdefghijklmnop", "qrstuvwxyz"
-"""A word is a letter of the first, one of the second and any third one."""
 TYPES = {"f16": gguf.GGMLQuantizationType.F16, "q8_0": gguf.GGMLQuantizationType.Q8_0}
-
-
-def byte_alphabet() -> list[str]:
-    """GPT-2's printable stand-ins for the 256 bytes, in byte order."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    spare = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
-
-
-def vocabulary(size: int) -> tuple[list[str], list[str]]:
-    """Tokens and merges: bytes, pairs, three-letter words, those with a space before, then four-letter fillers."""
-    tokens = byte_alphabet()
-    merges: list[str] = []
-
-    def add(left: str, right: str) -> None:
-        if len(tokens) < size - 1:
-            tokens.append(left + right)
-            merges.append(f"{left} {right}")
-
-    # No word contains a pair that merges at its second letter, so every word is exactly one token.
-    words = [a + b + c for a, b, c in itertools.product(FIRST, SECOND, string.ascii_lowercase)]
-    for a, b in itertools.product(FIRST, SECOND):
-        add(a, b)
-    for word in words:
-        add(word[:2], word[2])
-    for word in words:
-        add("\u0120", word)
-    for space, word, letter in itertools.product(("", "\u0120"), words, string.ascii_lowercase):
-        if len(tokens) >= size - 1:
-            break
-        add(space + word, letter)
-    tokens.append("<|end|>")
-    return tokens, merges
 
 
 def write(shape: Shape, kind: str, out: Path, *, seed: int = 1) -> None:

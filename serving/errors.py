@@ -23,7 +23,9 @@ ServingError
 │   ├── AddressUnavailable      7    address_unavailable
 │   ├── BadSettings             8    bad_settings
 │   ├── EngineFailed            9    engine_failed
-│   └── UnsafeBind              10   unsafe_bind
+│   ├── UnsafeBind              10   unsafe_bind
+│   ├── GpuMissing              11   gpu_missing
+│   └── UnhealthyHost           12   unhealthy_host
 └── InternalError               500  internal_error   exit 70
 
 Each says what failed, the value, why; `hint` is the way out. Class attributes are the stable part:
@@ -234,6 +236,20 @@ class UnsafeBind(StartError):
 
     code = "unsafe_bind"
     exit_status = 10
+
+
+class GpuMissing(StartError):
+    """`hardware.require_gpu` is set, and a GPU that should be there cannot be used."""
+
+    code = "gpu_missing"
+    exit_status = 11
+
+
+class UnhealthyHost(StartError):
+    """`serve doctor` found something on this host that keeps models from being served well, or at all."""
+
+    code = "unhealthy_host"
+    exit_status = 12
 
 
 class InternalError(ServingError):

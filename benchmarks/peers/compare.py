@@ -31,7 +31,7 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.machine import described, interval
-from benchmarks.synthetic import FIRST, SECOND
+from serving.store.vocabulary import FIRST, SECOND
 
 READY_TIMEOUT_S = 120.0
 

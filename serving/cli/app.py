@@ -25,6 +25,7 @@ models_app = typer.Typer(help="Which models can be served.", no_args_is_help=Tru
 app.add_typer(models_app, name="models")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Measure = Annotated[bool, typer.Option("--measure", help="Measure how fast memory and disk read; some seconds.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file in place of /etc/perimeter/serving.toml.")]
 
 
@@ -71,6 +72,9 @@ def serve(
         bool, typer.Option("--allow-insecure-bind", help="Listen beyond loopback without keys.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write progress and logs as JSON lines.")] = False,
+    dummy_weights: Annotated[
+        bool, typer.Option("--dummy-weights", help="Serve synthetic weights of its shape: its speed, and noise.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an unexpected error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -88,15 +92,29 @@ def serve(
         raise UsageError(message, hint="try `serve --model demo`; `serve models list` shows what there is")
     from serving.cli.start import start
 
-    return start(StartOptions(model, host, port, config, allow_insecure_bind or None, as_json, wishes))
+    return start(StartOptions(model, host, port, config, allow_insecure_bind or None, as_json, dummy_weights, wishes))
 
 
 @app.command()
-def hardware(as_json: Json = False) -> int:
+def hardware(
+    as_json: Json = False,
+    measure: Measure = False,
+    directory: Annotated[
+        Path | None, typer.Option("--directory", help="Whose disk is looked at and measured; the current one if unset.")
+    ] = None,
+) -> int:
     """What this machine has, as far as serving is concerned."""
     from serving.cli.hardware import show_hardware
 
-    return show_hardware(as_json=as_json)
+    return show_hardware(as_json=as_json, measured=measure, directory=directory)
+
+
+@app.command()
+def doctor(as_json: Json = False, measure: Measure = False, config: Config = None) -> int:
+    """What is right and wrong with this host, and what to do about it; ends with 12 where there is a problem."""
+    from serving.cli.doctor import show_health
+
+    return show_health(config, as_json=as_json, measured=measure)
 
 
 @app.command()
@@ -105,13 +123,17 @@ def plan(
     *,
     model: Annotated[str, typer.Argument(help="Name of a model, or path of a GGUF file.")],
     wishes: PlanOptions,
+    machine: Annotated[
+        str | None,
+        typer.Option("--machine", help="Plan for another one: `4xH100`, or a file of `serve hardware --json`."),
+    ] = None,
     as_json: Json = False,
     config: Config = None,
 ) -> int:
-    """How a model would be served on this machine, with every number."""
+    """How a model would be served on this machine, or another, with every number."""
     from serving.cli.plan import show_plan
 
-    return show_plan(model, config, wishes, as_json=as_json)
+    return show_plan(model, config, wishes, as_json=as_json, other=machine)
 
 
 @models_app.command("list")

@@ -21,9 +21,13 @@ log = logging.getLogger("serving.cli")
 class TerminalListener:
     """For people: a bar while weights load, then the address, a request to try, and how to stop."""
 
-    def __init__(self, model: str, *, chats: bool) -> None:
-        """`chats`: the model has a chat template, so that a chat request can be shown as an example."""
+    def __init__(self, model: str, *, chats: bool, dummy: bool = False) -> None:
+        """`chats`: the model has a chat template, so that a chat request can be shown as an example.
+
+        `dummy`: its weights are synthetic, which is said beside the address.
+        """
         self._model = model
+        self._dummy = dummy
         self._chats = chats
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -57,7 +61,8 @@ class TerminalListener:
         base = url.rstrip("/").removesuffix("/v1")
         here = base.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
         curl = f"curl {here}/v1/{route} -H 'content-type: application/json' -d {shlex.quote(body)}"
-        self._say(f"serving   {base}/v1", f"try       {curl}", "stop      Ctrl-C", "")
+        noise = [f"warning   {self._model} has synthetic weights: every answer is noise"] if self._dummy else []
+        self._say(f"serving   {base}/v1", *noise, f"try       {curl}", "stop      Ctrl-C", "")
 
     def on_engine_event(self, text: str) -> None:
         """Something happened to an engine that a person should know."""
@@ -83,13 +88,21 @@ class TerminalListener:
 class JsonListener:
     """For machines: the same as log lines."""
 
+    def __init__(self, model: str, *, chats: bool, dummy: bool = False) -> None:
+        del model, chats
+        self._dummy = dummy
+        self._last = (0.0, "")
+
     def on_progress(self, model: str, fraction: float, stage: str) -> None:
         """`fraction` from 0 to 1 of what `stage` does."""
+        if stage == self._last[1] and fraction < min(1.0, self._last[0] + 0.01):
+            return  # a line for each percent is enough
+        self._last = (fraction, stage)
         log.info("loading", extra=facts(model=model, fraction=round(fraction, 3), stage=stage))
 
     def on_ready(self, url: str) -> None:
         """The API answers at `url`."""
-        log.info("ready", extra=facts(url=url))
+        log.info("ready", extra=facts(url=url, dummy_weights=self._dummy))
 
     def on_engine_event(self, text: str) -> None:
         """Something happened to an engine that a person should know."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 class PlanOptions:
     """Wishes given as flags; None where a flag was not given. The names are those of `planner.Wishes`."""
 
+    backend: Annotated[Literal["llamacpp", "vllm"] | None, typer.Option("--backend", help="Engine that serves it.")] = (
+        None
+    )
     variant: Annotated[str | None, typer.Option("--variant", help="Form of the weights, such as q8_0.")] = None
     context: Annotated[int | None, typer.Option("--context", min=1, help="Tokens that one sequence may hold.")] = None
     concurrency: Annotated[
@@ -36,7 +39,13 @@ class PlanOptions:
         typer.Option("--kv-tokens", min=256, help="Cells of a unified KV cache, for all together."),
     ] = None
     kv_dtype: Annotated[
-        Literal["f16", "bf16", "f32", "q8_0"] | None, typer.Option("--kv-dtype", help="Numbers in the cache.")
+        Literal["f16", "bf16", "f32", "q8_0", "fp8"] | None, typer.Option("--kv-dtype", help="Numbers in the cache.")
+    ] = None
+    parallel: Annotated[
+        int | None, typer.Option("--parallel", min=1, max=64, help="GPUs that share one model (vLLM).")
+    ] = None
+    gpu_layers: Annotated[
+        int | None, typer.Option("--gpu-layers", min=0, max=4096, help="Layers on a GPU (llama.cpp built with one).")
     ] = None
     threads: Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Compute threads.")] = None
     wait_policy: Annotated[
@@ -85,6 +94,7 @@ class StartOptions:
     config: Path | None = None
     allow_insecure_bind: bool | None = None
     json: bool = False
+    dummy_weights: bool = False
     plan: PlanOptions = PlanOptions()
 
 
@@ -104,7 +114,7 @@ def wishes_from(settings: Settings, options: PlanOptions) -> Wishes:
     configured = {
         "context": engine.context or None,
         "kv_layout": None if engine.kv_layout == "auto" else engine.kv_layout,
-        "kv_dtype": engine.kv_dtype,
+        "kv_dtype": None if engine.kv_dtype == "f16" else engine.kv_dtype,
         "threads": engine.threads or None,
         "wait_policy": None if engine.wait_policy == "auto" else engine.wait_policy,
         "load_mode": None if engine.load_mode == "auto" else engine.load_mode,

@@ -1,4 +1,4 @@
-"""Where engines' sockets and state are, unless the settings say."""
+"""Where engines' sockets and state are, and what can be made again, unless the settings say."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ def runtime_dir(configured: Path | None, environment: Mapping[str, str]) -> Path
     path = configured or _default(environment)
     private_directory(path)
     return path
+
+
+def cache_dir(configured: Path | None, environment: Mapping[str, str]) -> Path:
+    """The directory for files that can be made again; not made here."""
+    if configured is not None:
+        return configured
+    base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
+    return Path(base) / "perimeter"
 
 
 def _default(environment: Mapping[str, str]) -> Path:

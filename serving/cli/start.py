@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import ipaddress
 import logging
 import os
@@ -15,15 +16,19 @@ import serving
 from serving.cli.address import check_address
 from serving.cli.listen import JsonListener, TerminalListener
 from serving.cli.options import StartOptions, settings_for, wishes_from
-from serving.cli.plan import check_weights, no_fit
-from serving.cli.runtime import runtime_dir
+from serving.cli.plan import DUMMY_NOTE, no_fit, plan_here
+from serving.cli.runtime import cache_dir, runtime_dir
+from serving.engines.installed import installed_engines
 from serving.engines.llamacpp import plan_engine
 from serving.engines.runtime import state_directory
+from serving.errors import NoFitError
 from serving.gguf import read_header
 from serving.hardware import Machine, detect
-from serving.planner import NoFit, Plan, gib, plan
-from serving.registry import load_catalogue
+from serving.hardware.watch import require_gpu
+from serving.planner import Engines, LlamacppPlan, NoFit, Wishes, gib, plan
+from serving.registry import Model, load_catalogue, model_from_file
 from serving.settings import Settings
+from serving.store import write_dummy
 from serving.telemetry.logs import facts, setup
 
 log = logging.getLogger("serving.cli")
@@ -44,13 +49,23 @@ def start(options: StartOptions) -> int:
     setup(settings.log.format, settings.log.level)
     for_people = settings.log.format == "text"
     model = load_catalogue(settings.registry.site_file).find(options.model)
-    check_weights(model, options.plan)
     machine = detect()
-    outcome = plan(machine, model, wishes_from(settings, options.plan))
-    if isinstance(outcome, NoFit):
-        raise no_fit(outcome)
+    if settings.hardware.require_gpu:
+        require_gpu(machine)
+    engines = installed_engines(machine)
+    wishes = wishes_from(settings, options.plan)
+    if not options.dummy_weights:
+        plan_here(machine, model, wishes, engines)  # what cannot be served is said before anything about the address
     check_address(settings.server.host, settings.server.port)
-    warnings = [*machine.warnings, *_exposure(settings)]
+    listener_of = _listeners(for_people=for_people)
+    if options.dummy_weights:
+        directory = cache_dir(settings.paths.cache_dir, os.environ) / "dummy"
+        model = with_dummy_weights(machine, model, wishes, engines, directory, listener_of(model.name, chats=True))
+    outcome = plan_here(machine, model, wishes, engines)
+    if not isinstance(outcome, LlamacppPlan) or outcome.weights is None:
+        message = f"`{model.name}` is planned for vLLM, which this version does not start yet"
+        raise NoFitError(message, hint="`--backend llamacpp` serves it from the CPU")
+    warnings = [*machine.warnings, *_exposure(settings), *([DUMMY_NOTE] if outcome.dummy else [])]
     _announce(machine, outcome, warnings, for_people=for_people)
 
     runtime = runtime_dir(settings.paths.runtime_dir, os.environ)
@@ -60,7 +75,38 @@ def start(options: StartOptions) -> int:
     from serving.gateway.run import run
 
     chats = read_header(outcome.weights).text("tokenizer.chat_template") is not None
-    return run([spec], settings, TerminalListener(outcome.model, chats=chats) if for_people else JsonListener())
+    return run([spec], settings, listener_of(outcome.model, chats=chats, dummy=outcome.dummy), machine.gpus)
+
+
+def with_dummy_weights(
+    machine: Machine,
+    model: Model,
+    wishes: Wishes,
+    engines: Engines,
+    directory: Path,
+    listener: TerminalListener | JsonListener,
+) -> Model:
+    """The model with synthetic weights in place of its own, written to `directory` unless they are there.
+
+    Raises NoFitError where machine or disk is too small, UsageError for a shape that is not known.
+    """
+    on_paper = plan(machine, model, dataclasses.replace(wishes, backend="llamacpp"), engines)
+    if isinstance(on_paper, NoFit):
+        raise no_fit(on_paper)
+    variant = next(variant for variant in model.variants if variant.name == on_paper.variant)
+    path = write_dummy(
+        model,
+        variant,
+        directory,
+        lambda share: listener.on_progress(model.name, share, f"writing dummy weights to {directory}"),
+    )
+    made = model_from_file(path)
+    variants = tuple(dataclasses.replace(each, name=variant.name) for each in made.variants)
+    return dataclasses.replace(made, name=model.name, variants=variants)
+
+
+def _listeners(*, for_people: bool) -> type[TerminalListener | JsonListener]:
+    return TerminalListener if for_people else JsonListener
 
 
 def _exposure(settings: Settings) -> list[str]:
@@ -71,7 +117,7 @@ def _exposure(settings: Settings) -> list[str]:
     return []
 
 
-def _announce(machine: Machine, outcome: Plan, warnings: list[str], *, for_people: bool) -> None:
+def _announce(machine: Machine, outcome: LlamacppPlan, warnings: list[str], *, for_people: bool) -> None:
     if not for_people:
         _log(machine, outcome, warnings)
         return
@@ -80,7 +126,7 @@ def _announce(machine: Machine, outcome: Plan, warnings: list[str], *, for_peopl
     sys.stderr.flush()
 
 
-def _log(machine: Machine, outcome: Plan, warnings: list[str]) -> None:
+def _log(machine: Machine, outcome: LlamacppPlan, warnings: list[str]) -> None:
     cpu, memory = machine.cpu, machine.memory
     for warning in warnings:
         log.warning("warning", extra=facts(what=warning))
@@ -102,6 +148,8 @@ def _log(machine: Machine, outcome: Plan, warnings: list[str]) -> None:
             threads=outcome.threads,
             wait_policy=outcome.wait_policy,
             load_mode=outcome.load_mode,
+            gpu_layers=outcome.gpu_layers,
+            dummy_weights=outcome.dummy,
             total_bytes=outcome.total_bytes,
             anonymous_bytes=outcome.bytes_of("anonymous"),
             budget_bytes=outcome.budget_bytes,
@@ -109,7 +157,7 @@ def _log(machine: Machine, outcome: Plan, warnings: list[str]) -> None:
     )
 
 
-def summary(machine: Machine, outcome: Plan) -> list[str]:
+def summary(machine: Machine, outcome: LlamacppPlan) -> list[str]:
     """What was detected and what was planned, in four lines."""
     cpu = machine.cpu
     cores = f"{cpu.parallel} core{'s' if cpu.parallel != 1 else ''}"
@@ -117,7 +165,7 @@ def summary(machine: Machine, outcome: Plan) -> list[str]:
     memory = "free memory not known" if usable is None else f"{gib(usable)} of memory free"
     gpus = ", ".join(gpu.name or "GPU" for gpu in machine.gpus) or "no GPU"
     total, anonymous = outcome.total_bytes, outcome.bytes_of("anonymous")
-    size = gib(outcome.weights.stat().st_size)
+    size = gib(outcome.weights_bytes)
     cache = f"KV cache {outcome.kv_layout}, {outcome.kv_dtype}"
     limit = "limit not known" if outcome.budget_bytes is None else f"{gib(outcome.budget_bytes)} allowed"
     return [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.engines.spec import Capabilities, EngineSpec
-from serving.planner import Plan
+from serving.planner import LlamacppPlan
 from serving.planner.types import WaitPolicy
 from serving.settings import Settings
 
@@ -21,7 +21,9 @@ WAITING: dict[WaitPolicy, dict[str, str]] = {
 spin for minutes after the last request, and burn the cores of an idle server."""
 
 
-def plan_engine(plan: Plan, settings: Settings, socket: Path, home: Path, *, source: Path | None = None) -> EngineSpec:
+def plan_engine(
+    plan: LlamacppPlan, settings: Settings, socket: Path, home: Path, *, source: Path | None = None
+) -> EngineSpec:
     """How to start the engine that `plan` describes (docs/engine-protocol.md has the command line).
 
     `socket` is where it will listen, `home` a private directory it may write to, `source` the directory of
@@ -48,6 +50,8 @@ def plan_engine(plan: Plan, settings: Settings, socket: Path, home: Path, *, sou
     if plan.cores:
         argv += ["--cores", ",".join(map(str, plan.cores))]
     argv += ["--load-mode", plan.load_mode]
+    if plan.gpu_layers:
+        argv += ["--gpu-layers", str(plan.gpu_layers)]
     if plan.swa_full:
         argv.append("--swa-full")
     argv += ["--max-queue", str(settings.limits.queue), "--step-ms", str(llamacpp.step_ms)]
@@ -61,6 +65,7 @@ def plan_engine(plan: Plan, settings: Settings, socket: Path, home: Path, *, sou
         "PYTHONUNBUFFERED": "1",
         **WAITING[plan.wait_policy],
         **(binding_of(plan.cores) if len(plan.cores) >= plan.threads else {}),
+        **({"CUDA_VISIBLE_DEVICES": plan.gpu} if plan.gpu is not None else {}),
         "GGML_NO_BACKTRACE": "1",
     }
     if source is not None:
@@ -72,6 +77,7 @@ def plan_engine(plan: Plan, settings: Settings, socket: Path, home: Path, *, sou
         env=tuple(environment.items()),
         socket=socket,
         capabilities=Capabilities(),
+        dummy=plan.dummy,
     )
 
 

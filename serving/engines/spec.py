@@ -36,3 +36,5 @@ class EngineSpec:
     socket: Path | None = None
     url: str | None = None
     capabilities: Capabilities = Capabilities()
+    dummy: bool = False
+    """Its weights are synthetic: /v1/models says that answers are noise."""

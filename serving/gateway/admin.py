@@ -15,7 +15,7 @@ from serving.openai import responses, serialise
 from serving.telemetry.metrics import Metrics, relabel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from serving.gateway.engine import Engine
     from serving.gateway.pipeline import Pipeline
@@ -27,7 +27,15 @@ _SCRAPE_BYTES: Final = 4 << 20
 class Admin:
     """Everything that is read from the outside and changes nothing."""
 
-    def __init__(self, engines: Mapping[str, Engine], metrics: Metrics, pipeline: Pipeline) -> None:
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        metrics: Metrics,
+        pipeline: Pipeline,
+        unready: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """`unready` says why nothing should be sent here although the engines are ready, or None."""
+        self._unready = unready
         self._engines = engines
         self._metrics = metrics
         self._pipeline = pipeline
@@ -58,10 +66,9 @@ class Admin:
             }
             for name, engine in self._engines.items()
         }
-        is_ready = not self._pipeline.is_draining and all(
-            engine.supervisor.state.phase == "ready" for engine in self._engines.values()
-        )
-        status = "draining" if self._pipeline.is_draining else "ready" if is_ready else "loading"
+        are_up = all(engine.supervisor.state.phase == "ready" for engine in self._engines.values())
+        status = "draining" if self._pipeline.is_draining else self._unready() or ("ready" if are_up else "loading")
+        is_ready = status == "ready"
         answer = _json(200 if is_ready else 503, serialise({"status": status, "engines": engines}))
         if not is_ready:
             answer.headers["retry-after"] = "1"
@@ -96,7 +103,10 @@ class Admin:
     def _card(self, engine: Engine) -> dict[str, object]:
         longest = engine.supervisor.state.facts.get("n_ctx_seq")
         return responses.model_card(
-            engine.spec.model, created=engine.created, max_model_len=longest if isinstance(longest, int) else None
+            engine.spec.model,
+            created=engine.created,
+            max_model_len=longest if isinstance(longest, int) else None,
+            dummy=engine.spec.dummy,
         )
 
     async def _scrape(self, engine: Engine) -> str | None:

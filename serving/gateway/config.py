@@ -41,6 +41,8 @@ class GatewayConfig:
     hang_timeout_s: float = 60.0
     """An engine that was ready and does not answer for so long, `/ready` included, is killed and started again."""
     restart: RestartPolicy = DEFAULT_POLICY
+    require_gpu: bool = False
+    """Not ready while a GPU that was there at the start is lost."""
 
 
 def gateway_config(settings: Settings) -> GatewayConfig:
@@ -73,6 +75,7 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         answer_timeout_s=limits.answer_timeout_s,
         start_timeout_s=restart.start_timeout_s,
         hang_timeout_s=restart.hang_timeout_s,
+        require_gpu=settings.hardware.require_gpu,
         restart=RestartPolicy(
             backoff_s=restart.backoff_s,
             backoff_max_s=restart.backoff_max_s,

@@ -25,6 +25,7 @@ from serving.gateway.engine import Engine, Prober
 from serving.gateway.pipeline import Pipeline
 from serving.gateway.protocol import protocol_for
 from serving.gateway.upstream import Upstream
+from serving.hardware.watch import GpuWatch, LostGpu
 from serving.telemetry.logs import facts
 from serving.telemetry.metrics import Metrics
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from serving.engines.spec import EngineSpec
+    from serving.hardware import Gpu
     from serving.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -61,18 +63,19 @@ class Listener(Protocol):
         """A stop was asked for; what runs is finished first."""
 
 
-def run(specs: Sequence[EngineSpec], settings: Settings, listener: Listener) -> int:
+def run(specs: Sequence[EngineSpec], settings: Settings, listener: Listener, gpus: Sequence[Gpu] = ()) -> int:
     """Serve `specs` until SIGTERM or SIGINT; returns the exit status. Must be called on the main thread.
 
-    The status is 0, or 130 after a SIGINT that came before anything was served.
+    The status is 0, or 130 after a SIGINT that came before anything was served. `gpus` are those seen at the start:
+    they are watched, and one that is lost is told, counted, and under `hardware.require_gpu` ends readiness.
 
     Raises StartError where the address cannot be had or an engine does not come up or is given up on. A first signal
     drains: nothing new is taken, what runs gets `drain_s` to finish. A second one stops at once.
     """
-    return serve(specs, gateway_config(settings), listener)
+    return serve(specs, gateway_config(settings), listener, gpus)
 
 
-def serve(specs: Sequence[EngineSpec], config: GatewayConfig, listener: Listener) -> int:
+def serve(specs: Sequence[EngineSpec], config: GatewayConfig, listener: Listener, gpus: Sequence[Gpu] = ()) -> int:
     """As `run`, with the gateway's own view of the settings."""
     check_specs(specs)
     check_bind(config)
@@ -83,7 +86,7 @@ def serve(specs: Sequence[EngineSpec], config: GatewayConfig, listener: Listener
             if killed:
                 log.warning("killed leftovers of an earlier run", extra=facts(processes=len(killed)))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(House(specs, config, listener).run(listening))
+            return runner.run(House(specs, config, listener, gpus).run(listening))
 
 
 def check_specs(specs: Sequence[EngineSpec]) -> None:
@@ -134,7 +137,9 @@ def bind(host: str, port: int) -> socket.socket:
 class House:
     """The parts of one gateway, wired; owns their life from start to drained."""
 
-    def __init__(self, specs: Sequence[EngineSpec], config: GatewayConfig, listener: Listener) -> None:
+    def __init__(
+        self, specs: Sequence[EngineSpec], config: GatewayConfig, listener: Listener, gpus: Sequence[Gpu] = ()
+    ) -> None:
         self._config = config
         self._listener = listener
         self._stops = 0
@@ -166,6 +171,7 @@ class House:
             self._metrics.in_flight_most.labels(model).set(config.most_in_flight)
             self._metrics.engine_restarts.labels(model)
         self._pipeline = Pipeline(config, self._engines, self._metrics)
+        self._watch = GpuWatch(gpus, self._on_gpus)
 
     async def run(self, listening: socket.socket) -> int:
         """Serve until stopped; returns the exit status, or raises what made an engine fail."""
@@ -180,6 +186,7 @@ class House:
         server = asyncio.create_task(self._server.serve(sockets=[listening]))
         starter = asyncio.create_task(self._announce(url))
         stopper = asyncio.create_task(self._stopped.wait())
+        watcher = asyncio.create_task(self._watch.run())
         failure: StartError | None = None
         try:
             pending: set[asyncio.Task[object]] = {server, starter, stopper, *supervisors}
@@ -191,6 +198,7 @@ class House:
         finally:
             starter.cancel()
             stopper.cancel()
+            watcher.cancel()
             await self._drain()
             self._server.should_exit = True
             await server
@@ -208,7 +216,8 @@ class House:
         from serving.gateway.admin import Admin  # noqa: PLC0415
         from serving.gateway.app import Gateway  # noqa: PLC0415
 
-        gateway = Gateway(self._config, self._pipeline, Admin(self._engines, self._metrics, self._pipeline))
+        admin = Admin(self._engines, self._metrics, self._pipeline, self._unready)
+        gateway = Gateway(self._config, self._pipeline, admin)
         return _Server(
             uvicorn.Config(
                 gateway,
@@ -271,6 +280,17 @@ class House:
         idle.cancel()
         hurried.cancel()
         return not self._pipeline.running
+
+    def _unready(self) -> str | None:
+        """Why nothing should be sent here although the engines are ready."""
+        return "gpu_lost" if self._config.require_gpu and self._watch.lost else None
+
+    def _on_gpus(self, lost: tuple[LostGpu, ...]) -> None:
+        self._metrics.gpus_lost.set(len(lost))
+        for one in lost:
+            self._listener.on_engine_event(str(one))
+        if not lost:
+            self._listener.on_engine_event("all GPUs answer again")
 
     def _on_signal(self, number: int) -> None:
         self._stops += 1

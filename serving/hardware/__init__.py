@@ -1,6 +1,6 @@
 """What machine this is: `detect()` → Machine."""
 
 from serving.hardware.detect import detect
-from serving.hardware.machine import Cpu, Disk, Gpu, Machine, Memory
+from serving.hardware.machine import Cpu, Disk, Gpu, Host, Machine, Memory, MigSlice, NumaNode
 
-__all__ = ["Cpu", "Disk", "Gpu", "Machine", "Memory", "detect"]
+__all__ = ["Cpu", "Disk", "Gpu", "Host", "Machine", "Memory", "MigSlice", "NumaNode", "detect"]

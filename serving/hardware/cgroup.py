@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.hardware.files import read_int, read_table, read_text
+from serving.hardware.files import parse_list, read_int, read_table, read_text
 
 UNLIMITED_FROM = 1 << 60
 """Version 1 writes "no limit" as a number near 2^63, rounded to pages."""
@@ -18,37 +18,41 @@ class Limits:
     memory_bytes: int | None = None
     memory_remaining_bytes: int | None = None
     cpus: float | None = None
+    cpuset: tuple[int, ...] = ()
+    """Ids of the hardware threads that the group is confined to; () where it is not."""
 
 
 def read_limits(root: Path) -> Limits:
     """The limits found under `root` (`/` but in tests)."""
     groups = _groups(root)
     mount = root / "sys/fs/cgroup"
-    if (mount / "cgroup.controllers").exists():
-        unified = mount
-    elif (mount / "unified/cgroup.controllers").exists():
-        unified = mount / "unified"
-    else:
-        unified = None
     memory: list[tuple[int, int | None]] = []
     cpus: list[float] = []
-    if unified is not None and "" in groups:
-        for group in _upwards(unified, groups[""]):
-            memory += _memory_v2(group)
-            cpus += _cpus_v2(group)
-    if "memory" in groups:
-        for group in _upwards(mount / "memory", groups["memory"]):
-            memory += _memory_v1(group)
-    if "cpu" in groups:
-        directory = next((mount / name for name in ("cpu", "cpu,cpuacct") if (mount / name).is_dir()), mount / "cpu")
-        for group in _upwards(directory, groups["cpu"]):
-            cpus += _cpus_v1(group)
+    cpuset: tuple[int, ...] = ()
+    for group in _upwards(_unified(mount), groups.get("")):
+        memory += _memory_v2(group)
+        cpus += _cpus_v2(group)
+        cpuset = cpuset or _ids(group / "cpuset.cpus.effective")
+    for group in _upwards(mount / "memory", groups.get("memory")):
+        memory += _memory_v1(group)
+    cpu = next((mount / name for name in ("cpu", "cpu,cpuacct") if (mount / name).is_dir()), None)
+    for group in _upwards(cpu, groups.get("cpu")):
+        cpus += _cpus_v1(group)
+    for group in _upwards(mount / "cpuset", groups.get("cpuset")):
+        cpuset = cpuset or _ids(group / "cpuset.effective_cpus") or _ids(group / "cpuset.cpus")
     remaining = [limit - used for limit, used in memory if used is not None]
     return Limits(
         memory_bytes=min((limit for limit, _ in memory), default=None),
         memory_remaining_bytes=max(0, min(remaining)) if remaining else None,
         cpus=min(cpus, default=None),
+        cpuset=cpuset,  # the nearest group's: the effective list already heeds those above
     )
+
+
+def _unified(mount: Path) -> Path | None:
+    """Where version 2 is mounted, alone or beside version 1."""
+    places = (mount, mount / "unified")
+    return next((place for place in places if (place / "cgroup.controllers").exists()), None)
 
 
 def _groups(root: Path) -> dict[str, str]:
@@ -62,11 +66,13 @@ def _groups(root: Path) -> dict[str, str]:
     return found
 
 
-def _upwards(mount: Path, group: str) -> list[Path]:
-    """The group's directory and all above it up to the mount.
+def _upwards(mount: Path | None, group: str | None) -> list[Path]:
+    """The group's directory and all above it up to the mount; [] where there is no such hierarchy or group.
 
     In a container the path may be the host's and not exist here; then the mount itself is the group.
     """
+    if mount is None or group is None:
+        return []
     parts = [part for part in group.split("/") if part not in ("", ".", "..")]
     directories = [mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
     return [directory for directory in directories if directory.is_dir()]
@@ -93,6 +99,10 @@ def _memory_v1(group: Path) -> list[tuple[int, int | None]]:
 
 def _less_cache(used: int | None, cache: int) -> int | None:
     return None if used is None else max(0, used - cache)
+
+
+def _ids(path: Path) -> tuple[int, ...]:
+    return parse_list(read_text(path) or "")
 
 
 def _cpus_v2(group: Path) -> list[float]:

@@ -51,6 +51,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=0, help="0: one for each core it may use")
     parser.add_argument("--cores", help="core ids to run on, such as 0,1")
     parser.add_argument("--load-mode", choices=("mmap", "none"), default="mmap")
+    parser.add_argument("--gpu-layers", type=int, default=0, help="layers on a GPU, where the build has one")
     parser.add_argument("--swa-full", action="store_true", help="keep the whole window of sliding-window layers")
     parser.add_argument("--max-queue", type=int, default=256, help="requests that may wait")
     parser.add_argument("--step-ms", type=float, default=250.0, help="prompt work in one step, at most")
@@ -174,7 +175,12 @@ def open_model(options: argparse.Namespace, app: App) -> tuple[binding.Model, bi
         app.loading.progress = fraction
 
     try:
-        model = binding.Model(options.model, load_mode=options.load_mode, on_progress=progress)
+        model = binding.Model(
+            options.model,
+            load_mode=options.load_mode,
+            gpu_layers=options.gpu_layers,
+            on_progress=progress,
+        )
     except binding.LoadError as error:
         raise BadFile(f"llama.cpp could not load `{options.model}`: {error}") from error
     if model.has_encoder or not model.has_decoder:
@@ -201,6 +207,7 @@ def open_model(options: argparse.Namespace, app: App) -> tuple[binding.Model, bi
                 threads=options.threads or len(os.sched_getaffinity(0)),
                 kv_dtype=options.kv_dtype,
                 swa_full=options.swa_full,
+                offload=options.gpu_layers > 0,
             ),
         )
     except binding.LoadError as error:

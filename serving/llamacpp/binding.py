@@ -84,6 +84,8 @@ class ContextOptions:
     threads: int
     kv_dtype: KvDtype = "f16"
     swa_full: bool = False
+    offload: bool = False
+    """Whether layers of the model lie on a GPU, and their cache with them."""
 
 
 _log_lines: list[str] = []
@@ -126,10 +128,11 @@ class Model:
         *,
         load_mode: LoadMode = "mmap",
         vocab_only: bool = False,
+        gpu_layers: int = 0,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         parameters = llama_cpp.llama_model_default_params()
-        set_field(parameters, "n_gpu_layers", 0)
+        set_field(parameters, "n_gpu_layers", gpu_layers)
         set_field(parameters, "load_mode", _LOAD_MODES[load_mode])
         set_field(parameters, "vocab_only", vocab_only)
 
@@ -257,8 +260,8 @@ class Context:
             "n_threads_batch": options.threads,
             "type_k": _GGML_TYPES[options.kv_dtype],
             "type_v": _GGML_TYPES[options.kv_dtype],
-            "offload_kqv": False,
-            "op_offload": False,
+            "offload_kqv": options.offload,
+            "op_offload": options.offload,
             "no_perf": True,
             "swa_full": options.swa_full,
             "kv_unified": options.kv_layout == "unified",

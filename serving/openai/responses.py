@@ -174,14 +174,19 @@ def completion(
     )
 
 
-def model_card(name: str, *, created: int, max_model_len: int | None = None) -> dict[str, object]:
-    """One entry of /v1/models; `max_model_len` in tokens, None where it is not known yet."""
+def model_card(name: str, *, created: int, max_model_len: int | None = None, dummy: bool = False) -> dict[str, object]:
+    """One entry of /v1/models; `max_model_len` in tokens, None where it is not known yet.
+
+    A model with synthetic weights (`dummy`) says so.
+    """
+    noise = {"dummy_weights": True, "note": "synthetic weights: every answer is noise"} if dummy else {}
     return {
         "id": name,
         "object": "model",
         "created": created,
         "owned_by": "perimeter",
         "max_model_len": max_model_len,
+        **noise,
     }
 
 

@@ -1,15 +1,29 @@
 """(Machine, Model, Wishes) → Plan | NoFit, with every number and reason. Pure."""
 
-from serving.planner.plan import decide_wait_policy, plan
+from serving.planner.llamacpp import decide_wait_policy
+from serving.planner.plan import plan
 from serving.planner.text import gib
-from serving.planner.types import MemoryLine, NearestFit, NoFit, Plan, Rejected, Wishes
+from serving.planner.types import (
+    Engines,
+    LlamacppPlan,
+    MemoryLine,
+    NearestFit,
+    NoFit,
+    Plan,
+    Rejected,
+    VllmPlan,
+    Wishes,
+)
 
 __all__ = [
+    "Engines",
+    "LlamacppPlan",
     "MemoryLine",
     "NearestFit",
     "NoFit",
     "Plan",
     "Rejected",
+    "VllmPlan",
     "Wishes",
     "decide_wait_policy",
     "gib",

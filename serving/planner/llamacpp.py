@@ -1,27 +1,31 @@
-"""From machine, model and wishes to a plan, or to a refusal with numbers. Pure: no files, no clock, no environment."""
+"""How llama.cpp would serve a model: from main memory and, where the installed build can, with layers on a GPU."""
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from serving.hardware import Cpu, Machine
-from serving.planner.memory import Shape, kv_bytes_per_token, pad, plan_memory, repacked_bytes
+from serving.hardware import Cpu, Gpu, Machine
+from serving.planner.llamacpp_memory import Shape, kv_bytes_per_token, pad, plan_memory, repacked_bytes
 from serving.planner.text import gib
 from serving.planner.types import (
+    Engine,
+    Engines,
     KvLayout,
+    LlamacppPlan,
     LoadMode,
     MemoryLine,
-    NearestFit,
     NoFit,
-    Plan,
     Rejected,
     WaitPolicy,
     Wishes,
+    host_bytes,
+    name_of,
+    sum_bytes,
 )
 from serving.registry import Architecture, Model, Variant
 
@@ -35,23 +39,11 @@ POOL_SHARE: Final = 512
 """Tokens per sequence that a unified pool holds at least, beyond one sequence's whole context."""
 SNAPSHOT_CONTEXTS: Final = 4
 """Whole contexts that the prefix snapshots hold at most; more would be a second cache."""
-MOST_ALTERNATIVES: Final = 3
-"""Ways out that a refusal names."""
+FEW_TENSORS: Final = frozenset({"phi3"})
+"""Families whose graph outgrows llama.cpp's bound on nodes (eight for each tensor) where several streams keep a
+quantised cache: it ends the process (llama-context.cpp: graph_max_nodes; seen with 0.3.36)."""
 SMALL_UBATCHES: Final = (128, 32)
 """Tokens per pass that are tried where nothing else makes a plan fit."""
-
-
-def plan(machine: Machine, model: Model, wishes: Wishes) -> Plan | NoFit:
-    """How to serve `model` on `machine`, or why not, and what would fit instead.
-
-    The first variant that fits is taken; within it, as many sequences as wished for (else `most_concurrency`, halved
-    until it fits), the longest context that fits, and streams before a unified cache. Without a reading of the
-    machine's memory nothing is refused for its size.
-    """
-    outcome = _plan(machine, model, wishes)
-    if isinstance(outcome, NoFit):
-        return dataclasses.replace(outcome, nearest=_nearest(machine, model, wishes))
-    return outcome
 
 
 def decide_wait_policy(cpu: Cpu) -> WaitPolicy:
@@ -88,9 +80,10 @@ class _Case:
     architecture: Architecture
     model_context: int
     variant: Variant
-    weights: Path
     wishes: Wishes
     limit: int | None
+    gpu: Gpu | None = None
+    gpu_limit: int = 0
 
     def shape(
         self,
@@ -125,70 +118,151 @@ class _Case:
             isa=self.cpu.isa,
         )
 
+    def place(self, shape: Shape) -> Shape:
+        """The shape with as many layers on the GPU as it holds, or as were wished for."""
+        if self.gpu is None:
+            return shape
+        most = self.architecture.layers + 1
+        if self.wishes.gpu_layers is not None:
+            return dataclasses.replace(shape, gpu_layers=min(self.wishes.gpu_layers, most))
+
+        def on_gpu(count: int) -> int:
+            return sum_bytes(self.table(dataclasses.replace(shape, gpu_layers=count)), "gpu")
+
+        count = bisect.bisect_right(range(most + 1), self.gpu_limit, key=on_gpu) - 1
+        return dataclasses.replace(shape, gpu_layers=max(0, count))
+
     def table(self, shape: Shape) -> tuple[MemoryLine, ...]:
         """The memory table of a shape."""
         return plan_memory(self.architecture, self.variant, shape)
 
     def fits(self, lines: tuple[MemoryLine, ...]) -> bool:
         """Whether the machine can hold it."""
-        return self.limit is None or _total(lines) <= self.limit
+        on_gpu = sum_bytes(lines, "gpu")
+        return (self.limit is None or host_bytes(lines) <= self.limit) and on_gpu <= self.gpu_limit
 
 
-def _plan(machine: Machine, model: Model, wishes: Wishes, comforts: tuple[float, ...] = (COMFORT, 1.0)) -> Plan | NoFit:
+def plan_llamacpp(
+    machine: Machine, model: Model, wishes: Wishes, engines: Engines, comforts: tuple[float, ...] = (COMFORT, 1.0)
+) -> LlamacppPlan | NoFit:
+    """How llama.cpp would serve the model here, or why not; the ways out are the caller's to find.
+
+    The first variant that fits is taken; within it, as many sequences as wished for (else `most_concurrency`, halved
+    until it fits), the longest context that fits, and streams before a unified cache. Without a reading of the
+    machine's memory nothing is refused for its size.
+    """
     limit = budget(machine, wishes.headroom)
-    variants, rejected = _variants(model, wishes)
-    impossible = _impossible(model, wishes, variants)
-    if impossible or model.architecture is None:
-        reason = impossible or "its architecture is not known"
+    gpu, gpu_limit = _offload_to(machine, wishes, engines)
+    variants, rejected = usable_variants(model, wishes, "llamacpp")
+    architecture = model.architecture
+    impossible = unservable(model, wishes, variants, "llama.cpp") or _unwishable(model, wishes, gpu)
+    if impossible or architecture is None:
+        reason = impossible or ""
         return NoFit(model.name, wishes.variant, reason, None, budget_bytes=limit, rejected=tuple(rejected))
-    refused: list[tuple[Variant, tuple[MemoryLine, ...]]] = []
-    for variant, weights in variants:
-        case = _Case(machine.cpu, model.architecture, model.context, variant, weights, wishes, limit)
-        least = list(_least(case))
-        best = min(map(case.table, least), key=_total)
+    refused: list[tuple[_Case, tuple[MemoryLine, ...]]] = []
+    for variant in variants:
+        case = _Case(machine.cpu, architecture, model.context, variant, wishes, limit, gpu, gpu_limit)
+        least = [case.place(shape) for shape in _least(case)]
+        # The one that leaves the most room where room is short.
+        best = min(map(case.table, least), key=lambda lines: (not case.fits(lines), host_bytes(lines)))
         if case.fits(best):
-            candidates = itertools.chain(_candidates(case, comforts), least)
+            candidates = itertools.chain((case.place(shape) for shape in _candidates(case, comforts)), least)
             shape = next(shape for shape in candidates if case.fits(case.table(shape)))
             return _build(machine, model, case, shape, tuple(rejected))
-        refused.append((variant, best))
+        refused.append((case, best))
         rejected.append(Rejected(f"variant {variant.name}", "does not fit into memory"))
-    variant, lines = min(refused, key=lambda one: _total(one[1]))
-    short = _total(lines) - (limit or 0)
-    reason = f"needs {gib(_total(lines))}, {gib(limit or 0)} available"
-    return NoFit(model.name, variant.name, reason, short, lines, limit, rejected=tuple(rejected))
+    case, lines = min(refused, key=lambda one: host_bytes(one[1]))
+    short, reason = _shortage(case, lines)
+    return NoFit(
+        model.name, case.variant.name, reason, short, lines, limit, gpu_limit if gpu else None, rejected=tuple(rejected)
+    )
 
 
-def _variants(model: Model, wishes: Wishes) -> tuple[list[tuple[Variant, Path]], list[Rejected]]:
-    chosen: list[tuple[Variant, Path]] = []
+def usable_variants(model: Model, wishes: Wishes, backend: Engine) -> tuple[list[Variant], list[Rejected]]:
+    """The model's variants that this engine serves and the wishes allow, and why not the others."""
+    chosen: list[Variant] = []
     rejected: list[Rejected] = []
     for variant in model.variants:
         if wishes.variant is not None and variant.name != wishes.variant:
             continue
-        if "llamacpp" not in variant.backends:
+        if backend not in variant.backends:
             rejected.append(Rejected(f"variant {variant.name}", f"{variant.format} is served by {variant.backends[0]}"))
-        elif variant.path is None or variant.size_bytes is None:
+        elif wishes.local and variant.path is None:
             rejected.append(Rejected(f"variant {variant.name}", "its weights are not on this host"))
+        elif variant.size_bytes is None:
+            rejected.append(Rejected(f"variant {variant.name}", "its size is not known"))
         else:
-            chosen.append((variant, variant.path))
+            chosen.append(variant)
     return chosen, rejected
 
 
-def _impossible(model: Model, wishes: Wishes, variants: list[tuple[Variant, Path]]) -> str | None:
-    """What no memory could mend, as a sentence."""
+def _offload_to(machine: Machine, wishes: Wishes, engines: Engines) -> tuple[Gpu | None, int]:
+    """The GPU that llama.cpp may use, the one with the most room, and what it can give."""
+    if not engines.offload or wishes.gpu_layers == 0:
+        return None, 0
+    known = [gpu for gpu in machine.gpus if gpu.memory_free_bytes is not None]
+    if not known:
+        return None, 0
+    best = max(known, key=lambda gpu: gpu.memory_free_bytes or 0)
+    return best, int((best.memory_free_bytes or 0) * (1 - wishes.headroom))
+
+
+def _shortage(case: _Case, lines: tuple[MemoryLine, ...]) -> tuple[int, str]:
+    """What is missing, in bytes and as a sentence: on the GPU where layers were insisted on, else in main memory."""
+    on_gpu = sum_bytes(lines, "gpu")
+    if on_gpu > case.gpu_limit:
+        return on_gpu - case.gpu_limit, f"needs {gib(on_gpu)} on the GPU, {gib(case.gpu_limit)} available there"
+    needed, limit = host_bytes(lines), case.limit or 0
+    return needed - limit, f"needs {gib(needed)}, {gib(limit)} available"
+
+
+def unservable(model: Model, wishes: Wishes, variants: list[Variant], engine: str) -> str | None:
+    """What an engine cannot serve of this model whatever the memory, as a sentence."""
     names = [variant.name for variant in model.variants]
     if wishes.variant is not None and wishes.variant not in names:
         return f"there is no variant `{wishes.variant}`; there are {', '.join(names)}"
     if not variants:
         asked = f"its variant `{wishes.variant}`" if wishes.variant else f"none of its variants ({', '.join(names)})"
-        return f"{asked} can{'not' if wishes.variant else ''} be served by llama.cpp on this host"
+        return f"{asked} can{'not' if wishes.variant else ''} be served by {engine} on this host"
     if wishes.context is not None and wishes.context > model.context:
         return f"it was made for {model.context} tokens of context, {wishes.context} are asked for"
-    if wishes.kv_tokens is not None and wishes.kv_layout == "streams":
-        return "a number of cells in all goes with the unified layout; in streams it is concurrency × context"
-    least = wishes.context or min(LEAST_CONTEXT, model.context)
-    if wishes.kv_tokens is not None and wishes.kv_tokens < least:
-        return f"a cache of {wishes.kv_tokens} cells cannot hold one sequence of {least} tokens; the least is {least}"
+    if model.architecture is None:
+        return "its architecture is not known"
     return None
+
+
+def _unwishable(model: Model, wishes: Wishes, gpu: Gpu | None) -> str | None:
+    """What was wished for that llama.cpp cannot do here, as a sentence."""
+    few = model.architecture is not None and _outgrows(model.architecture, wishes, wishes.concurrency or 1)
+    least = wishes.context or min(LEAST_CONTEXT, model.context)
+    objections = (
+        (
+            model.architecture is not None and model.architecture.encoder,
+            "it is an encoder, which this version does not serve with llama.cpp",
+        ),
+        (
+            wishes.kv_tokens is not None and wishes.kv_layout == "streams",
+            "a number of cells in all goes with the unified layout; in streams it is concurrency × context",
+        ),
+        (
+            wishes.kv_tokens is not None and wishes.kv_tokens < least,
+            f"a cache of {wishes.kv_tokens} cells cannot hold one sequence of {least} tokens; the least is {least}",
+        ),
+        (
+            few and wishes.kv_layout == "streams",
+            "llama.cpp cannot keep a q8_0 cache of several streams for this family; the unified layout can",
+        ),
+        (wishes.kv_dtype == "fp8", "llama.cpp keeps no fp8 cache; it has f32, f16, bf16 and q8_0"),
+        (
+            bool(wishes.gpu_layers) and gpu is None,
+            "layers on a GPU are asked for, and the installed llama.cpp has none to put them on",
+        ),
+        (
+            (wishes.parallel or 1) > 1,
+            "tensor parallelism goes with vLLM; llama.cpp uses one GPU at most here",
+        ),
+    )
+    return next((sentence for holds, sentence in objections if holds), None)
 
 
 def _candidates(case: _Case, comforts: tuple[float, ...]) -> Iterator[Shape]:
@@ -198,7 +272,7 @@ def _candidates(case: _Case, comforts: tuple[float, ...]) -> Iterator[Shape]:
     for floor in (USEFUL_CONTEXT, LEAST_CONTEXT):
         for concurrency in _halved(wishes.concurrency, wishes.most_concurrency, 1):
             for comfort in comforts:
-                for layout in _layouts(wishes):
+                for layout in _layouts(case, concurrency):
                     for context in _halved(wishes.context, most, min(floor, most)):
                         shape = case.shape(context, concurrency, layout)
                         if _is_comfortable(case, shape, comfort):
@@ -211,15 +285,21 @@ def _least(case: _Case) -> Iterator[Shape]:
     context = wishes.context or min(LEAST_CONTEXT, case.model_context)
     modes: tuple[LoadMode, ...] = (wishes.load_mode,) if wishes.load_mode else ("mmap", "none")
     for ubatch in (wishes.ubatch, *(size for size in SMALL_UBATCHES if size < wishes.ubatch)):
-        for layout in _layouts(wishes):
+        for layout in _layouts(case, wishes.concurrency or 1):
             for mode in modes:
                 yield case.shape(context, wishes.concurrency or 1, layout, ubatch=ubatch, load_mode=mode)
 
 
-def _layouts(wishes: Wishes) -> tuple[KvLayout, ...]:
-    if wishes.kv_tokens is not None:
+def _layouts(case: _Case, concurrency: int) -> tuple[KvLayout, ...]:
+    wishes = case.wishes
+    if wishes.kv_tokens is not None or _outgrows(case.architecture, wishes, concurrency):
         return ("unified",)
     return (wishes.kv_layout,) if wishes.kv_layout else ("streams", "unified")
+
+
+def _outgrows(architecture: Architecture, wishes: Wishes, concurrency: int) -> bool:
+    """Whether so many streams of this cache would be more than llama.cpp's graph can hold."""
+    return architecture.family in FEW_TENSORS and wishes.kv_dtype == "q8_0" and concurrency > 1
 
 
 def _halved(wish: int | None, most: int, least: int) -> Iterator[int]:
@@ -236,7 +316,7 @@ def _halved(wish: int | None, most: int, least: int) -> Iterator[int]:
 
 def _cache_and_rest(lines: tuple[MemoryLine, ...]) -> tuple[int, int]:
     cache = sum(line.bytes for line in lines if line.name == "KV cache")
-    return cache, _total(lines) - cache
+    return cache, host_bytes(lines) - cache
 
 
 def _is_comfortable(case: _Case, shape: Shape, comfort: float) -> bool:
@@ -262,14 +342,14 @@ def _grow(case: _Case, shape: Shape, comfort: float) -> Shape:
     return dataclasses.replace(shape, kv_tokens=min(most, shape.kv_tokens + more))
 
 
-def _build(machine: Machine, model: Model, case: _Case, shape: Shape, rejected: tuple[Rejected, ...]) -> Plan:
+def _build(machine: Machine, model: Model, case: _Case, shape: Shape, rejected: tuple[Rejected, ...]) -> LlamacppPlan:
     cpu, wishes = case.cpu, case.wishes
     threads = wishes.threads or cpu.parallel
-    return Plan(
+    return LlamacppPlan(
         model=model.name,
-        engine="llamacpp",
         variant=case.variant.name,
-        weights=case.weights,
+        weights=case.variant.path,
+        weights_bytes=case.variant.size_bytes or 0,
         context=shape.context,
         concurrency=shape.concurrency,
         kv_layout=shape.kv_layout,
@@ -282,8 +362,12 @@ def _build(machine: Machine, model: Model, case: _Case, shape: Shape, rejected: 
         wait_policy=wishes.wait_policy or decide_wait_policy(cpu),
         load_mode=shape.load_mode,
         snapshot_bytes=shape.snapshot_bytes,
+        gpu_layers=shape.gpu_layers,
+        gpu=name_of(case.gpu) if case.gpu and shape.gpu_layers else None,
         memory=case.table(shape),
         budget_bytes=case.limit,
+        gpu_budget_bytes=case.gpu_limit if case.gpu else None,
+        dummy=model.dummy,
         rejected=rejected,
         reasons=tuple(_reasons(machine, model, case, shape)),
     )
@@ -291,10 +375,7 @@ def _build(machine: Machine, model: Model, case: _Case, shape: Shape, rejected: 
 
 def _reasons(machine: Machine, model: Model, case: _Case, shape: Shape) -> Iterator[str]:
     wishes = case.wishes
-    if case.limit is None:
-        yield "free memory could not be read, so nothing was checked against it"
-    if machine.gpus:
-        yield f"{len(machine.gpus)} GPU(s) seen and not used: this version serves from the CPU"
+    yield from _placement(machine, case, shape)
     if wishes.concurrency is None and shape.concurrency < wishes.most_concurrency:
         yield f"concurrency {shape.concurrency}, not {wishes.most_concurrency}: more does not fit"
     if wishes.context is None and shape.context < model.context:
@@ -309,31 +390,12 @@ def _reasons(machine: Machine, model: Model, case: _Case, shape: Shape) -> Itera
         yield f"{shape.n_ubatch} tokens per pass, not {wishes.ubatch}: the buffers for more do not fit"
 
 
-def _nearest(machine: Machine, model: Model, wishes: Wishes) -> tuple[NearestFit, ...]:
-    """Changes of wishes that fit: each that suffices alone, else pairs, else all of them, last a quantised cache."""
-    names = ("variant", "context", "concurrency", "kv_dtype", "kv_layout", "load_mode", "swa_full")
-    asked = [name for name in names if getattr(wishes, name)]
-    singles: list[tuple[str, ...]] = [(name,) for name in asked]
-    pairs: list[tuple[str, ...]] = [(one, other) for index, one in enumerate(asked) for other in asked[index + 1 :]]
-    for choices in (singles, pairs, [tuple(asked)]):
-        found = [fit for dropped in choices if (fit := _without(machine, model, wishes, dropped))]
-        if found:
-            return tuple(found[:MOST_ALTERNATIVES])
-    fit = _without(machine, model, wishes, tuple(asked), kv_dtype="q8_0")
-    return (fit,) if fit else ()
-
-
-def _without(
-    machine: Machine, model: Model, wishes: Wishes, dropped: tuple[str, ...], **instead: str
-) -> NearestFit | None:
-    """What fits when these wishes are given up, filling the memory rather than leaving room."""
-    changed: dict[str, Any] = {name: False if name == "swa_full" else None for name in dropped}
-    outcome = _plan(machine, model, dataclasses.replace(wishes, **{**changed, **instead}), comforts=(1.0,))
-    if isinstance(outcome, NoFit):
-        return None
-    names = dict.fromkeys((*dropped, *instead))
-    return NearestFit(tuple((name, getattr(outcome, name)) for name in names), outcome.total_bytes)
-
-
-def _total(lines: tuple[MemoryLine, ...]) -> int:
-    return sum(line.bytes for line in lines)
+def _placement(machine: Machine, case: _Case, shape: Shape) -> Iterator[str]:
+    if case.limit is None:
+        yield "free memory could not be read, so nothing was checked against it"
+    if shape.gpu_layers:
+        yield f"{min(shape.gpu_layers, case.architecture.layers)} of {case.architecture.layers} layers on the GPU"
+    elif machine.gpus:
+        yield f"{len(machine.gpus)} GPU(s) seen and not used: llama.cpp serves from the CPU here"
+    if case.variant.path is None:
+        yield "its weights are not on this host; sizes are those of the published shape"

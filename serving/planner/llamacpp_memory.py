@@ -7,10 +7,12 @@ that become resident, not what is merely reserved.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from dataclasses import dataclass
 from typing import Final
 
-from serving.planner.types import KvDtype, KvLayout, LoadMode, MemoryLine
+from serving.planner.types import KvDtype, KvLayout, LoadMode, MemoryKind, MemoryLine
 from serving.registry import Architecture, TensorSum, Variant
 
 CELL_STEP: Final = 256
@@ -21,7 +23,9 @@ CODE_BYTES: Final = 25 * 1024**2
 """Shared libraries and the interpreter, file-backed; measured likewise."""
 VOCABULARY_BYTES: Final = 155
 """Per token and merge rule, for llama.cpp's tables; measured over 19 vocabularies: 119 to 176 (a T5 one: 524)."""
-KV_BYTES: Final[dict[KvDtype, float]] = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32}
+KV_BYTES: Final[dict[KvDtype, float]] = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "fp8": 1}
+DRIVER_BYTES: Final = 450 * 1024**2
+"""What the CUDA context and its libraries keep on a GPU: a reserve, by what nvidia-smi shows of idle contexts."""
 _REPACKED_BY: Final[dict[str, str]] = {
     "Q4_0": "avx2",
     "Q4_K": "avx2",
@@ -48,6 +52,8 @@ class Shape:
     load_mode: LoadMode
     snapshot_bytes: int
     isa: tuple[str, ...]
+    gpu_layers: int = 0
+    """Layers on the GPU, from the last one on; one more than there are takes the output matrix along."""
 
     @property
     def streams(self) -> int:
@@ -68,8 +74,8 @@ def pad(tokens: int) -> int:
 def plan_memory(architecture: Architecture, variant: Variant, shape: Shape) -> tuple[MemoryLine, ...]:
     """The memory table of an engine of this shape. The total grows with context, concurrency and kv_tokens."""
     lines = [
-        *_weights(variant, shape),
-        _kv(architecture, shape),
+        *_weights(architecture, variant, shape),
+        *_kv(architecture, shape),
         _compute(architecture, shape),
         _masks(architecture, shape),
         _work(architecture, shape),
@@ -80,6 +86,10 @@ def plan_memory(architecture: Architecture, variant: Variant, shape: Shape) -> t
         numbers = shape.concurrency * architecture.recurrent_state
         formula = f"{shape.concurrency} sequences × {architecture.recurrent_state} numbers × 4 bytes"
         lines.append(MemoryLine("recurrent state", numbers * 4, "anonymous", formula))
+    if shape.gpu_layers:
+        buffers = _compute(architecture, shape).bytes + _masks(architecture, shape).bytes
+        lines.append(MemoryLine("GPU compute buffers", buffers, "gpu", "as in main memory"))
+        lines.append(MemoryLine("GPU driver", DRIVER_BYTES, "gpu", "CUDA context and libraries, a reserve"))
     if shape.snapshot_bytes:
         formula = "engines.llamacpp.snapshot_bytes, four whole contexts at most"
         lines.append(MemoryLine("prefix snapshots", shape.snapshot_bytes, "anonymous", formula, as_used=True))
@@ -88,9 +98,21 @@ def plan_memory(architecture: Architecture, variant: Variant, shape: Shape) -> t
     return tuple(lines)
 
 
+def offloaded_bytes(architecture: Architecture, variant: Variant, gpu_layers: int) -> int:
+    """Bytes of weights that so many layers on the GPU take there: equal shares, and the output matrix with the last."""
+    size = variant.size_bytes or 0
+    vocabulary = (architecture.vocabulary or 0) * architecture.embedding
+    embedding = sum(group.size_bytes for group in variant.tensors if group.role == "embedding")
+    # A tied output matrix is a second copy of the embedding on the GPU; another one is as large, or a little larger.
+    output = embedding or vocabulary
+    inner = max(0, size - embedding - (0 if variant.tied_output else output))
+    layers = min(gpu_layers, architecture.layers)
+    return inner * layers // architecture.layers + (output if gpu_layers > architecture.layers else 0)
+
+
 def kv_bytes_per_token(architecture: Architecture, kv_dtype: KvDtype) -> int:
     """Bytes that one token takes in all layers together, windowed ones included."""
-    return round(sum(_kv_width(architecture, layer) for layer in range(architecture.layers)) * KV_BYTES[kv_dtype])
+    return round(_widths_up_to(architecture)[0][-1] * KV_BYTES[kv_dtype])
 
 
 def repacked_bytes(tensors: tuple[TensorSum, ...], isa: tuple[str, ...], *, tied_output: bool) -> int:
@@ -106,15 +128,25 @@ def _is_repacked(group: TensorSum, isa: tuple[str, ...], *, tied_output: bool) -
     return group.role in ("matrix", "expert") or (group.role == "embedding" and tied_output)
 
 
-def _weights(variant: Variant, shape: Shape) -> list[MemoryLine]:
+def _weights(architecture: Architecture, variant: Variant, shape: Shape) -> list[MemoryLine]:
     """The file as it is mapped, and beside it the copies; or, read in, each tensor once.
 
     Read in, a tied embedding that is repacked is there twice, since the rows of the original are still looked up.
     """
     size = variant.size_bytes or 0
     repacked = repacked_bytes(variant.tensors, shape.isa, tied_output=variant.tied_output)
+    if shape.gpu_layers:
+        on_gpu = offloaded_bytes(architecture, variant, shape.gpu_layers)
+        size = max(0, size - on_gpu)
+        repacked = repacked * (architecture.layers - min(shape.gpu_layers, architecture.layers)) // architecture.layers
+        formula = f"{shape.gpu_layers} of {architecture.layers} layers and the output"
+        return [MemoryLine("GPU weights", on_gpu, "gpu", formula), *_host_weights(variant, shape, size, repacked)]
+    return _host_weights(variant, shape, size, repacked)
+
+
+def _host_weights(variant: Variant, shape: Shape, size: int, repacked: int) -> list[MemoryLine]:
     if shape.load_mode == "none":
-        twice = repacked - repacked_bytes(variant.tensors, shape.isa, tied_output=False)
+        twice = max(0, repacked - repacked_bytes(variant.tensors, shape.isa, tied_output=False))
         formula = f"file of {size} bytes, read into memory"
         return [MemoryLine("weights", size + twice, "anonymous", formula + (f", {twice} of it twice" if twice else ""))]
     lines = [MemoryLine("weights", size, "file", f"file of {size} bytes, mapped")]
@@ -128,6 +160,18 @@ def _kv_width(architecture: Architecture, layer: int) -> int:
     return heads * (architecture.key_length + (0 if architecture.latent else architecture.value_length))
 
 
+@functools.lru_cache(maxsize=64)
+def _widths_up_to(architecture: Architecture) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Numbers that one token takes in the first n layers, for every n: in all of them, and in the windowed ones."""
+    every, some = [0], [0]
+    for layer in range(architecture.layers):
+        width = _kv_width(architecture, layer)
+        every.append(every[-1] + width)
+        seen = layer < len(architecture.windowed) and architecture.windowed[layer]
+        some.append(some[-1] + (width if seen else 0))
+    return tuple(every), tuple(some)
+
+
 def _window_cells(architecture: Architecture, shape: Shape) -> int:
     """Cells of one region that windowed layers keep; 0 where none is windowed (llama-kv-cache-iswa.cpp)."""
     if architecture.sliding_window is None or not any(architecture.windowed):
@@ -138,48 +182,69 @@ def _window_cells(architecture: Architecture, shape: Shape) -> int:
     return pad(min(shape.cells, architecture.sliding_window * sequences + shape.n_ubatch))
 
 
-def _kv(architecture: Architecture, shape: Shape) -> MemoryLine:
+def _kv(architecture: Architecture, shape: Shape) -> list[MemoryLine]:
+    """The cache of each layer lies where the layer is computed."""
+    on_host = max(0, architecture.layers - shape.gpu_layers)
+    lines = [_kv_of(architecture, shape, range(on_host), "KV cache", "anonymous")]
+    if shape.gpu_layers:
+        lines.append(_kv_of(architecture, shape, range(on_host, architecture.layers), "GPU KV cache", "gpu"))
+    return lines
+
+
+def _kv_of(architecture: Architecture, shape: Shape, layers: range, name: str, kind: MemoryKind) -> MemoryLine:
     short = _window_cells(architecture, shape)
-    widths = [_kv_width(architecture, layer) for layer in range(architecture.layers)]
-    windowed = sum(width for width, is_windowed in zip(widths, architecture.windowed, strict=False) if is_windowed)
-    if not short:
-        windowed = 0
-    full = sum(widths) - windowed
+    every, some = _widths_up_to(architecture)
+    windowed = some[layers.stop] - some[layers.start] if short else 0
+    full = every[layers.stop] - every[layers.start] - windowed
     size = KV_BYTES[shape.kv_dtype]
     total = shape.streams * (shape.cells * full + short * windowed) * size
     formula = f"{shape.streams} × {shape.cells} cells × {full} numbers × {size:g} bytes"
     if windowed:
         formula += f" + {shape.streams} × {short} cells × {windowed} windowed numbers × {size:g} bytes"
-    return MemoryLine("KV cache", round(total), "anonymous", formula)
+    return MemoryLine(name, round(total), kind, formula)
 
 
 def _compute(architecture: Architecture, shape: Shape) -> MemoryLine:
     """The graph's buffer, attention masks apart: the largest of its phases.
 
-    Fitted to dry runs: exact for llama, qwen2, qwen3 and mixtral shapes, within 2% for gemma. A cache of f32 is
+    Fitted to dry runs: exact for most families, within 2% for gemma and 4% for latent attention. A cache of f32 is
     converted to f16 as a whole, layer by layer, before flash attention reads it.
     """
     tokens = min(shape.n_ubatch, shape.cells * shape.streams)
     embedding = architecture.embedding
-    used = architecture.experts_used or 1
+    used = architecture.experts_used
     inner = architecture.feed_forward or 4 * embedding
-    if architecture.experts_used:
-        inner = architecture.expert_feed_forward or inner
-    numbers = 4 * embedding + 3 * used * inner
-    if architecture.experts_used:
-        numbers = max(numbers, 3 * embedding + used * (2 * embedding + inner))
+    numbers = 0
+    if used is None or architecture.dense_layers:
+        numbers = 4 * embedding + 3 * inner
+    if used is not None:
+        expert = architecture.expert_feed_forward or inner
+        numbers = max(numbers, 4 * embedding + 3 * used * expert, 3 * embedding + used * (2 * embedding + expert))
+    if architecture.latent:
+        numbers = max(numbers, 4 * embedding + architecture.heads * _latent_width(architecture))
     feeding = tokens * numbers * 4
     # The last layer needs no masks any more, and takes their place in the buffer.
     logits = shape.concurrency * (architecture.vocabulary or 0) + (tokens + 2 * shape.concurrency) * embedding
     output = logits * 4 - _masks(architecture, shape).bytes
     attending = tokens * 5 * embedding * 4
     if shape.kv_dtype == "f32":
-        widest = max((_kv_width(architecture, layer) for layer in range(architecture.layers)), default=0)
+        every, _ = _widths_up_to(architecture)
+        widest = max((after - before for before, after in itertools.pairwise(every)), default=0)
         attending += shape.streams * shape.cells * widest * 2
     formula = f"{tokens} tokens × {numbers} numbers × 4 bytes"
     if max(output, attending) > feeding:
         formula = "logits and the last layer" if output > attending else "attention over a converted cache"
     return MemoryLine("compute buffers", max(feeding, output, attending), "anonymous", formula)
+
+
+def _latent_width(architecture: Architecture) -> int:
+    """Numbers that one head of latent attention has in flight: its query as it is, projected, and put together.
+
+    Within 4% of dry runs of DeepSeek-V3 and of smaller shapes.
+    """
+    rank = architecture.kv_rank or 0
+    rotary = architecture.key_length - rank
+    return (architecture.key_length_mla or 0) + rank + architecture.key_length + rotary
 
 
 def _masks(architecture: Architecture, shape: Shape) -> MemoryLine:

@@ -6,23 +6,40 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
-KvDtype = Literal["f16", "bf16", "f32", "q8_0"]
+from serving.hardware import Gpu
+
+Engine = Literal["llamacpp", "vllm"]
+KvDtype = Literal["f16", "bf16", "f32", "q8_0", "fp8"]
+"""Numbers in the cache: `q8_0` and `f32` with llama.cpp, `fp8` with vLLM, 16 bits with both."""
 KvLayout = Literal["unified", "streams"]
 LoadMode = Literal["mmap", "none"]
 WaitPolicy = Literal["active", "brief", "passive"]
 """How a compute thread waits for the others: spin for milliseconds, spin for microseconds and then sleep, or sleep."""
+MemoryKind = Literal["anonymous", "file", "gpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Which engines this host can start."""
+
+    vllm: bool = False
+    """`vllm serve` can be started."""
+    offload: bool = False
+    """The installed llama.cpp was built with a GPU backend (`llama_supports_gpu_offload`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What the user insisted on; None leaves it to the planner."""
 
-    backend: Literal["llamacpp"] | None = None
+    backend: Engine | None = None
     variant: str | None = None
+    local: bool = False
+    """Only variants whose weights are on this host."""
     context: int | None = None
     """Tokens per sequence."""
     concurrency: int | None = None
@@ -31,6 +48,10 @@ class Wishes:
     kv_tokens: int | None = None
     """Cells of a unified cache in all; set, it rules out streams."""
     kv_dtype: KvDtype | None = None
+    parallel: int | None = None
+    """GPUs that share one model (vLLM's tensor parallelism)."""
+    gpu_layers: int | None = None
+    """Layers on the GPU (llama.cpp); None puts there what fits, where the build can."""
     threads: int | None = None
     wait_policy: WaitPolicy | None = None
     load_mode: LoadMode | None = None
@@ -38,7 +59,7 @@ class Wishes:
     ubatch: int = 512
     """Tokens computed in one pass, at most."""
     most_concurrency: int = 16
-    """What the planner aims at where `concurrency` is None."""
+    """What the planner aims at with llama.cpp where `concurrency` is None."""
     snapshot_bytes: int = 256 * 1024**2
     """Host memory set aside for shared prefixes in the streams layout."""
     headroom: float = 0.1
@@ -51,8 +72,9 @@ class MemoryLine:
 
     name: str
     bytes: int
-    kind: Literal["anonymous", "file"]
-    """`file`: mapped pages that other processes share and the kernel may drop and read again."""
+    kind: MemoryKind
+    """`file`: mapped pages that other processes share and the kernel may drop and read again. `gpu`: memory of each
+    GPU that takes part."""
     formula: str
     """How the number came about, with its inputs."""
     as_used: bool = False
@@ -67,22 +89,61 @@ class Rejected:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How a model is served on a machine."""
+    """How a model is served on a machine: what all engines have in common."""
 
+    engine: Engine
     model: str
-    engine: Literal["llamacpp"]
     variant: str
-    weights: Path
+    weights: Path | None
+    """The file (GGUF) or directory (safetensors); None where it has to be brought to this host first."""
+    weights_bytes: int
     context: int
     """Tokens one sequence may hold."""
     concurrency: int
     """Sequences computed at the same time."""
-    kv_layout: KvLayout
     kv_tokens: int
-    """Cells of the KV cache in all."""
+    """Tokens that the KV cache holds in all."""
     kv_dtype: KvDtype
+    memory: tuple[MemoryLine, ...]
+    budget_bytes: int | None
+    """What the machine's main memory can give, headroom taken off; None where it could not be read."""
+    gpu_budget_bytes: int | None = None
+    """The same for each GPU that takes part; None without one."""
+    dummy: bool = False
+    """The weights are synthetic: answers are noise."""
+    rejected: tuple[Rejected, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def total_bytes(self) -> int:
+        """Anonymous and file-backed bytes of main memory together."""
+        return self.bytes_of("anonymous") + self.bytes_of("file")
+
+    def bytes_of(self, kind: MemoryKind, *, as_used: bool = True) -> int:
+        """Bytes of one kind: what RssAnon or RssFile of the engine come to, or one GPU's memory.
+
+        Without `as_used`, what they come to before anything that is taken bit by bit has been.
+        """
+        return sum_bytes(self.memory, kind, as_used=as_used)
+
+    def to_json(self) -> str:
+        """One JSON object; `Plan.from_json` reads it back to an equal plan."""
+        return _to_json(self)
+
+    @staticmethod
+    def from_json(text: str) -> LlamacppPlan | VllmPlan:
+        """The plan that `to_json` wrote. Raises pydantic.ValidationError for anything else."""
+        return _PLANS.validate_json(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamacppPlan(Plan):
+    """A model served by llama.cpp, from main memory and, where the build can, a GPU."""
+
+    engine: Literal["llamacpp"] = "llamacpp"
+    kv_layout: KvLayout
     swa_full: bool
     n_ubatch: int
     threads: int
@@ -91,41 +152,57 @@ class Plan:
     wait_policy: WaitPolicy
     load_mode: LoadMode
     snapshot_bytes: int
-    memory: tuple[MemoryLine, ...]
-    budget_bytes: int | None
-    """What the machine can give, headroom taken off; None where its memory could not be read."""
-    rejected: tuple[Rejected, ...] = ()
-    reasons: tuple[str, ...] = ()
+    gpu_layers: int = 0
+    """Layers computed on the GPU, from the last one on; one more than there are includes the output matrix."""
+    gpu: str | None = None
+    """That GPU, as CUDA_VISIBLE_DEVICES names it."""
 
-    @property
-    def total_bytes(self) -> int:
-        """Anonymous and file-backed bytes together."""
-        return sum(line.bytes for line in self.memory)
 
-    def bytes_of(self, kind: Literal["anonymous", "file"], *, as_used: bool = True) -> int:
-        """Bytes of one kind: what RssAnon or RssFile of the engine come to.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VllmPlan(Plan):
+    """A model served by vLLM from one or several equal GPUs."""
 
-        Without `as_used`, what they come to before anything that is taken bit by bit has been.
-        """
-        return sum(line.bytes for line in self.memory if line.kind == kind and (as_used or not line.as_used))
+    engine: Literal["vllm"] = "vllm"
+    gpus: tuple[str, ...]
+    """The GPUs, as CUDA_VISIBLE_DEVICES names them; their number is the tensor parallelism."""
+    memory_utilisation: float
+    """Share of each GPU's memory that vLLM may take."""
+    step_tokens: int
+    """Tokens computed in one step, at most."""
+    dtype: Literal["bfloat16", "float16"]
+    """Type of the activations."""
 
-    def to_json(self) -> str:
-        """One JSON object; `Plan.from_json` reads it back to an equal plan."""
-        return _to_json(self)
 
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The plan that `to_json` wrote. Raises pydantic.ValidationError for anything else."""
-        return TypeAdapter(cls).validate_json(text)
+_PLANS: TypeAdapter[LlamacppPlan | VllmPlan] = TypeAdapter(
+    Annotated[LlamacppPlan | VllmPlan, Field(discriminator="engine")]
+)
+
+
+def name_of(gpu: Gpu) -> str:
+    """A GPU as CUDA_VISIBLE_DEVICES names it: by its UUID, since CUDA may count otherwise than the driver."""
+    return gpu.uuid or str(gpu.index)
+
+
+def sum_bytes(lines: tuple[MemoryLine, ...], kind: MemoryKind, *, as_used: bool = True) -> int:
+    """Bytes of one kind in a memory table."""
+    return sum(line.bytes for line in lines if line.kind == kind and (as_used or not line.as_used))
+
+
+def host_bytes(lines: tuple[MemoryLine, ...]) -> int:
+    """Bytes of main memory in a memory table."""
+    return sum_bytes(lines, "anonymous") + sum_bytes(lines, "file")
 
 
 @dataclass(frozen=True, slots=True)
 class NearestFit:
     """What would fit: the wishes to change, and what it then takes."""
 
-    change: tuple[tuple[str, str | int | bool], ...]
-    """Names of wishes (`variant`, `context`, `concurrency`, `kv_layout`, `kv_dtype`) and the values that fit."""
+    change: tuple[tuple[str, str | int | bool | None], ...]
+    """Names of wishes (`backend`, `variant`, `context`, …) and the values that fit; None for a wish to give up."""
     total_bytes: int
+    """Bytes of main memory that it takes then."""
+    gpu_bytes: int = 0
+    """Bytes of each GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +214,15 @@ class NoFit:
     reason: str
     """One sentence without the model's name: `needs 21.4 GiB, 15.8 GiB available`."""
     short_bytes: int | None
-    """How much memory is missing; None where memory is not what it fails on."""
+    """How much memory is missing, on each GPU where those are short; None where memory is not what it fails on."""
     memory: tuple[MemoryLine, ...] = ()
     """The table of the smallest plan under these wishes."""
     budget_bytes: int | None = None
+    gpu_budget_bytes: int | None = None
     nearest: tuple[NearestFit, ...] = ()
-    """What would fit, best first; () where nothing does."""
+    """What would fit here, best first; () where nothing does."""
+    enough: str | None = None
+    """More of the same hardware that would hold it: `4 × NVIDIA L4`."""
     rejected: tuple[Rejected, ...] = ()
 
     def to_json(self) -> str:

@@ -13,6 +13,7 @@ from serving.gguf import read_header
 from serving.registry.local import architecture_of, check_servable, describe, model_of
 from serving.registry.model import Model
 from serving.registry.schema import read_catalogue
+from serving.registry.sizes import foretell
 
 PACKAGE = Path(serving.__file__).parent
 
@@ -56,12 +57,15 @@ def load_catalogue(site_file: Path | None = None, shipped: Path | None = None) -
 
 
 def with_files(model: Model) -> Model:
-    """The model with what the headers of its GGUF files say. Raises FileMissing if nothing says what it looks like."""
+    """The model with what the headers of its GGUF files say, and what its shape foretells of those not here.
+
+    Raises FileMissing if nothing says what it looks like.
+    """
     variants = []
     architecture = model.architecture
     for variant in model.variants:
         if variant.path is None or not variant.path.exists():
-            variants.append(dataclasses.replace(variant, path=None))
+            variants.append(foretell(model, dataclasses.replace(variant, path=None)))
         elif variant.format == "gguf":
             header = read_header(variant.path)
             check_servable(header)

@@ -10,7 +10,10 @@ from typing import Literal
 from serving.errors import BadFile
 from serving.gguf import Header, read_header
 from serving.registry.model import Architecture, Model, TensorSum, Variant
+from serving.registry.servable import check_sound
 
+DUMMY_KEY = "perimeter.dummy_weights"
+"""Metadata key of a file with synthetic weights; its value names the model whose shape it has."""
 _WINDOW_EVERY = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4, "exaone4": 4, "llama4": 4}
 """Families where all layers but each N-th are windowed, as llama.cpp hard-codes it per architecture."""
 
@@ -33,6 +36,7 @@ def model_of(header: Header) -> Model:
         architecture=architecture,
         variants=(describe(Variant(quantisation, "gguf", ("llamacpp",), None, path.resolve()), header),),
         licence=header.text("general.license"),
+        dummy=DUMMY_KEY in header.metadata,
         origin=str(path),
     )
 
@@ -40,7 +44,7 @@ def model_of(header: Header) -> Model:
 def check_servable(header: Header) -> None:
     """Refuse what llama.cpp would end the process on: a file without a tokenizer, or with another model's.
 
-    Raises BadFile.
+    And what else it does not survive (`serving.registry.servable`). Raises BadFile.
     """
     tokens = header.length("tokenizer.ggml.tokens")
     if header.text("tokenizer.ggml.model") in (None, "no_vocab") or not tokens:
@@ -55,6 +59,7 @@ def check_servable(header: Header) -> None:
     if rows[0] != tokens:
         message = f"`{header.path}` has a tokenizer of {tokens} tokens and embeddings for {rows[0]}"
         raise BadFile(message, hint="the conversion mixed two models; convert it again")
+    check_sound(header)
 
 
 def describe(variant: Variant, header: Header) -> Variant:
@@ -110,8 +115,15 @@ def architecture_of(header: Header) -> Architecture:
         windowed=_windowed(header, family, layers) if window else (),
         experts=header.integer("expert_count") or None,
         experts_used=header.integer("expert_used_count") or None,
+        shared_experts=header.integer("expert_shared_count") or 0,
+        dense_layers=header.integer("leading_dense_block_count") or 0,
         latent=header.integer("attention.key_length_mla") is not None,
+        kv_rank=header.integer("attention.kv_lora_rank"),
+        q_rank=header.integer("attention.q_lora_rank"),
+        key_length_mla=header.integer("attention.key_length_mla"),
+        value_length_mla=header.integer("attention.value_length_mla"),
         recurrent_state=state,
+        tied=not any(tensor.name == "output.weight" for tensor in header.tensors),
     )
 
 

@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 Backend = Literal["llamacpp", "vllm", "transformers"]
+Kind = Literal["chat", "embedding", "reranker"]
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """The shape of a decoder, as far as memory depends on it. Lengths are counts of numbers, not bytes."""
+    """The shape of a model, as far as its tensors and memory depend on it. Lengths count numbers, not bytes.
+
+    Names and conventions are GGUF's. With multi-head latent attention (`latent`) a cache entry is one vector of
+    `key_length` = latent rank + rotary part, `kv_heads` is 1, and the heads' own widths are the `_mla` ones.
+    """
 
     family: str
     """GGUF's `general.architecture`: `llama`, `qwen3`, …"""
@@ -32,10 +37,33 @@ class Architecture:
     """Width of one expert; None where it is `feed_forward`, or there are no experts."""
     experts: int | None = None
     experts_used: int | None = None
+    shared_experts: int = 0
+    """Experts that see every token, beside the routed ones."""
+    dense_layers: int = 0
+    """Leading layers without experts."""
     latent: bool = False
     """Keys and values are one latent vector of `key_length` (multi-head latent attention)."""
+    kv_rank: int | None = None
+    """Latent attention: width of the compressed key and value."""
+    q_rank: int | None = None
+    """Latent attention: width of the compressed query; None where it is not compressed."""
+    key_length_mla: int | None = None
+    """Latent attention: width of one key head, rotary part included, once decompressed."""
+    value_length_mla: int | None = None
     recurrent_state: int = 0
     """Numbers that one sequence keeps in layers whose state does not grow with the context (Mamba and its like)."""
+    tied: bool = False
+    """The output matrix is the token embedding."""
+    positions: int | None = None
+    """Learnt position embeddings; None where positions are rotary."""
+
+    @property
+    def encoder(self) -> bool:
+        """It reads a whole text at once and keeps no KV cache."""
+        return self.family in ENCODERS
+
+
+ENCODERS = frozenset({"bert", "jina-bert-v3", "nomic-bert", "modern-bert", "t5encoder"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +111,16 @@ class Model:
     """None until a weight file at hand has been read, where the catalogue does not give it."""
     variants: tuple[Variant, ...]
     """Best first: the planner takes the first that fits."""
+    kind: Kind = "chat"
     licence: str | None = None
     parameters: int | None = None
+    """As published, exactly; None where no exact count was found. A vision tower counts."""
     tool_parser: str | None = None
     """vLLM's name for the way this model writes tool calls."""
     reasoning_parser: str | None = None
     note: str | None = None
     """What a person should know before using it."""
+    dummy: bool = False
+    """Its weights are synthetic: answers are noise."""
     origin: str = "catalogue"
     """Where the entry comes from: `catalogue`, or the path of a site file or weight file."""

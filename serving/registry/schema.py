@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serving.errors import BadSettings
-from serving.registry.model import Architecture, Backend, Model, Variant
+from serving.registry.model import Architecture, Backend, Kind, Model, Variant
 
 Count = Annotated[int, Field(ge=1, le=1 << 40)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
@@ -37,6 +37,14 @@ class ArchitectureTable(_Table):
     expert_feed_forward: Count | None = None
     experts: Count | None = None
     experts_used: Count | None = None
+    shared_experts: int = Field(0, ge=0, le=1024)
+    dense_layers: int = Field(0, ge=0, le=4096)
+    kv_rank: Count | None = Field(None, description="latent attention; key_length is then this and the rotary part")
+    q_rank: Count | None = None
+    key_length_mla: Count | None = None
+    value_length_mla: Count | None = None
+    tied: bool = Field(default=False, description="the output matrix is the token embedding")
+    positions: Count | None = Field(None, description="learnt position embeddings")
 
     @model_validator(mode="after")
     def _together(self) -> ArchitectureTable:
@@ -45,6 +53,19 @@ class ArchitectureTable(_Table):
             raise ValueError(message)
         if (self.experts is None) != (self.experts_used is None):
             message = "experts and experts_used are given together"
+            raise ValueError(message)
+        if self.experts is not None and self.experts_used is not None and self.experts_used > self.experts:
+            message = f"experts_used ({self.experts_used}) exceeds experts ({self.experts})"
+            raise ValueError(message)
+        if self.dense_layers > self.layers:
+            message = f"dense_layers ({self.dense_layers}) exceeds layers ({self.layers})"
+            raise ValueError(message)
+        if self.heads % self.kv_heads:
+            message = f"heads ({self.heads}) is not a multiple of kv_heads ({self.kv_heads})"
+            raise ValueError(message)
+        latent = (self.kv_rank, self.key_length_mla, self.value_length_mla)
+        if any(latent) and not all(latent):
+            message = "kv_rank, key_length_mla and value_length_mla are given together"
             raise ValueError(message)
         return self
 
@@ -69,6 +90,15 @@ class ArchitectureTable(_Table):
             expert_feed_forward=self.expert_feed_forward,
             experts=self.experts,
             experts_used=self.experts_used,
+            shared_experts=self.shared_experts,
+            dense_layers=self.dense_layers,
+            latent=self.kv_rank is not None,
+            kv_rank=self.kv_rank,
+            q_rank=self.q_rank,
+            key_length_mla=self.key_length_mla,
+            value_length_mla=self.value_length_mla,
+            tied=self.tied,
+            positions=self.positions,
         )
 
 
@@ -99,6 +129,7 @@ class ModelTable(_Table):
 
     title: str = Field(min_length=1)
     context: int = Field(ge=1, le=16 * 1024**2)
+    kind: Kind = "chat"
     licence: str | None = Field(None, min_length=1)
     parameters: Count | None = None
     tool_parser: str | None = Field(None, min_length=1)
@@ -148,6 +179,7 @@ def read_catalogue(path: Path, base: Path, origin: str) -> dict[str, Model]:
             context=table.context,
             architecture=table.architecture.build() if table.architecture else None,
             variants=tuple(variant.build(base) for variant in table.variants),
+            kind=table.kind,
             licence=table.licence,
             parameters=table.parameters,
             tool_parser=table.tool_parser,

@@ -1,10 +1,11 @@
 """Frozen settings, every field described, layered: defaults < file < environment < flags."""
 
 from serving.settings.load import load_settings, walk_fields
-from serving.settings.model import Engines, Limits, LlamaCpp, Log, Paths, Registry, Restart, Server, Settings
+from serving.settings.model import Engines, Hardware, Limits, LlamaCpp, Log, Paths, Registry, Restart, Server, Settings
 
 __all__ = [
     "Engines",
+    "Hardware",
     "Limits",
     "LlamaCpp",
     "Log",

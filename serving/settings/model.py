@@ -174,6 +174,16 @@ class Engines(Section):
     restart: Restart = Restart()
 
 
+class Hardware(Section):
+    """What is expected of the machine."""
+
+    require_gpu: bool = Field(
+        default=False,
+        description="Refuse to start without a GPU, or with one that does not work, and count as not ready while one "
+        "is lost; false serves from the CPU then, what fits.",
+    )
+
+
 class Registry(Section):
     """Which models there are."""
 
@@ -201,6 +211,10 @@ class Paths(Section):
         default=None,
         description="Sockets and engine state, mode 0700; unset: $XDG_RUNTIME_DIR/perimeter, else /tmp/perimeter-UID.",
     )
+    cache_dir: SettingPath | None = Field(
+        default=None,
+        description="Synthetic weights (`--dummy-weights`); unset: $XDG_CACHE_HOME/perimeter, else ~/.cache/perimeter.",
+    )
 
 
 class Settings(Section):
@@ -209,6 +223,7 @@ class Settings(Section):
     server: Server = Server()
     limits: Limits = Limits()
     engines: Engines = Engines()
+    hardware: Hardware = Hardware()
     registry: Registry = Registry()
     log: Log = Log()
     paths: Paths = Paths()

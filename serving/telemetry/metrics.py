@@ -128,6 +128,9 @@ class Metrics:
         self.engine_restarts = Counter(
             "perimeter_engine_restarts", "Starts of an engine after its first.", ["model"], registry=self.registry
         )
+        self.gpus_lost = Gauge(
+            "perimeter_gpus_lost", "GPUs seen at the start that no longer answer.", registry=self.registry
+        )
         labels = ("route", "model")
         self.request_seconds = Histogram(
             "perimeter_request_seconds", "From the request's head to its end.", labels, SECONDS, self.registry

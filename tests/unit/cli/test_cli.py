@@ -136,15 +136,17 @@ source = "a hub"
 
 
 def test_weights_that_are_not_here_are_said_to_be_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Status 4: what is missing, how large it is, where it comes from; no network is asked."""
+    """Status 4: what is missing, how large it is, the ways to get it here; and `plan` plans for it all the same."""
     site, config = tmp_path / "site.toml", tmp_path / "serving.toml"
     site.write_text(ABSENT)
     config.write_text(f"[registry]\nsite_file = '{site}'\n")
-    for command in (["plan", "big"], ["--model", "big"]):
-        assert run([*command, "--config", str(config)]) == 4
-        shown = capsys.readouterr().err
-        assert "the weights of `big` are not on this host" in shown
-        assert "q4_k_m (4.6 GiB) from a hub" in shown
+    assert run(["--model", "big", "--config", str(config)]) == 4
+    shown = capsys.readouterr().err
+    assert "the weights of `big` are not on this host: it would serve q4_k_m (4.6 GiB, 4920734176 bytes)" in shown
+    for way in ("fetch a hub", "serve --model FILE.gguf", "registry.site_file", "--dummy-weights"):
+        assert way in shown
+    assert run(["plan", "big", "--config", str(config)]) == 0
+    assert "not on this host (4.6 GiB)" in capsys.readouterr().out
 
 
 def test_the_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,17 @@ import pytest
 
 import serving
 from serving.errors import BadFile, FileMissing
-from serving.gguf import TYPES, LongArray, read_header
-from tests.support.gguf_bytes import Gguf, string, text, tiny, u32
+from serving.gguf import (
+    KEEP_ARRAY_UP_TO,
+    MAX_HEADER,
+    MAX_KEPT,
+    MAX_STRINGS,
+    TYPES,
+    LongArray,
+    read_header,
+    read_strings,
+)
+from tests.support.gguf_bytes import Gguf, string, strings, text, tiny, u32
 
 DEMO = Path(serving.__file__).parent / "models/demo"
 
@@ -68,7 +77,7 @@ BAD: dict[str, tuple[Callable[[Gguf], None], str]] = {
     "version 1": (_set(version=1), "version 1"),
     "big-endian": (_set(version=3 << 24), "version 50331648"),
     "2^63 tensors": (_set(n_tensors=1 << 63), "tensor count"),
-    "100000 tensors that are not there": (_set(n_tensors=100_000), "bytes, and"),
+    "30000 tensors that are not there": (_set(n_tensors=30_000), "bytes, and"),
     "2^40 metadata": (_set(n_metadata=1 << 40), "metadata count"),
     "an empty key": (_metadata("", u32(1)), "empty"),
     "a key twice": (_metadata("llama.block_count", u32(1)), "given twice"),
@@ -81,6 +90,15 @@ BAD: dict[str, tuple[Callable[[Gguf], None], str]] = {
     "a boolean of 2": (_metadata("x", struct.pack("<IB", 7, 2)), "boolean 2"),
     "an alignment of 3": (_metadata("general.alignment", u32(3)), "general.alignment"),
     "an alignment that is text": (_metadata("general.alignment", string("x")), "general.alignment"),
+    "an alignment of another type": (_metadata("general.alignment", struct.pack("<IQ", 10, 32)), "of type 10"),
+    "an alignment of 8": (_metadata("general.alignment", u32(8)), "from 32 to"),
+    "a NUL in a key": (_metadata("llama.block_count\0", u32(1)), "NUL"),
+    "a NUL in a text": (_metadata("x", string("a\0b")), "NUL"),
+    "a NUL in a tensor's name": (_set(tensors=[("a\0b", (8,), 0, 0)]), "NUL"),
+    "a key of 65536 bytes": (_metadata("x" * 65536, u32(1)), "bytes long"),
+    "an architecture that is no name": (_set(metadata=[("general.architecture", string("a\nb"))]), "not a name"),
+    "an architecture that is a number": (_set(metadata=[("general.architecture", u32(1))]), "no text, not a name"),
+    "parts that are a text": (_metadata("split.count", string("x" * 1000)), "one part of several"),
     "part of several": (_metadata("split.count", u32(3)), "one part of 3"),
     "no dimensions": (_set(tensors=[("a", (), 0, 0)]), "0 dimensions"),
     "five dimensions": (_set(tensors=[("a", (1, 1, 1, 1, 1), 0, 0)]), "5 dimensions"),
@@ -107,6 +125,60 @@ def test_what_is_wrong_is_refused_by_name(name: str, tmp_path: Path) -> None:
         read_header(file.write(tmp_path / "a.gguf"))
     assert says in caught.value.message
     assert caught.value.hint
+
+
+def test_what_the_file_says_does_not_reach_the_terminal(tmp_path: Path) -> None:
+    """Words of the file are shown printable, in one line, and cut."""
+    file = tiny()
+    file.metadata += [("\x1b[31m\n" + "é" * 500, u32(1))] * 2
+    with pytest.raises(BadFile, match="given twice") as caught:
+        read_header(file.write(tmp_path / "a.gguf"))
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 300
+
+
+def test_elements_are_bounded_over_the_file(tmp_path: Path) -> None:
+    """Many arrays, each of a length that may be, are as refused as one that is too long."""
+    file = tiny()
+    some = struct.pack("<IIQ", 9, 0, 1024) + bytes(1024)
+    file.metadata += [(f"x{number}", some) for number in range(MAX_KEPT // 1024 + 1)]
+    with pytest.raises(BadFile, match=f"{MAX_KEPT} at most"):
+        read_header(file.write(tmp_path / "a.gguf"))
+    file = tiny()
+    empty = struct.pack("<IIQ", 9, 8, 1 << 16) + bytes(8 << 16)
+    file.metadata += [(f"x{number}", empty) for number in range((MAX_STRINGS >> 16) + 1)]
+    with pytest.raises(BadFile, match=f"{MAX_STRINGS} at most"):
+        read_header(file.write(tmp_path / "a.gguf"))
+
+
+def test_a_header_ends_within_its_bound(tmp_path: Path) -> None:
+    """What would be read of a file is bounded, however large it is."""
+    path = tmp_path / "a.gguf"
+    long = struct.pack("<IIQ", 9, 0, (1 << 24) - 100)
+    with path.open("wb") as opened:
+        opened.write(b"GGUF" + struct.pack("<IQQ", 3, 0, 5))
+        for number in range(5):
+            opened.write(text(f"x{number}") + long)
+            opened.seek((1 << 24) - 100, 1)
+        opened.truncate(1 << 33)
+    with pytest.raises(BadFile, match=f"{MAX_HEADER} that a header may have"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("count", [3, 2000])
+def test_strings_can_be_read_again(count: int, tmp_path: Path) -> None:
+    """The elements of an array of strings, kept or not; of nothing else."""
+    file = tiny()
+    names = [f"n{number}" for number in range(count)]
+    file.metadata.append(("x", strings(names)))
+    header = read_header(file.write(tmp_path / "a.gguf"))
+    assert read_strings(header, "x") == [name.encode() for name in names]
+    assert read_strings(header, "llama.block_count") == []
+    assert read_strings(header, "none") == []
+    if count > KEEP_ARRAY_UP_TO:
+        header.path.write_bytes(b"GGUF" + b"\xff" * 100)
+        with pytest.raises(BadFile):
+            read_strings(header, "x")
 
 
 def test_a_truncated_file_is_told_with_both_sizes(tmp_path: Path) -> None:

