@@ -8,7 +8,8 @@ from pathlib import Path
 from serving.cli.options import settings_for
 from serving.cli.show import known, print_json, print_rows
 from serving.planner.text import gib
-from serving.registry import Model, Variant, load_catalogue
+from serving.registry import Architecture, Model, Variant, load_catalogue
+from serving.registry.tensors import active_parameters_of, parameters_of
 
 
 def list_models(config: Path | None, *, as_json: bool) -> int:
@@ -17,8 +18,9 @@ def list_models(config: Path | None, *, as_json: bool) -> int:
     if as_json:
         print_json(models)
     else:
-        header = ("NAME", "CONTEXT", "VARIANTS", "LICENCE", "TITLE")
-        print_rows([header, *((m.name, str(m.context), _variants(m), known(m.licence), m.title) for m in models)])
+        header = ("NAME", "KIND", "SIZE", "CONTEXT", "VARIANTS", "LICENCE", "TITLE")
+        rows = ((m.name, m.kind, _size(m), str(m.context), _variants(m), known(m.licence), m.title) for m in models)
+        print_rows([header, *rows])
     return 0
 
 
@@ -33,6 +35,7 @@ def show_model(name: str, config: Path | None, *, as_json: bool) -> int:
         ("name", model.name),
         ("title", model.title),
         ("licence", known(model.licence)),
+        ("kind", model.kind),
         ("context", f"{model.context} tokens"),
         ("from", model.origin),
     ]
@@ -41,6 +44,7 @@ def show_model(name: str, config: Path | None, *, as_json: bool) -> int:
     if shape is not None:
         kv_heads = sorted(set(shape.kv_heads))
         rows.append(("family", shape.family))
+        rows.append(("parameters", _parameters(shape)))
         rows.append(("layers", f"{shape.layers}, {shape.embedding} wide"))
         rows.append(("heads", f"{shape.heads}, {'/'.join(map(str, kv_heads)) or '–'} key/value"))
         rows.append(("vocabulary", known(shape.vocabulary)))
@@ -52,6 +56,21 @@ def show_model(name: str, config: Path | None, *, as_json: bool) -> int:
     sys.stdout.write("\n")
     print_rows([("VARIANT", "FORMAT", "SIZE", "SERVED BY", "WHERE"), *map(_row, model.variants)])
     return 0
+
+
+def _parameters(shape: Architecture) -> str:
+    """All that are learnt, and those that one token is computed with where these are fewer."""
+    total, active = parameters_of(shape), active_parameters_of(shape)
+    if total is None or active is None:
+        return "–"
+    used = f", {active / 1e9:.1f} billion used for a token" if shape.experts else ""
+    return f"{total / 1e9:.2f} billion{used}"
+
+
+def _size(model: Model) -> str:
+    """Billions of parameters; a dash where the shape is not known before a file has been read."""
+    total = parameters_of(model.architecture) if model.architecture else None
+    return "–" if total is None else f"{total / 1e9:.1f}B"
 
 
 def _variants(model: Model) -> str:

@@ -170,6 +170,8 @@ def no_fit(refusal: NoFit) -> NoFitError:
     """The refusal as the error that ends the command."""
     variant = f" ({refusal.variant})" if refusal.variant else ""
     hint = "it does not fit this machine in any variant"
+    if refusal.short_bytes is None:
+        hint = "`serve models list` shows what there is, `serve models show` the forms of one"
     if refusal.nearest:
         hint = "use " + ", or ".join(map(_way_out, refusal.nearest))
     elif refusal.short_bytes is not None:

@@ -147,6 +147,7 @@ def _log(machine: Machine, outcome: LlamacppPlan, warnings: list[str]) -> None:
             kv_dtype=outcome.kv_dtype,
             threads=outcome.threads,
             wait_policy=outcome.wait_policy,
+            weights=str(outcome.weights),
             load_mode=outcome.load_mode,
             gpu_layers=outcome.gpu_layers,
             dummy_weights=outcome.dummy,

@@ -237,8 +237,8 @@ def _unwishable(model: Model, wishes: Wishes, gpu: Gpu | None) -> str | None:
     least = wishes.context or min(LEAST_CONTEXT, model.context)
     objections = (
         (
-            model.architecture is not None and model.architecture.encoder,
-            "it is an encoder, which this version does not serve with llama.cpp",
+            model.kind != "chat" or (model.architecture is not None and model.architecture.encoder),
+            "it turns texts into numbers, and this version serves models that write with llama.cpp",
         ),
         (
             wishes.kv_tokens is not None and wishes.kv_layout == "streams",

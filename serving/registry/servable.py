@@ -146,8 +146,16 @@ def _numbers(header: Header) -> Iterator[str]:
     scaling = header.fact("rope.scaling.type")
     if isinstance(scaling, str) and scaling not in _ROPE_SCALINGS:
         yield f"`{header.architecture}.rope.scaling.type` is none of {', '.join(sorted(_ROPE_SCALINGS))}"
-    if (window := header.integer("attention.sliding_window") or 0) > 1 << 24:
+
+
+def _window(header: Header) -> Iterator[str]:
+    """llama-model.cpp, create_memory: a model with a window has a layer with one; the window is counted in 32 bits."""
+    window, pattern = header.integer("attention.sliding_window") or 0, header.fact("attention.sliding_window_pattern")
+    if window > 1 << 24:
         yield f"its attention window is {window} tokens wide"
+    # Of each N layers one has no window; a list says it of each.
+    if window and (pattern == 1 or (isinstance(pattern, tuple) and not any(pattern))):
+        yield f"its attention has a window of {window} tokens in none of its layers"
 
 
 def _types(header: Header) -> Iterator[str]:
@@ -185,8 +193,8 @@ def _tokenizer(header: Header) -> Iterator[str]:
         known = set(tokens)
     if len(known) != len(tokens):
         yield f"the {len(tokens)} tokens of its vocabulary are {len(known)} different ones"
-    if model in _BYTES_NEEDED:
-        missing = [byte for byte in range(256) if b"<0x%02X>" % byte not in known and bytes([byte]) not in known]
+    if model in _BYTES_NEEDED or (model == "rwkv" and not _is_known(header, "unknown", None, len(known))):
+        missing = [byte for byte in range(256) if known.isdisjoint(_byte_texts(model, byte))]
         if missing:
             yield f"its vocabulary has no token for the byte {missing[0]:#04x}"
     bos, eos = _DEFAULT_IDS.get(model, (None, None))
@@ -197,6 +205,14 @@ def _tokenizer(header: Header) -> Iterator[str]:
         yield "an EOS token is added to each prompt, and there is none"
     if len(header.text("tokenizer.chat_template") or "") > MAX_TEMPLATE:
         yield f"its chat template has more than {MAX_TEMPLATE} characters"
+
+
+def _byte_texts(model: str, byte: int) -> tuple[bytes, ...]:
+    """How a vocabulary may write a token that is one byte."""
+    raw = bytes([byte])
+    if model == "rwkv":  # as Python writes it between quotes, which is how its converter does
+        return (repr(raw)[2:-1].encode(),)
+    return (b"<0x%02X>" % byte,) if model == "plamo2" else (b"<0x%02X>" % byte, raw)
 
 
 def _is_known(header: Header, which: str, default: int | None, tokens: int) -> bool:
@@ -226,6 +242,7 @@ _CHECKS: Final[tuple[Callable[[Header], Iterator[str]], ...]] = (
     _experts,
     _state,
     _numbers,
+    _window,
     _types,
     _tokenizer,
 )

@@ -124,6 +124,12 @@ REFUSED: dict[str, tuple[str, Callable[[Model], None], str]] = {
     "an unknown scaling": ("plain", put("llama.rope.scaling.type", STRING, b"su"), "rope.scaling.type"),
     "attention to what comes": ("plain", put("llama.attention.causal", 7, 0), "not causal"),
     "a window without end": ("window", put("gemma3.attention.sliding_window", 4, (1 << 32) - 1), "attention window"),
+    "a window in no layer": ("window", put("gemma3.attention.sliding_window_pattern", 4, 1), "in none of its layers"),
+    "a window in no layer of a list": (
+        "window",
+        put("gemma3.attention.sliding_window_pattern", 7, 0, 0, 0, 0, is_array=True),
+        "in none of its layers",
+    ),
     "whole numbers for weights": ("plain", tensor("attn_q.weight", I32), "which weights cannot be"),
     "a norm that is quantised": ("plain", tensor("output_norm.weight", Q8_0), "must be of F32"),
     "a convolution of halves": ("hybrid", tensor("shortconv.conv.weight", F16), "must be of F32"),
@@ -133,6 +139,11 @@ REFUSED: dict[str, tuple[str, Callable[[Model], None], str]] = {
     "a token twice": ("plain", token(7, b"a"), "284 different ones"),
     "an empty token like another": ("plain", all_of(token(7, b""), token(8, b"[EMPTY_7]")), "284 different ones"),
     "no token for a byte": ("pieces", token(3 + 0x0A, b"??"), "byte 0x0a"),
+    "no token for a byte, nor for what is unknown": (
+        "plain",
+        put("tokenizer.ggml.model", STRING, b"rwkv"),
+        "byte 0x00",
+    ),
     "a BOS that is not there": (
         "plain",
         all_of(put("tokenizer.ggml.pre", STRING, b"glm4"), put("tokenizer.ggml.add_bos_token", 7, 1)),
