@@ -119,6 +119,17 @@ def library_version() -> str:
     return str(llama_cpp.__version__)
 
 
+def system_info() -> str:
+    """What the library was compiled with, in llama.cpp's words: `CPU : AVX2 = 1 | …`."""
+    return str(llama_cpp.llama_print_system_info().decode("utf-8", "replace")).strip()
+
+
+def supports() -> dict[str, bool]:
+    """What this build can do: `supports_gpu_offload`, `supports_mmap`, `supports_mlock`."""
+    names = ("supports_gpu_offload", "supports_mmap", "supports_mlock")
+    return {name: bool(getattr(llama_cpp, f"llama_{name}")()) for name in names}
+
+
 class Model:
     """A loaded GGUF. Read-only after loading, so its vocabulary may be used from any thread."""
 

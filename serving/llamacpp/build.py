@@ -19,15 +19,12 @@ def describe_build() -> dict[str, object]:
     `flags` are the names that its system info gives the value 1, such as `AVX512_VNNI`: what it was compiled with,
     not what this processor has.
     """
-    library = binding.llama_cpp  # type: ignore[attr-defined]  # imported there, nowhere else
-    info = library.llama_print_system_info().decode("utf-8", "replace")
+    info = binding.system_info()
     return {
         "version": binding.library_version(),
-        "system_info": info.strip(),
+        "system_info": info,
         "flags": [name for name, value in re.findall(r"(\w+) = (\d+)", info) if value == "1"],
-        "supports_gpu_offload": bool(library.llama_supports_gpu_offload()),
-        "supports_mmap": bool(library.llama_supports_mmap()),
-        "supports_mlock": bool(library.llama_supports_mlock()),
+        **binding.supports(),
     }
 
 
