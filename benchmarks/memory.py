@@ -2,10 +2,12 @@
 
     python -m benchmarks.memory dry [--cases 200]
     python -m benchmarks.memory resident
+    python -m benchmarks.memory table > docs/memory.md
 
 `dry`: for models of the catalogue, 70B shapes and mixtures of experts among them, the sizes that llama.cpp itself
 computes for cache, compute buffers and output without allocating them. `resident`: an engine as `serve` starts it, on
-synthetic weights of several architectures, and RssAnon and RssFile of its process after its cache was filled.
+synthetic weights of several architectures, and RssAnon and RssFile of its process after its cache was filled. `table`:
+the last result of that as a page.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import http.client
-import itertools
 import json
 import os
 import random
@@ -39,6 +40,7 @@ from serving.store import write_dummy, write_hollow
 from serving.store.vocabulary import FIRST, SECOND
 
 BUFFERS = ("KV cache", "compute buffers", "attention masks", "output")
+RESULT = Path(__file__).parent / "results/memory-resident.json"
 SEED = 20_261_122
 START_S = 120.0
 
@@ -118,7 +120,7 @@ RESIDENT = (
     Resident("grouped", "f16", 8192, 2, kv_dtype="q8_0"),
     Resident("grouped", "q4_0", 2048, 16, layout="unified"),
     Resident("every head its own", "q8_0", 2048, 8),
-    Resident("every head its own", "q6_k", 16384, 1, kv_dtype="q8_0"),
+    Resident("every head its own", "q6_k", 8192, 2, kv_dtype="q8_0"),
     Resident("with biases, tied", "q4_k_m", 2048, 8, kv_dtype="bf16"),
     Resident("with biases, tied", "q8_0", 4096, 4, kv_dtype="f32"),
     Resident("sliding window, tied", "q8_0", 4096, 4),
@@ -191,6 +193,28 @@ def dry(cases: int) -> dict[str, Any]:
         "within_2_percent": sum(0.98 <= ratio <= 1.02 for ratio in ratios) / len(ratios),
         "worst": sorted(found, key=lambda one: -abs(one["ratio"] - 1))[:8],
     }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The page docs/memory.md, from a result of `resident`."""
+    machine, versions = result["machine"], result["versions"]
+    lines = [
+        "# Planned and taken memory",
+        "",
+        "Engines as `serve` starts them, on synthetic weights, after one sequence was filled and all had worked. RssAnon",
+        f"and RssFile in MiB. {result['date']}, {machine['cores']} cores of an {machine['cpu']}, llama-cpp-python",
+        f"{versions['llama-cpp-python']}. `make claims NAME=memory-resident` measures it again.",
+        "",
+        "| architecture | weights | sequences of tokens | cache | private: planned | taken | file: planned | taken |",
+        "|---" * 8 + "|",
+    ]
+    for row in result["rows"]:
+        sizes = (row[name] / 2**20 for name in ("anonymous_planned", "anonymous", "file_planned", "file"))
+        loaded = "mapped" if row["load_mode"] == "mmap" else "read in"
+        shown = " | ".join(f"{size:.1f}" for size in sizes)
+        sequences = f"{row['concurrency']} of {row['context']}, {row['layout']}"
+        lines.append(f"| {row['shape']} | {row['variant']}, {loaded} | {sequences} | {row['kv_dtype']} | {shown} |")
+    return "\n".join(lines) + "\n"
 
 
 def known(architecture: Architecture | None) -> Architecture:
@@ -272,15 +296,16 @@ class running:  # noqa: N801 - reads as a verb: `with running(plan, folder)`
 
     def __init__(self, planned: LlamacppPlan, folder: Path) -> None:
         self._socket = folder / "engine.sock"
-        settings = Settings.model_validate({"engines": {"llamacpp": {"step_ms": 500}}})
         source = Path(__file__).parents[1]
-        self._spec = plan_engine(planned, settings, self._socket, state_directory(self._socket), source=source)
+        self._spec = plan_engine(planned, Settings(), self._socket, state_directory(self._socket), source=source)
+        # Full passes on any machine: on a slow one the time budget of a step cuts them short, and buffers stay empty.
+        self._argv = [*self._spec.argv, "--step-ms", "60000"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> tuple[int, Path]:
         self._socket.unlink(missing_ok=True)
         self._process = subprocess.Popen(
-            self._spec.argv, env=dict(self._spec.env), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            self._argv, env=dict(self._spec.env), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -313,17 +338,17 @@ def request(path: Path, method: str, route: str, body: dict[str, Any] | None) ->
 
 
 def fill(path: Path, planned: LlamacppPlan) -> None:
-    """Requests that fill every sequence's context, and so all cells."""
+    """One sequence filled to its end, then all of them at once: every buffer is used as far as it can be."""
     rng = random.Random(SEED)
 
-    def one(_: int) -> int:
-        words = (f"{rng.choice(FIRST)}{rng.choice(SECOND)}{chr(97 + rng.randrange(26))}" for _ in itertools.count())
-        prompt = " ".join(itertools.islice(words, planned.context - 40))
+    def one(words: int) -> int:
+        letters = ((rng.choice(FIRST), rng.choice(SECOND), chr(97 + rng.randrange(26))) for _ in range(words))
+        prompt = " ".join(map("".join, letters))
         body = {"model": planned.model, "prompt": prompt, "max_tokens": 24, "ignore_eos": True}
         return request(path, "POST", "/v1/completions", body)[0]
 
     with ThreadPoolExecutor(planned.concurrency) as pool:
-        statuses = list(pool.map(one, range(planned.concurrency)))
+        statuses = [one(planned.context - 40), *pool.map(one, [16] * planned.concurrency)]
     if set(statuses) != {200}:
         raise RuntimeError(f"answers {statuses}")
 
@@ -341,7 +366,11 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("dry").add_argument("--cases", type=int, default=200)
     commands.add_parser("resident")
+    commands.add_parser("table")
     options = parser.parse_args()
+    if options.command == "table":
+        print(table(json.loads(RESULT.read_text(encoding="utf-8"))), end="")
+        return
     result = dry(options.cases) if options.command == "dry" else resident()
     print(json.dumps({**described(), **result}, indent=1))
 

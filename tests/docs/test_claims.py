@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.claims import load
+from benchmarks.memory import table
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
@@ -66,3 +67,9 @@ def test_every_claim_holds_by_its_last_result() -> None:
                 assert not failed, f"{claim.name}: {failed}"
             else:
                 assert failed, f"{claim.name} meets its bar now: remove `falls_short` and state the figure"
+
+
+def test_the_memory_page_is_the_last_result() -> None:
+    """`python -m benchmarks.memory table > docs/memory.md` writes it again."""
+    result = json.loads((ROOT / "benchmarks/results/memory-resident.json").read_text(encoding="utf-8"))
+    assert (ROOT / "docs/memory.md").read_text(encoding="utf-8") == table(result)
