@@ -201,8 +201,8 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         "# Planned and taken memory",
         "",
-        "Engines as `serve` starts them, on synthetic weights, after one sequence was filled and all had worked. RssAnon",
-        f"and RssFile in MiB. {result['date']}, {machine['cores']} cores of an {machine['cpu']}, llama-cpp-python",
+        "Engines as `serve` starts them, on synthetic weights, after one sequence was filled and all had worked. MiB",
+        f"of RssAnon and RssFile. {result['date']}, {machine['cores']} cores of an {machine['cpu']}, llama-cpp-python",
         f"{versions['llama-cpp-python']}. `make claims NAME=memory-resident` measures it again.",
         "",
         "| architecture | weights | sequences of tokens | cache | private: planned | taken | file: planned | taken |",
