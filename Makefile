@@ -8,7 +8,7 @@ SERVE_FLAGS ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 INSTALL = $(PIP) install --quiet --no-build-isolation --require-hashes
 
-.PHONY: serve test lint types contracts claims peers format locks clean
+.PHONY: serve test lint types contracts cuda claims peers format locks clean
 
 serve: $(VENV)/.base ## make the environment, install, serve the demo model
 	@$(VENV)/bin/serve --model $(MODEL) $(SERVE_FLAGS)
@@ -29,6 +29,14 @@ contracts: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+cuda: $(VENV)/.base ## compile llama.cpp again, for layers on an NVIDIA GPU; needs the CUDA toolkit (nvcc)
+	@command -v nvcc >/dev/null || { echo 'error: no nvcc'; echo 'hint: install the CUDA toolkit and put its bin on PATH'; exit 2; }
+	awk '/^[a-z]/ { kept = /^llama-cpp-python==/ } kept' locks/base.lock > $(VENV)/cuda.lock
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" CMAKE_ARGS="-DGGML_CUDA=ON $(CMAKE_ARGS)" $(INSTALL) \
+		--force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python -r $(VENV)/cuda.lock
+	$(VENV)/bin/python -m serving.llamacpp.build | grep -q '"supports_gpu_offload": true' \
+		|| { echo 'error: this build cannot use a GPU'; exit 2; }
 
 claims: $(VENV)/.dev ## measure the stated figures again: make claims [NAME=…]
 	$(VENV)/bin/python -m benchmarks.claims $(NAME)

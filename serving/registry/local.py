@@ -14,6 +14,7 @@ from serving.registry.servable import check_sound
 
 DUMMY_KEY = "perimeter.dummy_weights"
 """Metadata key of a file with synthetic weights; its value names the model whose shape it has."""
+_TITLE_CHARS = 200
 _WINDOW_EVERY = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4, "exaone4": 4, "llama4": 4}
 """Families where all layers but each N-th are windowed, as llama.cpp hard-codes it per architecture."""
 
@@ -31,7 +32,7 @@ def model_of(header: Header) -> Model:
     quantisation = main_type(header)
     return Model(
         name=re.sub(r"[^A-Za-z0-9._:-]+", "-", path.stem).strip("-.") or "model",
-        title=name or path.stem,
+        title=printable(name or "") or path.stem,
         context=header.integer("context_length") or 0,
         architecture=architecture,
         variants=(describe(Variant(quantisation, "gguf", ("llamacpp",), None, path.resolve()), header),),
@@ -39,6 +40,15 @@ def model_of(header: Header) -> Model:
         dummy=DUMMY_KEY in header.metadata,
         origin=str(path),
     )
+
+
+def printable(text: str) -> str:
+    """A name out of a file, fit for a terminal, a log and an answer: one line, of at most 200 printable characters.
+
+    The file is somebody else's: escape sequences in it would rewrite the operator's screen.
+    """
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(shown.split())[:_TITLE_CHARS]
 
 
 def check_servable(header: Header) -> None:

@@ -7,6 +7,7 @@ import itertools
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -107,7 +108,9 @@ def wishes(draw: st.DrawFn) -> Wishes:
     )
 
 
-CASES = 2500 if os.environ.get("SERVING_TEST_SLOW") else 300
+SLOW = bool(os.environ.get("SERVING_TEST_SLOW"))
+CASES = 10_000 if SLOW else 300
+pytestmark = pytest.mark.timeout(3600 if SLOW else 300)
 """Of each of the four properties: 10,000 in the slow run."""
 many = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
 
