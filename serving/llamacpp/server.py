@@ -7,9 +7,8 @@ the head and the end of the answer; what is between them the engine thread write
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -18,12 +17,8 @@ from serving.errors import (
     EngineUnavailable,
     InternalError,
     InvalidRequest,
-    MethodNotAllowed,
     ModelNotFound,
     Overloaded,
-    RequestTooLarge,
-    RouteNotFound,
-    ServingError,
     UnsupportedFeature,
 )
 from serving.llamacpp import metrics
@@ -39,7 +34,6 @@ from serving.openai import (
     Sampling,
     TokenizeRequest,
     Usage,
-    parse_body,
     parse_chat,
     parse_completion,
     parse_detokenize,
@@ -47,11 +41,7 @@ from serving.openai import (
     responses,
     serialise,
 )
-from serving.telemetry.logs import facts
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+from serving.openai.asgi import SSE_HEADERS, Receive, Scope, Send, Server, header, read_body, respond
 
 Result = TypeVar("Result")
 Chunks = responses.ChatStream | responses.CompletionStream
@@ -63,8 +53,6 @@ STALLED_S = 30.0
 """An engine thread that has work and was not heard of for so long is not ready, which gets it restarted."""
 PREPARE_TIMEOUT_S = 30.0
 """Longest time that rendering and tokenising one prompt may take."""
-
-log = logging.getLogger("serving.llamacpp")
 
 
 @dataclass(slots=True)
@@ -148,66 +136,31 @@ class Answer:
         return updates
 
 
-class App:
+class App(Server):
     """The ASGI application. `service` is None until the model is loaded."""
 
     def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+        super().__init__(
+            limits,
+            {
+                "/v1/chat/completions": {"POST": self._chat},
+                "/v1/completions": {"POST": self._completion},
+                "/v1/models": {"GET": self._models},
+                "/tokenize": {"POST": self._tokenize},
+                "/detokenize": {"POST": self._detokenize},
+                "/health": {"GET": self._health},
+                "/ready": {"GET": self._ready},
+                "/metrics": {"GET": self._metrics},
+            },
+        )
         self.loading = Loading()
         self.service: Service | None = None
         self._outstanding = 0
-        self._routes: dict[str, dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]]] = {
-            "/v1/chat/completions": {"POST": self._chat},
-            "/v1/completions": {"POST": self._completion},
-            "/v1/models": {"GET": self._models},
-            "/tokenize": {"POST": self._tokenize},
-            "/detokenize": {"POST": self._detokenize},
-            "/health": {"GET": self._health},
-            "/ready": {"GET": self._ready},
-            "/metrics": {"GET": self._metrics},
-        }
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One HTTP request; every error that is raised before the first byte becomes a status and a body."""
-        if scope["type"] != "http":
-            return
-        request_id = header(scope, b"x-request-id") or ""
-        began = time.monotonic()
-        try:
-            await self._route(scope)(scope, receive, send)
-        except ServingError as error:
-            await respond_error(send, error)
-            outcome = error.code
-        except Exception:
-            log.exception("request failed", extra=facts(request_id=request_id))
-            await respond_error(send, InternalError(f"the engine failed on this request (id `{request_id}`)"))
-            outcome = "internal_error"
-        else:
-            outcome = "cancelled" if scope.get("client_left") else "ok"
-        if scope["method"] == "POST":
-            log.info(
-                "request",
-                extra=facts(
-                    request_id=request_id,
-                    route=scope["path"],
-                    outcome=outcome,
-                    duration_s=round(time.monotonic() - began, 4),
-                ),
-            )
-
-    def _route(self, scope: Scope) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-        methods = self._routes.get(scope["path"])
-        if methods is None:
-            raise RouteNotFound(f"there is no route `{scope['path']}` here")
-        route = methods.get(scope["method"])
-        if route is None:
-            raise MethodNotAllowed(f"`{scope['path']}` takes {' or '.join(methods)}")
-        return route
 
     # --- generating ------------------------------------------------------------------------------------------------
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = parse_chat(await self._body(scope, receive), self.limits)
+        body = parse_chat(await read_body(scope, receive, self.limits), self.limits)
         service = self._service(body.model)
         await self._generate(
             service,
@@ -219,7 +172,7 @@ class App:
         )
 
     async def _completion(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = parse_completion(await self._body(scope, receive), self.limits)
+        body = parse_completion(await read_body(scope, receive, self.limits), self.limits)
         service = self._service(body.model)
         prompt = body.prompt
 
@@ -291,7 +244,7 @@ class App:
         line = None if transport is None else Line(transport, chunks.text)
         request.pass_on = None if line is None else line.pass_on
         service.engine.submit(request)
-        await send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
         has_begun = False
         while True:
             updates = await answer.next(None if has_begun else KEEP_ALIVE_S)
@@ -353,7 +306,7 @@ class App:
     # --- the small routes ------------------------------------------------------------------------------------------
 
     async def _tokenize(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = parse_tokenize(await self._body(scope, receive), self.limits)
+        body = parse_tokenize(await read_body(scope, receive, self.limits), self.limits)
         service = self._service(body.model)
 
         def job() -> list[int]:
@@ -364,7 +317,7 @@ class App:
         await respond(send, 200, responses.tokenized(tokens, max_model_len=service.context))
 
     async def _detokenize(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = parse_detokenize(await self._body(scope, receive), self.limits)
+        body = parse_detokenize(await read_body(scope, receive, self.limits), self.limits)
         service = self._service(body.model)
         if len(body.tokens) > service.context:
             raise InvalidRequest(
@@ -407,26 +360,6 @@ class App:
         if model is not None and model != self.service.alias:
             raise ModelNotFound(f"`{model}` is not served here", param="model", hint=f"use `{self.service.alias}`")
         return self.service
-
-    async def _body(self, scope: Scope, receive: Receive) -> dict[str, object]:
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise InvalidRequest("the client left before its request was complete")
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self.limits.body_bytes:
-                raise RequestTooLarge(f"the body has more than {self.limits.body_bytes} bytes")
-            if not message.get("more_body", False):
-                break
-        return parse_body(
-            b"".join(parts),
-            self.limits,
-            content_type=header(scope, b"content-type"),
-            content_encoding=header(scope, b"content-encoding"),
-        )
 
 
 def check_tokens(service: Service, tokens: Sequence[int], param: str) -> None:
@@ -476,14 +409,6 @@ def room_for_answer(service: Service, prompt: int, sampling: Sampling) -> int:
     return wanted if wanted is not None else service.context - prompt
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """A request header's value, None where it is absent."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return None
-
-
 def closing(chunks: Chunks, body: ChatRequest | CompletionRequest, last: Update, prompt_length: int) -> Iterator[bytes]:
     """What follows the last text of a stream."""
     if last.finish is not None and last.finish != "error":
@@ -498,28 +423,3 @@ async def watch(receive: Receive, answer: Answer) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     answer.leave()
-
-
-async def respond(send: Send, status: int, body: bytes, *, content_type: bytes = b"application/json") -> None:
-    """A whole response."""
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def respond_error(send: Send, error: ServingError) -> None:
-    """An error that was met before the first byte."""
-    body = responses.error_body(error)
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    retry = getattr(error, "retry_after_s", None)
-    if retry is not None:
-        headers.append((b"retry-after", str(retry).encode()))
-    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-_SSE_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
