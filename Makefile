@@ -30,7 +30,7 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-cuda: $(VENV)/.base ## compile llama.cpp again, for layers on an NVIDIA GPU; needs the CUDA toolkit (nvcc)
+cuda: $(VENV)/.base ## compile llama.cpp again, for layers on an NVIDIA GPU; needs the CUDA toolkit (nvcc, cuBLAS)
 	@command -v nvcc >/dev/null || { echo 'error: no nvcc'; echo 'hint: install the CUDA toolkit and put its bin on PATH'; exit 2; }
 	awk '/^[a-z]/ { kept = /^llama-cpp-python==/ } kept' locks/base.lock > $(VENV)/cuda.lock
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" CMAKE_ARGS="-DGGML_CUDA=ON $(CMAKE_ARGS)" $(INSTALL) \
