@@ -17,12 +17,12 @@ import uvicorn
 import uvloop
 
 from serving.errors import BadFile, EngineFailed, FileMissing, InternalError, NoFitError, ServingError
+from serving.generation.template import ChatTemplate
 from serving.llamacpp import binding
 from serving.llamacpp.engine import Engine, Request, Update
 from serving.llamacpp.line import Protocol
 from serving.llamacpp.scheduler import Config
 from serving.llamacpp.server import App, Service
-from serving.llamacpp.template import ChatTemplate
 from serving.llamacpp.tokenizer import TextThread
 from serving.openai import Limits
 from serving.telemetry.logs import setup

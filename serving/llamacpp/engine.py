@@ -19,9 +19,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from serving.generation.sampling import Sampler
+from serving.generation.text import TextStream
 from serving.llamacpp.binding import Context, Model
 from serving.llamacpp.prefix import NO_MATCH, Match, PrefixTree, Root, common_length
-from serving.llamacpp.sampling import Sampler
 from serving.llamacpp.scheduler import (
     MIN_SHARED,
     Cached,
@@ -35,7 +36,6 @@ from serving.llamacpp.scheduler import (
     plan_moves,
     schedule,
 )
-from serving.llamacpp.text import TextStream
 from serving.openai.fields import Sampling
 
 log = logging.getLogger("serving.llamacpp")

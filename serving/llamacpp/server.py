@@ -21,11 +21,11 @@ from serving.errors import (
     Overloaded,
     UnsupportedFeature,
 )
+from serving.generation.template import ChatTemplate, Piece
 from serving.llamacpp import metrics
 from serving.llamacpp.binding import Model
 from serving.llamacpp.engine import Engine, Request, Update
 from serving.llamacpp.line import Collected, Line
-from serving.llamacpp.template import ChatTemplate, Piece
 from serving.llamacpp.tokenizer import TextThread, tokenize
 from serving.openai import (
     ChatRequest,

@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from serving.errors import ContextLengthExceeded, InvalidRequest
+from serving.generation.template import Piece
 from serving.llamacpp.binding import Model
-from serving.llamacpp.template import Piece
 
 Result = TypeVar("Result")
 

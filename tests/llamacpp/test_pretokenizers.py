@@ -11,9 +11,9 @@ import pytest
 import zoo
 
 from serving.errors import InvalidRequest
+from serving.generation.template import Piece
 from serving.llamacpp import tokenizer
 from serving.llamacpp.binding import LoadError, Model
-from serving.llamacpp.template import Piece
 from serving.llamacpp.tokenizer import refuse_long_runs
 
 SIZE = 1_000_000

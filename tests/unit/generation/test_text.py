@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.llamacpp.text import TextStream
+from serving.generation.text import TextStream
 
 
 def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.llamacpp.sampling import Sampler
+from serving.generation.sampling import Sampler
 from serving.openai.fields import Sampling
 
 N = 600

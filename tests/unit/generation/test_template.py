@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from serving.errors import InvalidRequest
-from serving.llamacpp.template import ChatTemplate, Piece
+from serving.generation.template import ChatTemplate, Piece
 from serving.llamacpp.tokenizer import TextThread
 
 CHATML = (
