@@ -8,7 +8,7 @@ from serving.planner.vllm import cache_bytes
 from serving.registry import Model, load_catalogue
 from serving.registry.tensors import parameters_of
 
-MODELS = ("llama3-8b", "llama3.1-70b", "mixtral-8x7b", "qwen3-32b", "gpt-oss-120b", "deepseek-r1")
+MODELS = ("llama3-8b", "llama3-70b", "llama3.1-70b", "mixtral-8x7b", "qwen3-32b", "gpt-oss-120b", "deepseek-r1")
 COUNTS = (1, 2, 4, 8)
 HEAD = """# Which GPUs hold which model
 

@@ -24,6 +24,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs/sizing.md"
 PUBLISHED = {
     # billions of parameters, bytes each, as the cards and papers state them
     "llama3-8b": (8.03, 2.0),
+    "llama3-70b": (70.55, 2.0),
     "llama3.1-70b": (70.55, 2.0),
     "mixtral-8x7b": (46.70, 2.0),
     "qwen3-32b": (32.76, 2.0),
@@ -33,6 +34,7 @@ PUBLISHED = {
 KV_PER_TOKEN = {
     # layers × 2 × KV heads × head × 2 bytes
     "llama3-8b": 32 * 2 * 8 * 128 * 2,
+    "llama3-70b": 80 * 2 * 8 * 128 * 2,
     "llama3.1-70b": 80 * 2 * 8 * 128 * 2,
     "mixtral-8x7b": 32 * 2 * 8 * 128 * 2,
     "qwen3-32b": 64 * 2 * 8 * 128 * 2,
