@@ -41,7 +41,8 @@ def show_plan(name: str, config: Path | None, options: PlanOptions, *, as_json: 
         from serving.engines.installed import installed_engines
 
         machine = detect()
-        engines = installed_engines(machine)
+        vllm = settings.engines.vllm.python
+        engines = installed_engines(machine, vllm, wants_vllm=wishes.backend == "vllm")
     else:
         machine, engines = other_machine(other), Engines(vllm=True)
     outcome = plan(machine, model, wishes, engines)
@@ -91,13 +92,19 @@ def facts(outcome: LlamacppPlan | VllmPlan) -> list[tuple[str, str]]:
                 rows.append(("GPU", f"{outcome.gpu_layers} layers on GPU {outcome.gpu}"))
         case VllmPlan():
             rows.append(("cache", f"{outcome.kv_tokens} tokens, {outcome.kv_dtype}"))
-            count = len(outcome.gpus)
-            share = f"{outcome.memory_utilisation:.1%} of each one's memory"
-            step = f"{outcome.step_tokens} tokens a step, {outcome.dtype}"
-            rows.append(("compute", f"{count} GPU{'s' if count > 1 else ''}, {share}, {step}"))
+            rows.append(("compute", vllm_compute(outcome)))
     if outcome.dummy:
         rows.append(("note", DUMMY_NOTE))
     return rows
+
+
+def vllm_compute(outcome: VllmPlan) -> str:
+    """What vLLM computes with, for people."""
+    step = f"{outcome.step_tokens} tokens a step, {outcome.dtype}"
+    if not outcome.gpus:
+        return f"cores {','.join(map(str, outcome.cores)) or 'any'}, {step}"
+    count = len(outcome.gpus)
+    return f"{count} GPU{'s' if count > 1 else ''}, {outcome.memory_utilisation:.1%} of each one's memory, {step}"
 
 
 DUMMY_NOTE = "DUMMY WEIGHTS: synthetic numbers, every answer is noise"

@@ -16,16 +16,16 @@ import serving
 from serving.cli.address import check_address
 from serving.cli.listen import JsonListener, TerminalListener
 from serving.cli.options import StartOptions, settings_for, wishes_from
-from serving.cli.plan import DUMMY_NOTE, no_fit, plan_here
+from serving.cli.plan import DUMMY_NOTE, no_fit, plan_here, vllm_compute
 from serving.cli.runtime import cache_dir, runtime_dir
+from serving.engines import llamacpp, vllm
 from serving.engines.installed import installed_engines
-from serving.engines.llamacpp import plan_engine
 from serving.engines.runtime import state_directory
-from serving.errors import NoFitError
+from serving.engines.spec import EngineSpec
 from serving.gguf import read_header
 from serving.hardware import Machine, detect
 from serving.hardware.watch import require_gpu
-from serving.planner import Engines, LlamacppPlan, NoFit, Wishes, gib, plan
+from serving.planner import Engines, LlamacppPlan, NoFit, VllmPlan, Wishes, gib, plan
 from serving.registry import Model, load_catalogue, model_from_file
 from serving.settings import Settings
 from serving.store import write_dummy
@@ -52,8 +52,8 @@ def start(options: StartOptions) -> int:
     machine = detect()
     if settings.hardware.require_gpu:
         require_gpu(machine)
-    engines = installed_engines(machine)
     wishes = wishes_from(settings, options.plan)
+    engines = installed_engines(machine, settings.engines.vllm.python, wants_vllm=wishes.backend == "vllm")
     if not options.dummy_weights:
         plan_here(machine, model, wishes, engines)  # what cannot be served is said before anything about the address
     check_address(settings.server.host, settings.server.port)
@@ -62,20 +62,36 @@ def start(options: StartOptions) -> int:
         directory = cache_dir(settings.paths.cache_dir, os.environ) / "dummy"
         model = with_dummy_weights(machine, model, wishes, engines, directory, listener_of(model.name, chats=True))
     outcome = plan_here(machine, model, wishes, engines)
-    if not isinstance(outcome, LlamacppPlan) or outcome.weights is None:
-        message = f"`{model.name}` is planned for vLLM, which this version does not start yet"
-        raise NoFitError(message, hint="`--backend llamacpp` serves it from the CPU")
     warnings = [*machine.warnings, *_exposure(settings), *([DUMMY_NOTE] if outcome.dummy else [])]
     _announce(machine, outcome, warnings, for_people=for_people)
 
     runtime = runtime_dir(settings.paths.runtime_dir, os.environ)
     socket = runtime / f"engine-{os.getpid()}.sock"
-    spec = plan_engine(outcome, settings, socket, state_directory(socket), source=_source())
+    spec = spec_of(outcome, model, settings, socket)
 
     from serving.gateway.run import run
 
-    chats = read_header(outcome.weights).text("tokenizer.chat_template") is not None
+    chats = outcome.weights is not None and has_template(outcome.weights)
     return run([spec], settings, listener_of(outcome.model, chats=chats, dummy=outcome.dummy), machine.gpus)
+
+
+def spec_of(outcome: LlamacppPlan | VllmPlan, model: Model, settings: Settings, socket: Path) -> EngineSpec:
+    """How to start the engine that was planned. Raises BadSettings."""
+    home = state_directory(socket)
+    if isinstance(outcome, LlamacppPlan):
+        return llamacpp.plan_engine(outcome, settings, socket, home, source=_source())
+    return vllm.plan_engine(outcome, model, settings, socket, home, cache_dir(settings.paths.cache_dir, os.environ))
+
+
+def has_template(weights: Path) -> bool:
+    """Whether a weight file, or a directory of them, carries a chat template."""
+    if not weights.is_dir():
+        return read_header(weights).text("tokenizer.chat_template") is not None
+    if any((weights / name).exists() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    with contextlib.suppress(OSError):
+        return '"chat_template"' in (weights / "tokenizer_config.json").read_text(encoding="utf-8", errors="replace")
+    return False
 
 
 def with_dummy_weights(
@@ -117,7 +133,7 @@ def _exposure(settings: Settings) -> list[str]:
     return []
 
 
-def _announce(machine: Machine, outcome: LlamacppPlan, warnings: list[str], *, for_people: bool) -> None:
+def _announce(machine: Machine, outcome: LlamacppPlan | VllmPlan, warnings: list[str], *, for_people: bool) -> None:
     if not for_people:
         _log(machine, outcome, warnings)
         return
@@ -126,7 +142,7 @@ def _announce(machine: Machine, outcome: LlamacppPlan, warnings: list[str], *, f
     sys.stderr.flush()
 
 
-def _log(machine: Machine, outcome: LlamacppPlan, warnings: list[str]) -> None:
+def _log(machine: Machine, outcome: LlamacppPlan | VllmPlan, warnings: list[str]) -> None:
     cpu, memory = machine.cpu, machine.memory
     for warning in warnings:
         log.warning("warning", extra=facts(what=warning))
@@ -134,31 +150,18 @@ def _log(machine: Machine, outcome: LlamacppPlan, warnings: list[str]) -> None:
         "machine",
         extra=facts(cpu=cpu.model, cores=cpu.parallel, memory_bytes=memory.usable_bytes, gpus=len(machine.gpus)),
     )
-    log.info(
-        "plan",
-        extra=facts(
-            model=outcome.model,
-            variant=outcome.variant,
-            engine=outcome.engine,
-            context=outcome.context,
-            concurrency=outcome.concurrency,
-            kv_layout=outcome.kv_layout,
-            kv_tokens=outcome.kv_tokens,
-            kv_dtype=outcome.kv_dtype,
-            threads=outcome.threads,
-            wait_policy=outcome.wait_policy,
-            weights=str(outcome.weights),
-            load_mode=outcome.load_mode,
-            gpu_layers=outcome.gpu_layers,
-            dummy_weights=outcome.dummy,
-            total_bytes=outcome.total_bytes,
-            anonymous_bytes=outcome.bytes_of("anonymous"),
-            budget_bytes=outcome.budget_bytes,
-        ),
-    )
+    own = ("cores", "memory", "rejected", "reasons")
+    values = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
+    told = {
+        name: str(value) if isinstance(value, Path | tuple) else value
+        for name, value in values.items()
+        if name not in own
+    }
+    totals = {"total_bytes": outcome.total_bytes, "anonymous_bytes": outcome.bytes_of("anonymous")}
+    log.info("plan", extra=facts(**told, **totals, gpu_bytes=outcome.bytes_of("gpu")))
 
 
-def summary(machine: Machine, outcome: LlamacppPlan) -> list[str]:
+def summary(machine: Machine, outcome: LlamacppPlan | VllmPlan) -> list[str]:
     """What was detected and what was planned, in four lines."""
     cpu = machine.cpu
     cores = f"{cpu.parallel} core{'s' if cpu.parallel != 1 else ''}"
@@ -167,12 +170,15 @@ def summary(machine: Machine, outcome: LlamacppPlan) -> list[str]:
     gpus = ", ".join(gpu.name or "GPU" for gpu in machine.gpus) or "no GPU"
     total, anonymous = outcome.total_bytes, outcome.bytes_of("anonymous")
     size = gib(outcome.weights_bytes)
-    cache = f"KV cache {outcome.kv_layout}, {outcome.kv_dtype}"
+    if isinstance(outcome, LlamacppPlan):
+        how = f"KV cache {outcome.kv_layout}, {outcome.kv_dtype}; {outcome.threads} threads"
+    else:
+        how = f"{outcome.kv_tokens} in all; {vllm_compute(outcome)}"
     limit = "limit not known" if outcome.budget_bytes is None else f"{gib(outcome.budget_bytes)} allowed"
     return [
         f"machine   {cpu.model or 'unknown CPU'}, {cores}, {memory}, {gpus}",
         f"model     {outcome.model} {outcome.variant} ({size}), served by {outcome.engine}",
-        f"plan      {outcome.concurrency} at a time, {outcome.context} tokens each; {cache}; {outcome.threads} threads",
+        f"plan      {outcome.concurrency} at a time, {outcome.context} tokens each; {how}",
         f"memory    {gib(total)} planned ({gib(anonymous)} private), {limit}",
     ]
 

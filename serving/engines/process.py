@@ -27,7 +27,7 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LOG_BYTES: Final = 4 << 20
 """The log file of an engine starts again at this size; the one before is kept beside it."""
-_LAST_WORDS_BYTES: Final = 16 << 10
+_LAST_WORDS_BYTES: Final = 64 << 10
 _READ_BYTES: Final = 1 << 16
 _LAST_READS: Final = 32
 """What is read after the exit: a pipe holds 64 KiB at most unless somebody still writes to it."""
@@ -120,6 +120,7 @@ class Process:
             if os.getppid() != parent:  # the gateway died before the line above
                 os._exit(1)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            os.umask(0o077)  # its sockets and files are this user's alone
 
         try:
             self._popen = subprocess.Popen(  # noqa: S603 - argv comes from the plan, never from a client

@@ -8,6 +8,7 @@ gateway finds the records whose owner is gone, kills what is left of those engin
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -23,6 +24,7 @@ from typing import Final
 from serving.errors import AddressUnavailable, BadSettings
 
 _RECORD: Final = "engine.json"
+_TURN: Final = "load.lock"
 _SUN_PATH_BYTES: Final = 108
 """Longest Unix socket path, its closing NUL included (sys/un.h)."""
 _KILL_WAIT_S: Final = 5.0
@@ -42,6 +44,35 @@ class ProcessId:
     start_time: int
     """Clock ticks since boot."""
     boot_id: str
+
+
+class LoadTurn:
+    """The right to load an engine: one at a time of all that have their state in one directory.
+
+    Two that load together each see the memory that the other is about to take as free.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / _TURN
+        self._descriptor = -1
+
+    def begin(self) -> bool:
+        """Take the turn; False while somebody else has it. Raises BadSettings where the directory is not ours."""
+        private_directory(self._path.parent)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    def end(self) -> None:
+        """Give it back; the kernel does where this process dies first."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def state_directory(socket: Path) -> Path:

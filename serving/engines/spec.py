@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from serving.openai.limits import LLAMACPP, Serves
+
 Backend = Literal["llamacpp", "vllm", "transformers", "remote"]
 
 
@@ -20,6 +22,8 @@ class Capabilities:
     tokenize: bool = True
     keep_alive_comments: bool = True
     """Sends SSE comments while a prompt is computed."""
+    serves: Serves = LLAMACPP
+    """The optional parts of OpenAI's schema that it serves; what is sent to it is checked against them."""
 
 
 @dataclass(frozen=True, slots=True)

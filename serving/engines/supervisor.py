@@ -19,12 +19,20 @@ import logging
 import math
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
+from serving.engines import vllm_output
 from serving.engines.process import Exit, Process, become_subreaper
 from serving.engines.restart import Crash, GiveUp, RestartPolicy, decide_restart, forget_old
-from serving.engines.runtime import claim, keep_log, private_directory, release, state_directory
+from serving.engines.runtime import (
+    LoadTurn,
+    claim,
+    keep_log,
+    private_directory,
+    release,
+    state_directory,
+)
 from serving.errors import EngineFailed, EngineUnavailable, StartError
 from serving.telemetry.logs import facts
 
@@ -41,6 +49,8 @@ _TERM_WAIT_S: Final = 3.0
 """How long an engine may take to leave when asked."""
 _GONE_WAIT_S: Final = 5.0
 _LAST_LINES: Final = 12
+_TURN: Final = "waiting for another engine's load"
+_TURN_EVERY_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +229,9 @@ class Supervisor:
     async def _live(self, life: int) -> tuple[Exit, list[str]] | None:
         """One life of the engine, from its start to its end; None where it was asked to stop."""
         self._set(EngineState("starting", time.monotonic(), life, load_s=self._state.load_s))
+        turn = LoadTurn(self._directory.parent)
+        if await self._stopped_before(turn, life):
+            return None
         process = self._process = self._start(life)
         began = time.monotonic()
         prober = asyncio.create_task(self._watch(life))
@@ -241,6 +254,8 @@ class Supervisor:
                     died = event.exit
                 elif event.life == life and isinstance(event, _Seen):
                     self._advance(life, event.loading, began)
+                    if event.loading.ready:
+                        turn.end()
             # Said before anything slow is done, so that no request is sent to a dead engine.
             self._set(EngineState("backoff", time.monotonic(), life, load_s=self._state.load_s))
             return died, process.words.lines()
@@ -248,6 +263,18 @@ class Supervisor:
             prober.cancel()
             process.kill()
             await self._until_gone(process)
+            turn.end()
+
+    async def _stopped_before(self, turn: LoadTurn, life: int) -> bool:
+        """Wait until no other engine loads here; True where a stop was asked for meanwhile."""
+        while not turn.begin():
+            self._set(EngineState("starting", time.monotonic(), life, 0.0, _TURN, load_s=self._state.load_s))
+            self._watcher.on_progress(self.spec.model, 0.0, _TURN)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TURN_EVERY_S):
+                    if isinstance(await self._inbox.get(), _Stop):
+                        return True
+        return False
 
     def _start(self, life: int) -> Process:
         private_directory(self._directory)
@@ -281,7 +308,7 @@ class Supervisor:
         """Report the load until it is done; after that, that the engine no longer answers at all."""
         loading: Loading | None = None
         while loading is None or not loading.ready:
-            loading = await self._probe(self.spec)
+            loading = self._understood(await self._probe(self.spec))
             if loading is not None:
                 self._inbox.put_nowait(_Seen(life, loading))
             await asyncio.sleep(self._probe_every_s)
@@ -292,6 +319,16 @@ class Supervisor:
             if await self._probe(self.spec) is not None:
                 answered = time.monotonic()
         self._inbox.put_nowait(_Hung(life))
+
+    def _understood(self, loading: Loading | None) -> Loading | None:
+        """What a probe saw, with what only the engine's output says."""
+        if self.spec.backend != "vllm" or self._process is None:
+            return loading
+        lines = self._process.words.lines()
+        if loading is not None and loading.ready:
+            return replace(loading, facts={**loading.facts, "kv_tokens": vllm_output.capacity_of(lines)})
+        stage = vllm_output.stage_of(lines)
+        return loading if stage is None else Loading(ready=False, fraction=stage[0], stage=stage[1])
 
     async def _back_off(self, life: int, delay_s: float) -> bool:
         """Wait; True where a stop was asked for meanwhile."""
@@ -316,7 +353,8 @@ class Supervisor:
 
     def _failure(self, reason: str, how: Exit, words: list[str]) -> StartError:
         log_file = keep_log(self._directory)
-        return fatal_error(words) or EngineFailed(
+        theirs = vllm_output.failure_of(self.spec.model, words) if self.spec.backend == "vllm" else fatal_error(words)
+        return theirs or EngineFailed(
             f"the engine of `{self.spec.model}` failed: {reason} ({how})"
             + "".join(f"\n  | {line[:300]}" for line in words[-_LAST_LINES:]),
             hint=f"the whole log is `{log_file}`" if log_file else None,

@@ -44,13 +44,24 @@ class Prober:
                 path = "/ready" if spec.capabilities.readiness else "/health"
                 response = await upstream.request("GET", path)
                 body = await response.read_all(_PROBE_BYTES)
+                if response.status == 200 and not spec.capabilities.readiness:
+                    listed = await upstream.request("GET", "/v1/models")
+                    return Loading(ready=True, facts=facts_of(spec.model, await listed.read_all(_PROBE_BYTES)))
         except (EngineBroke, TimeoutError):
             return None
         finally:
             upstream.close()
-        if not spec.capabilities.readiness:
-            return Loading(ready=True) if response.status == 200 else None
-        return loading_of(response.status, body)
+        return loading_of(response.status, body) if spec.capabilities.readiness else None
+
+
+def facts_of(model: str, body: bytes) -> dict[str, object]:
+    """What a list of models says of one of them, in the words of `/ready`."""
+    try:
+        cards = json.loads(body)["data"]
+        card = next(card for card in cards if card["id"] == model)
+    except (ValueError, RecursionError, KeyError, TypeError, StopIteration):
+        return {}
+    return {"n_ctx_seq": card.get("max_model_len")}
 
 
 def loading_of(status: int, body: bytes) -> Loading | None:

@@ -133,8 +133,12 @@ class Pipeline:
         check_headers(_text(headers, b"content-type"), _text(headers, b"content-encoding"))
         raw = await self._read(exchange, headers, receive)
         exchange.body_is_read = True
-        call = route.check(parse_body(raw, self._config.limits), self._config.limits)
-        engine = self._resolve(call.model)
+        body = parse_body(raw, self._config.limits)
+        name = body.get("model")
+        engine = self._resolve(name) if isinstance(name, str) else next(iter(self._engines.values()))
+        call = route.check(body, self._config.limits, engine.spec.capabilities.serves)
+        if not isinstance(name, str):  # the route lets it out
+            engine = self._resolve(None)
         exchange.model, exchange.stream = engine.spec.model, call.stream
         if route.needs_tokenize and not engine.spec.capabilities.tokenize:
             raise UnsupportedFeature(f"`{engine.spec.model}` runs on an engine that does not serve `{route.path}`")

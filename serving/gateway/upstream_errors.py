@@ -6,9 +6,11 @@ Engines that implement the annex answer with our own codes; of others only the s
 from __future__ import annotations
 
 import json
+import re
 from typing import Final
 
 from serving.errors import (
+    ContextLengthExceeded,
     EngineUnavailable,
     InternalError,
     InvalidRequest,
@@ -33,6 +35,8 @@ def error_of_engine(status: int, retry_after: bytes, body: bytes) -> ServingErro
         return Overloaded(message or "the engine's queue is full", retry_after_s=wait_s)
     if 400 <= status < 500:
         kind = _REQUEST_ERRORS.get(code or "", _BY_STATUS.get(status, InvalidRequest))
+        if code is None and param in _TOO_LONG and _CONTEXT.search(message or ""):
+            kind = ContextLengthExceeded
         return kind(message or f"the engine refused the request with status {status}", param=param)
     return InternalError("the engine failed; its log has the request id")
 
@@ -46,6 +50,11 @@ def _request_errors(kind: type[RequestError]) -> dict[str, type[RequestError]]:
 
 _REQUEST_ERRORS: Final = _request_errors(RequestError)
 _BY_STATUS: Final[dict[int, type[RequestError]]] = {404: ModelNotFound, 413: RequestTooLarge}
+
+
+_TOO_LONG: Final = frozenset({"input_tokens", "max_tokens", "max_completion_tokens", "input_text"})
+_CONTEXT: Final = re.compile(r"maximum context length|max_model_len|maximum model length")
+"""How vLLM says that a request does not fit: the parameter at fault, and one of these in the message."""
 
 
 def _read(body: bytes) -> tuple[str | None, str | None, str | None]:

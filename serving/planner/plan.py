@@ -11,6 +11,7 @@ from serving.hardware import Machine
 from serving.planner.llamacpp import plan_llamacpp
 from serving.planner.types import Engine, Engines, LlamacppPlan, NearestFit, NoFit, Rejected, VllmPlan, Wishes
 from serving.planner.vllm import equal_gpus, plan_vllm
+from serving.planner.vllm_cpu import plan_vllm_cpu
 from serving.registry import Model
 
 MOST_ALTERNATIVES: Final = 3
@@ -47,7 +48,7 @@ def choose_engine(machine: Machine, model: Model, wishes: Wishes, engines: Engin
     if not gpus:
         return "llamacpp", None
     if not engines.vllm:
-        return "llamacpp", "it cannot be started by this installation"
+        return "llamacpp", engines.vllm_lacks
     chosen = [variant for variant in model.variants if wishes.variant in (None, variant.name)]
     if not any("vllm" in variant.backends for variant in chosen):
         return "llamacpp", "no variant asked for is served by vLLM"
@@ -60,8 +61,10 @@ def _plan(
     machine: Machine, model: Model, wishes: Wishes, engines: Engines, comforts: tuple[float, ...] | None = None
 ) -> LlamacppPlan | VllmPlan | NoFit:
     engine, why_not = choose_engine(machine, model, wishes, engines)
-    if engine == "vllm" and not engines.vllm:
-        return NoFit(model.name, wishes.variant, "vLLM cannot be started by this installation", None)
+    if engine == "vllm" and not (engines.vllm or engines.vllm_cpu):
+        return NoFit(model.name, wishes.variant, f"vLLM cannot be started: {engines.vllm_lacks}", None)
+    if engine == "vllm" and engines.vllm_cpu and not engines.vllm:
+        return plan_vllm_cpu(machine, model, wishes)
     if engine == "vllm":
         return plan_vllm(machine, model, wishes)
     more = () if comforts is None else (comforts,)

@@ -27,7 +27,11 @@ class Engines:
     """Which engines this host can start."""
 
     vllm: bool = False
-    """`vllm serve` can be started."""
+    """vLLM built for CUDA can be started."""
+    vllm_cpu: bool = False
+    """vLLM built for processors can be started; it is taken only where it is asked for."""
+    vllm_lacks: str = "it is not installed here"
+    """Why vLLM cannot be started, as a sentence; of no meaning where it can."""
     offload: bool = False
     """The installed llama.cpp was built with a GPU backend (`llama_supports_gpu_offload`)."""
 
@@ -160,13 +164,17 @@ class LlamacppPlan(Plan):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmPlan(Plan):
-    """A model served by vLLM from one or several equal GPUs."""
+    """A model served by vLLM from one or several equal GPUs, or by its CPU build from main memory."""
 
     engine: Literal["vllm"] = "vllm"
     gpus: tuple[str, ...]
-    """The GPUs, as CUDA_VISIBLE_DEVICES names them; their number is the tensor parallelism."""
+    """The GPUs, as CUDA_VISIBLE_DEVICES names them; their number is the tensor parallelism. () is the CPU build."""
+    cores: tuple[int, ...] = ()
+    """Hardware threads that the CPU build computes on."""
     memory_utilisation: float
-    """Share of each GPU's memory that vLLM may take."""
+    """Share of each GPU's memory that vLLM may take; 0 without GPUs."""
+    kv_bytes: int | None = None
+    """The KV cache of the CPU build, in bytes; on GPUs it is what the share leaves."""
     step_tokens: int
     """Tokens computed in one step, at most."""
     dtype: Literal["bfloat16", "float16"]

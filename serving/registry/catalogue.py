@@ -10,6 +10,7 @@ from pathlib import Path
 import serving
 from serving.errors import FileMissing, UnknownModel
 from serving.gguf import read_header
+from serving.registry.directory import model_from_directory, weights_bytes
 from serving.registry.local import architecture_of, check_servable, describe, model_of
 from serving.registry.model import Model
 from serving.registry.schema import read_catalogue
@@ -37,14 +38,18 @@ class Catalogue:
         if name in self._models:
             return with_files(self._models[name])
         if _is_path(name):
-            header = read_header(Path(name).expanduser())
+            path = Path(name).expanduser()
+            if path.is_dir():
+                return model_from_directory(path)
+            header = read_header(path)
             check_servable(header)
             return model_of(header)
         lowered = {known.lower(): known for known in self._models}
         near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
         guess = f"did you mean {', '.join(f'`{match}`' for match in near)}? " if near else ""
         message = f"no model is called `{name}`"
-        raise UnknownModel(message, hint=f"{guess}`serve models list` shows all; a path to a .gguf file works too")
+        hint = f"{guess}`serve models list` shows all; a path to a .gguf file or a directory of safetensors works too"
+        raise UnknownModel(message, hint=hint)
 
 
 def load_catalogue(site_file: Path | None = None, shipped: Path | None = None) -> Catalogue:
@@ -72,8 +77,7 @@ def with_files(model: Model) -> Model:
             architecture = architecture_of(header) if architecture is None else architecture
             variants.append(describe(variant, header))
         else:
-            size = sum(file.stat().st_size for file in variant.path.glob("*.safetensors"))
-            variants.append(dataclasses.replace(variant, size_bytes=size or None))
+            variants.append(dataclasses.replace(variant, size_bytes=weights_bytes(variant.path)))
     if architecture is None:
         first = next((variant.path for variant in model.variants if variant.format == "gguf"), None)
         message = f"weight file `{first}` of `{model.name}` does not exist"

@@ -138,6 +138,44 @@ class LlamaCpp(Section):
     )
 
 
+class Vllm(Section):
+    """vLLM, a process in a Python environment that may be its own."""
+
+    python: SettingPath | None = Field(
+        default=None,
+        description="The Python that has vLLM installed; unset: the one that runs this program.",
+    )
+    eager: bool = Field(
+        default=False,
+        description="No compilation and no CUDA graphs: starts in a fraction of the time, decodes more slowly.",
+    )
+    prefix_caching: bool = Field(default=True, description="Keep computed prefixes for later requests.")
+    chunked_prefill: bool = Field(
+        default=True, description="Compute long prompts in pieces, between the tokens of others."
+    )
+    expert_parallel: bool = Field(
+        default=False, description="Spread the experts of a mixture over the GPUs, each whole on one of them."
+    )
+    adapters: dict[str, SettingPath] = Field(
+        default={}, description='LoRA adapters by the name requests use: `{ legal = "/srv/adapters/legal" }`.'
+    )
+    speculative: dict[str, int | float | str | bool] = Field(
+        default={},
+        description="vLLM's `--speculative-config` as a table, such as "
+        '`{ method = "ngram", num_speculative_tokens = 4, prompt_lookup_max = 4 }`.',
+    )
+    extra: dict[str, int | float | str | bool] = Field(
+        default={},
+        description="More flags of vLLM's by their names without dashes, such as `{ swap-space = 0 }`; those that this "
+        "program sets itself, or that would open a way in or out, are refused.",
+    )
+    environment: dict[str, str] = Field(
+        default={},
+        description='More environment variables for vLLM, such as `{ NCCL_P2P_DISABLE = "1" }`; nothing else of '
+        "this program's environment reaches it.",
+    )
+
+
 class Restart(Section):
     """What happens when an engine dies."""
 
@@ -171,6 +209,7 @@ class Engines(Section):
     """How engines are started and watched."""
 
     llamacpp: LlamaCpp = LlamaCpp()
+    vllm: Vllm = Vllm()
     restart: Restart = Restart()
 
 

@@ -30,7 +30,7 @@ def test_sigterm_drains(directory: Path) -> None:
         with pytest.raises(OSError):
             served.client()
         assert served.process.wait(10) == 0
-    assert not list(directory.glob("run/*"))
+    assert [left.name for left in directory.glob("run/*")] == ["load.lock"]  # empty, and others may wait on it
 
 
 def test_the_drain_has_an_end(directory: Path) -> None:

@@ -193,7 +193,7 @@ def test_without_vllm_a_gpu_is_not_left_idle_in_silence() -> None:
     assert isinstance(outcome, LlamacppPlan)
     assert any("1 GPU(s) seen and not used" in reason for reason in outcome.reasons)
     assert outcome.rejected[0].what == "engine vllm"
-    assert outcome.rejected[0].why == "it cannot be started by this installation"
+    assert outcome.rejected[0].why == "it is not installed here"
 
 
 def test_a_model_too_large_for_the_gpus_is_not_served_slowly_instead() -> None:

@@ -1,0 +1,169 @@
+"""vLLM's command line and environment, from a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.engines.installed import OLDEST_VLLM, TOO_NEW_VLLM, refuse_version
+from serving.engines.spec import EngineSpec
+from serving.engines.vllm import CLOSED, OURS, plan_engine
+from serving.errors import BadSettings
+from serving.hardware.known import known_machine
+from serving.planner import Engines, VllmPlan, Wishes, plan
+from serving.registry import load_catalogue
+from serving.settings import Settings
+from serving.settings.model import Vllm
+
+CATALOGUE = load_catalogue()
+
+
+def spec(model: str = "llama3.1-8b", gpus: str = "1xH100", wishes: Wishes = Wishes(), **vllm: Any) -> EngineSpec:  # noqa: B008 - frozen
+    """The engine that would serve that model on these GPUs."""
+    machine = known_machine(gpus)
+    assert machine is not None
+    entry = CATALOGUE.find(model)
+    outcome = plan(machine, entry, wishes, Engines(vllm=True))
+    assert isinstance(outcome, VllmPlan)
+    settings = Settings()
+    engines = settings.engines.model_copy(update={"vllm": Vllm(**vllm)})
+    settings = settings.model_copy(update={"engines": engines})
+    return plan_engine(
+        dataclasses.replace(outcome, weights=Path("/srv/model")),
+        entry,
+        settings,
+        Path("/run/x.sock"),
+        Path("/run/x.d"),
+        Path("/var/cache/p"),
+    )
+
+
+def value(made: EngineSpec, flag: str) -> str:
+    """What follows a flag."""
+    return made.argv[made.argv.index(flag) + 1]
+
+
+def test_the_plan_is_passed_on() -> None:
+    """Each number of the plan is where vLLM looks for it; several GPUs share the model, named by their UUIDs."""
+    made = spec("llama3.1-70b", "4xH100", Wishes(context=8192, concurrency=32, kv_dtype="fp8"))
+    env = dict(made.env)
+    assert value(made, "--max-model-len") == "8192"
+    assert value(made, "--max-num-seqs") == "32"
+    assert value(made, "--kv-cache-dtype") == "fp8"
+    assert int(value(made, "--tensor-parallel-size")) == len(env["CUDA_VISIBLE_DEVICES"].split(","))
+    assert 0.5 < float(value(made, "--gpu-memory-utilization")) <= 0.95
+    assert value(made, "--load-format") == "safetensors"
+    assert value(made, "--tool-call-parser") == "llama3_json"
+
+
+def test_dummy_weights_are_vllms_own() -> None:
+    """Where the plan says dummy, vLLM makes them up, and the model's card will say so."""
+    entry = CATALOGUE.find("llama3.1-8b")
+    machine = known_machine("1xH100")
+    assert machine is not None
+    outcome = plan(machine, dataclasses.replace(entry, dummy=True), Wishes(), Engines(vllm=True))
+    assert isinstance(outcome, VllmPlan)
+    made = plan_engine(outcome, entry, Settings(), Path("/run/x.sock"), Path("/run/x.d"), Path("/c"))
+    assert value(made, "--load-format") == "dummy"
+    assert made.dummy
+
+
+def test_nothing_goes_out_and_nothing_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No reports, no hub, no public address, no plugin, no code beside weights; the environment is built from empty."""
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
+    made = spec()
+    env = dict(made.env)
+    wanted = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_HOST_IP": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_PLUGINS": "",
+    }
+    assert wanted.items() <= env.items()
+    assert not {"HF_TOKEN", "HTTPS_PROXY"} & set(env)
+    assert made.argv[1] == "-I"
+    assert "--trust-remote-code" not in made.argv
+    assert {"--disable-uvicorn-access-log", "--no-enable-log-requests", "--disable-fastapi-docs"} <= set(made.argv)
+
+
+def test_answers_do_not_depend_on_the_engines_defaults() -> None:
+    """A request that says nothing of sampling gets OpenAI's values, whatever the model's files would like."""
+    told = json.loads(value(spec(), "--override-generation-config"))
+    assert (told["temperature"], told["top_p"], told["top_k"], told["repetition_penalty"]) == (1.0, 1.0, 0, 1.0)
+
+
+def test_settings_reach_vllm() -> None:
+    """Eager mode, adapters, speculation, parallel experts and the operator's own flags and variables."""
+    made = spec(
+        eager=True,
+        prefix_caching=False,
+        adapters={"legal": Path("/srv/a")},
+        speculative={"method": "ngram", "num_speculative_tokens": 4},
+        extra={"block-size": 32, "async_scheduling": True, "disable-log-stats": False},
+        environment={"NCCL_P2P_DISABLE": "1"},
+        expert_parallel=True,
+    )
+    assert {"--enforce-eager", "--no-enable-prefix-caching", "--enable-expert-parallel"} <= set(made.argv)
+    assert json.loads(value(made, "--lora-modules")) == {"name": "legal", "path": "/srv/a"}
+    assert json.loads(value(made, "--speculative-config"))["num_speculative_tokens"] == 4
+    assert {"--block-size=32", "--async-scheduling", "--no-disable-log-stats"} <= set(made.argv)
+    assert dict(made.env)["NCCL_P2P_DISABLE"] == "1"
+
+
+@pytest.mark.parametrize("flag", sorted(OURS | CLOSED))
+def test_no_extra_flag_undoes_what_was_decided(flag: str) -> None:
+    """Neither by its name, nor with underscores, nor negated, nor by a beginning of it that argparse would take."""
+    spellings = (flag, flag.replace("-", "_"), f"--{flag}", f"no-{flag}", flag.upper(), flag[: max(3, len(flag) - 2)])
+    for spelled in spellings:
+        with pytest.raises(BadSettings, match=r"engines\.vllm\.extra"):
+            spec(extra={spelled: True})
+
+
+@given(st.text(max_size=30))
+def test_an_extra_flags_value_stays_one_word(text: str) -> None:
+    """Whatever it is, it cannot become a flag of its own."""
+    made = spec(extra={"block-size": text})
+    assert f"--block-size={text}" in made.argv
+
+
+SECRET_OR_CODE = ["PYTHONPATH", "HF_TOKEN", "VLLM_SERVER_DEV_MODE", "https_proxy", "VLLM_PLUGINS", "A B"]
+
+
+@pytest.mark.parametrize("name", SECRET_OR_CODE)
+def test_no_extra_variable_opens_a_way(name: str) -> None:
+    """Neither code, nor secrets, nor proxies come in through the table of variables."""
+    with pytest.raises(BadSettings, match="refused"):
+        spec(environment={name: "1"})
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [
+        ("0.32.0", False),
+        ("0.33.1.post1", False),
+        ("0.31.9", True),
+        ("0.9.2", True),
+        ("0.34.0", True),
+        ("1.0.0", True),
+        ("0.32.0+cpu", False),
+        ("unknown", True),
+    ],
+)
+def test_one_range_of_versions_is_started(version: str, *, refused: bool) -> None:
+    """Older has published holes, newer was never tried; the refusal names both ends."""
+    found = refuse_version(version)
+    assert (found is not None) == refused
+    if found is not None:
+        assert ".".join(map(str, OLDEST_VLLM)) in found
+        assert ".".join(map(str, TOO_NEW_VLLM)) in found
+        assert re.search(re.escape(version), found)
