@@ -42,12 +42,16 @@ NEUTRAL: Final = {
 """Sampling where a request says nothing: OpenAI's, whatever the model's `generation_config.json` would like, so that
 an answer does not depend on the engine. The file is still read: it names the model's other end-of-sequence tokens."""
 
+STRUCTURED: Final = {"backend": "xgrammar", "disable_any_whitespace": True}
+"""Of vLLM's backends the one that can hold tool calls to their schemas. White space without end is valid JSON, and what
+small models fill an answer with."""
+
 _OURS = """
 model served-model-name uds host port load-format dtype max-model-len max-num-seqs max-num-batched-tokens kv-
 cache-dtype kv-cache-memory-bytes gpu-memory-utilization tensor-parallel-size enable-expert-parallel enable-
 prefix-caching enable-chunked-prefill enforce-eager max-logprobs logprobs-mode enable-auto-tool-choice tool-
 call-parser reasoning-parser enable-lora lora-modules speculative-config runner convert enable-prompt-tokens-
-details sse-keep-alive-interval generation-config override-generation-config
+details sse-keep-alive-interval generation-config override-generation-config structured-outputs-config tool-strict-level
 """
 OURS: Final = frozenset(_OURS.split())
 """Flags that plan, registry and settings stand for."""
@@ -97,6 +101,7 @@ def plan_engine(plan: VllmPlan, model: Model, settings: Settings, socket: Path, 
         *(["--enforce-eager"] if vllm.eager or not plan.gpus else []),
         *("--max-logprobs", str(settings.limits.top_logprobs)),
         *("--generation-config", "auto", "--override-generation-config", _json(NEUTRAL)),
+        *("--structured-outputs-config", _json(STRUCTURED)),
         *_parsers(model),
         *_adapters(vllm.adapters),
         *(["--speculative-config", _json(vllm.speculative)] if vllm.speculative else []),
@@ -142,6 +147,8 @@ def _placement(plan: VllmPlan, *, expert_parallel: bool) -> Iterator[str]:
 def _parsers(model: Model) -> Iterator[str]:
     if model.tool_parser is not None:
         yield from ("--enable-auto-tool-choice", "--tool-call-parser", model.tool_parser)
+        # a call that breaks its tool's schema helps nobody, whether it was forced or not
+        yield from ("--tool-strict-level", "parameter")
     if model.reasoning_parser is not None:
         yield from ("--reasoning-parser", model.reasoning_parser)
 

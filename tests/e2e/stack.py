@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 60.0
+ENGINE = re.compile(rb"serving\.llamacpp|vllm\.entrypoints")
 
 
 @dataclass
@@ -62,13 +64,15 @@ class Stack:
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
                     parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
-                    if int(parent) == self.process.pid and b"serving.llamacpp" in (entry / "cmdline").read_bytes():
+                    if int(parent) == self.process.pid and ENGINE.search((entry / "cmdline").read_bytes()):
                         return int(entry.name)
         raise AssertionError("no engine child")
 
 
 @contextlib.contextmanager
-def serve(*flags: str, model: str = "demo", config: Path | None = None) -> Iterator[Stack]:
+def serve(
+    *flags: str, model: str = "demo", config: Path | None = None, timeout_s: float = START_TIMEOUT_S
+) -> Iterator[Stack]:
     """`serve --model … --port 0 --json`, ready; stopped at the end."""
     argv = [sys.executable, "-m", "serving", "--model", model, "--port", "0", "--json", *flags]
     if config is not None:
@@ -87,7 +91,7 @@ def serve(*flags: str, model: str = "demo", config: Path | None = None) -> Itera
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
-        stack.url = str(stack.wait_for("ready")["url"]).removesuffix("/v1")
+        stack.url = str(stack.wait_for("ready", timeout_s)["url"]).removesuffix("/v1")
         yield stack
     finally:
         if process.poll() is None:

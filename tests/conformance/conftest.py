@@ -1,0 +1,117 @@
+"""Which servers the suite runs against, and what it saw of each.
+
+- `llamacpp`: always, through the whole of `serve --model demo`.
+- `vllm`: where SERVING_VLLM_PYTHON names a Python with vLLM (`make test-vllm`), through `serve --backend vllm`.
+- any other server: CONFORMANCE_URL and CONFORMANCE_MODEL (and CONFORMANCE_KEY), whatever serves it.
+
+A test is marked `feature("name")`. An engine that does not serve a feature has to say so in one clear 400; `served`
+turns that into a skip, which the matrix shows as "refused". `python -m tests.conformance.matrix` writes the matrix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import openai
+import pytest
+
+from tests.conformance.matrix import Outcome, record
+from tests.e2e.stack import serve
+
+Result = TypeVar("Result")
+VLLM_PYTHON = os.environ.get("SERVING_VLLM_PYTHON")
+URL = os.environ.get("CONFORMANCE_URL")
+ENGINES = ["llamacpp", *(["vllm"] if VLLM_PYTHON else []), *(["url"] if URL else [])]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server under test."""
+
+    name: str
+    url: str
+    """Without `/v1`."""
+    model: str
+    client: openai.OpenAI
+    metric: Callable[[str], float] | None = None
+    """Sum of one of the engine's metrics; None where they cannot be read."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Served through this gateway, so that errors have our codes."""
+        return self.name != "url"
+
+    def chat(self, content: str, **more: Any) -> Any:
+        """A chat of one message; greedy unless `more` says otherwise."""
+        messages = more.pop("messages", None) or [{"role": "user", "content": content}]
+        return self.client.chat.completions.create(
+            model=self.model, messages=messages, **{"temperature": 0, "max_tokens": 64, **more}
+        )
+
+    def complete(self, prompt: str, **more: Any) -> Any:
+        """A completion; greedy unless `more` says otherwise."""
+        return self.client.completions.create(
+            model=self.model, prompt=prompt, **{"temperature": 0, "max_tokens": 32, **more}
+        )
+
+
+def start(engine: str, directory: Path) -> contextlib.AbstractContextManager[Any]:
+    """The product, serving the demo model with that engine."""
+    if engine != "vllm":
+        return serve(model="demo")
+    config = directory / "vllm.toml"
+    config.write_text(f'[engines.vllm]\npython = "{VLLM_PYTHON}"\n[paths]\ncache_dir = "{directory / "cache"}"\n')
+    return serve("--backend", "vllm", model="demo", config=config, timeout_s=300)
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """Each server in turn."""
+    if request.param == "url":
+        assert URL is not None
+        base = URL.rstrip("/").removesuffix("/v1")
+        client = openai.OpenAI(base_url=f"{base}/v1", api_key=os.environ.get("CONFORMANCE_KEY", "none"), max_retries=0)
+        yield Target("url", base, os.environ.get("CONFORMANCE_MODEL") or client.models.list().data[0].id, client)
+        return
+    with start(request.param, tmp_path_factory.mktemp(request.param)) as stack:
+        client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=120)
+        yield Target(request.param, stack.url, "demo", client, stack.metric)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Note for the matrix what came of each test with a feature."""
+    report = yield
+    marker = item.get_closest_marker("feature")
+    target: Target | None = getattr(item, "funcargs", {}).get("target")
+    if marker is not None and target is not None and (report.when == "call" or report.failed):
+        outcome: Outcome = "served" if report.passed else "refused" if report.skipped else "failed"
+        record(target.name, marker.args[0], outcome)
+    return report
+
+
+def served(ask: Callable[[], Result]) -> Result:
+    """What `ask` gives; skips where the engine refuses the feature plainly, which is a 400 that names the field."""
+    refusal: openai.BadRequestError
+    try:
+        return ask()
+    except openai.BadRequestError as error:
+        if error.code != "unsupported_feature":
+            raise
+        refusal = error
+    assert refusal.param
+    pytest.skip(f"refused plainly: {refusal.message}")
+
+
+def tokens_of(target: Target, body: dict[str, object]) -> list[int]:
+    """/tokenize."""
+    answer = target.client.post("/../tokenize", cast_to=object, body={"model": target.model, **body})
+    assert isinstance(answer, dict)
+    assert answer["count"] == len(answer["tokens"])
+    assert answer["max_model_len"] > 0
+    return list(answer["tokens"])
