@@ -73,6 +73,7 @@ def _mistral(reader: Reader, sink: Sink, tools: Tools) -> Steps[None]:
     if (yield from reader.peek()) == "{":
         return (yield from read_object(reader, sink, tools))
     name = yield from read_name(reader)
+    yield from reader.run(SPACE, jsontext.ignore)
     if (yield from reader.next_of(("[CALL_ID]",))):
         yield from expect(reader, "[CALL_ID]")
         yield from read_name(reader)
