@@ -1,7 +1,7 @@
 """Chat templates: Jinja that came with somebody's weights, so run as hostile code.
 
 The immutable sandbox refuses attribute tricks and mutation; output is counted as it is produced, and the thread that
-renders can be interrupted (`tokenizer.TextThread`). A client's content cannot speak as the template: text in it that
+renders can be interrupted (`thread.TextThread`). A client's content cannot speak as the template: text in it that
 spells a control token is marked, and tokenised as the plain characters that it is.
 """
 

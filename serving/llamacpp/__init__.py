@@ -4,7 +4,7 @@ A request's life, in eight steps:
 
 1. `server` checks the body with `serving.openai` and renders the chat template (`generation.template`), off the event
    loop.
-2. `tokenizer` turns the text into tokens on a thread of its own.
+2. `tokenizer` turns the text into tokens, on a thread of its own (`generation.thread`).
 3. The request is put into the engine's inbox and waits in arrival order.
 4. `scheduler.schedule` admits it: a sequence id, and the longest prefix that another sequence has computed already.
 5. Its prompt is computed in chunks bounded by time; when others share it, they wait for the chunk they need.

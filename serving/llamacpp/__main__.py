@@ -6,11 +6,9 @@ import argparse
 import asyncio
 import faulthandler
 import gc
-import json
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import jinja2
 import uvicorn
@@ -18,13 +16,14 @@ import uvloop
 
 from serving.errors import BadFile, EngineFailed, FileMissing, InternalError, NoFitError, ServingError
 from serving.generation.template import ChatTemplate
+from serving.generation.thread import TextThread
 from serving.llamacpp import binding
 from serving.llamacpp.engine import Engine, Request, Update
 from serving.llamacpp.line import Protocol
 from serving.llamacpp.scheduler import Config
 from serving.llamacpp.server import App, Service
-from serving.llamacpp.tokenizer import TextThread
 from serving.openai import Limits
+from serving.openai.process import die, resident_bytes
 from serving.telemetry.logs import setup
 
 _CACHED_SEQUENCES = 32
@@ -229,24 +228,6 @@ def deliver(batch: list[tuple[Request, Update]]) -> None:
     """On the event loop: hand each update to the coroutine that waits for it."""
     for request, update in batch:
         request.on_update(update)
-
-
-def resident_bytes() -> dict[str, int]:
-    """What this process holds now: anonymous and file-backed resident memory in bytes."""
-    memory = {}
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name in {"RssAnon", "RssFile"}:
-            memory[name] = int(value.split()[0]) * 1024
-    return memory
-
-
-def die(error: ServingError) -> NoReturn:
-    """Say why in one line that the supervisor reads, and end the process at once, from whichever thread."""
-    event = {"event": "fatal", "code": error.code, "message": error.message, "hint": error.hint}
-    sys.stderr.write(json.dumps(event) + "\n")
-    sys.stderr.flush()
-    os._exit(error.exit_status)
 
 
 if __name__ == "__main__":

@@ -8,30 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
 
-from serving.errors import (
-    ContextLengthExceeded,
-    EngineUnavailable,
-    InternalError,
-    InvalidRequest,
-    ModelNotFound,
-    Overloaded,
-    UnsupportedFeature,
-)
+from serving.errors import EngineUnavailable, InternalError, InvalidRequest, ModelNotFound, Overloaded
+from serving.generation.prompt import check_tokens, render, room_for_answer
 from serving.generation.template import ChatTemplate, Piece
+from serving.generation.thread import PREPARE_TIMEOUT_S, TextThread
 from serving.llamacpp import metrics
 from serving.llamacpp.binding import Model
 from serving.llamacpp.engine import Engine, Request, Update
 from serving.llamacpp.line import Collected, Line
-from serving.llamacpp.tokenizer import TextThread, tokenize
+from serving.llamacpp.tokenizer import tokenize
 from serving.openai import (
     ChatRequest,
     CompletionRequest,
     Limits,
-    Sampling,
     TokenizeRequest,
     Usage,
     parse_chat,
@@ -41,18 +33,14 @@ from serving.openai import (
     responses,
     serialise,
 )
+from serving.openai.answer import Answer, watch
 from serving.openai.asgi import SSE_HEADERS, Receive, Scope, Send, Server, header, read_body, respond
 
-Result = TypeVar("Result")
 Chunks = responses.ChatStream | responses.CompletionStream
 
 KEEP_ALIVE_S = 15.0
-_MOST_CONTAINERS = 65_536
-"""Arrays and objects in the arguments of a conversation's tool calls; the template writes each of them out."""
 STALLED_S = 30.0
 """An engine thread that has work and was not heard of for so long is not ready, which gets it restarted."""
-PREPARE_TIMEOUT_S = 30.0
-"""Longest time that rendering and tokenising one prompt may take."""
 
 
 @dataclass(slots=True)
@@ -78,62 +66,6 @@ class Service:
     max_queue: int
     facts: dict[str, object]
     """What `/ready` says of it."""
-
-
-class Answer:
-    """The event loop's end of one request: updates as they come."""
-
-    __slots__ = ("_preparing", "_updates", "_waiter", "gone")
-
-    def __init__(self) -> None:
-        self._preparing: asyncio.Future[Any] | None = None
-        self._updates: list[Update] = []
-        self._waiter: asyncio.Future[None] | None = None
-        self.gone = False
-        """The client has left."""
-
-    def put(self, update: Update) -> None:
-        self._updates.append(update)
-        self._wake()
-
-    def leave(self) -> None:
-        self.gone = True
-        if self._preparing is not None:
-            self._preparing.cancel()
-        self._wake()
-
-    async def unless_gone(self, preparing: Coroutine[Any, Any, Result]) -> Result | None:
-        """What is prepared for the answer; None where the client left meanwhile."""
-        task = asyncio.create_task(preparing)
-        self._preparing = task
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if not self.gone:
-                raise
-            return None
-        finally:
-            task.cancel()
-            self._preparing = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def next(self, timeout_s: float | None = None) -> list[Update]:
-        """All updates there are, at least one; none if the client left or the time passed."""
-        if not self._updates and not self.gone:
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            handle = None if timeout_s is None else loop.call_later(timeout_s, self._wake)
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-                if handle is not None:
-                    handle.cancel()
-        updates, self._updates = self._updates, []
-        return updates
 
 
 class App(Server):
@@ -165,7 +97,7 @@ class App(Server):
         await self._generate(
             service,
             body,
-            lambda: tokenize(service.model, render(service, body), service.context, add_special=False),
+            lambda: tokenize(service.model, conversation(service, body), service.context, add_special=False),
             scope,
             receive,
             send,
@@ -179,8 +111,8 @@ class App(Server):
         def prepare() -> list[int]:
             if isinstance(prompt, str):
                 return tokenize(service.model, [Piece(prompt, is_plain=False)], service.context, add_special=True)
-            room_for_answer(service, len(prompt), body.sampling)  # before each of them is looked at
-            check_tokens(service, prompt, "prompt")
+            room_for_answer(service.context, len(prompt), body.sampling)  # before each of them is looked at
+            check_tokens(prompt, service.model.n_vocab, "prompt")
             return list(prompt)
 
         await self._generate(service, body, prepare, scope, receive, send)
@@ -194,11 +126,11 @@ class App(Server):
         receive: Receive,
         send: Send,
     ) -> None:
-        check_tokens(service, [token for token, _ in body.sampling.logit_bias], "logit_bias")
+        check_tokens([token for token, _ in body.sampling.logit_bias], service.model.n_vocab, "logit_bias")
         if self._outstanding >= service.parallel + service.max_queue:
             raise Overloaded(f"{self._outstanding} requests are running or waiting, no more fit", retry_after_s=2)
         # From here on it counts, and is dropped when its client leaves: preparing a long prompt takes a while, too.
-        answer = Answer()
+        answer: Answer[Update] = Answer()
         self._outstanding += 1
         watcher = asyncio.create_task(watch(receive, answer))
         request: Request | None = None
@@ -211,7 +143,7 @@ class App(Server):
                 tokens=tokens,
                 root=("", header(scope, b"x-cache-domain") or ""),
                 sampling=body.sampling,
-                max_tokens=room_for_answer(service, len(tokens), body.sampling),
+                max_tokens=room_for_answer(service.context, len(tokens), body.sampling),
                 on_update=answer.put,
             )
             if body.stream:
@@ -231,7 +163,7 @@ class App(Server):
         service: Service,
         body: ChatRequest | CompletionRequest,
         request: Request,
-        answer: Answer,
+        answer: Answer[Update],
         send: Send,
         transport: asyncio.Transport | None,
     ) -> bool:
@@ -276,7 +208,7 @@ class App(Server):
         service: Service,
         body: ChatRequest | CompletionRequest,
         request: Request,
-        answer: Answer,
+        answer: Answer[Update],
         send: Send,
     ) -> bool:
         """Write the answer once it is there. True: it came to its end."""
@@ -310,7 +242,7 @@ class App(Server):
         service = self._service(body.model)
 
         def job() -> list[int]:
-            pieces = render(service, body) if body.prompt is None else [Piece(body.prompt, is_plain=False)]
+            pieces = conversation(service, body) if body.prompt is None else [Piece(body.prompt, is_plain=False)]
             return tokenize(service.model, pieces, service.context, add_special=body.add_special_tokens)
 
         tokens = await service.text.run(job, PREPARE_TIMEOUT_S)
@@ -323,7 +255,7 @@ class App(Server):
             raise InvalidRequest(
                 f"{len(body.tokens)} tokens are more than a context of {service.context}", param="tokens"
             )
-        check_tokens(service, body.tokens, "tokens")
+        check_tokens(body.tokens, service.model.n_vocab, "tokens")
         text = await service.text.run(
             lambda: b"".join(map(service.model.special_piece, body.tokens)).decode("utf-8", "replace"),
             PREPARE_TIMEOUT_S,
@@ -362,51 +294,9 @@ class App(Server):
         return self.service
 
 
-def check_tokens(service: Service, tokens: Sequence[int], param: str) -> None:
-    """Raises InvalidRequest for an id that the vocabulary does not have."""
-    for token in (min(tokens, default=0), max(tokens, default=0)):
-        if not 0 <= token < service.model.n_vocab:
-            raise InvalidRequest(
-                f"token id {token} is not in the vocabulary (0 to {service.model.n_vocab - 1})", param=param
-            )
-
-
-def render(service: Service, body: ChatRequest | TokenizeRequest) -> list[Piece]:
-    """The conversation as the model's own template writes it."""
-    if service.template is None:
-        raise UnsupportedFeature(
-            f"`{service.alias}` carries no chat template, so it cannot hold a conversation",
-            param="messages",
-            hint="use /v1/completions, or a GGUF with `tokenizer.chat_template`",
-        )
-    size = sum(len(message.content or "") for message in body.messages)
-    if size > service.context * service.model.longest_piece:  # before the template works through it
-        raise ContextLengthExceeded(
-            f"the messages have {size} characters, which is more than {service.context} tokens of context can hold",
-            hint="shorten the conversation, or serve the model with a larger context",
-        )
-    arguments = [call.arguments for message in body.messages for call in message.tool_calls]
-    if sum(text.count("[") + text.count("{") for text in arguments) > _MOST_CONTAINERS:
-        raise InvalidRequest(f"the tool calls hold more than {_MOST_CONTAINERS} arrays and objects", param="messages")
-    generation = body.add_generation_prompt if isinstance(body, TokenizeRequest) else True
-    return service.template.render(
-        [message.for_template() for message in body.messages], body.tools, add_generation_prompt=generation
-    )
-
-
-def room_for_answer(service: Service, prompt: int, sampling: Sampling) -> int:
-    """Tokens that the answer may have. Raises where prompt and answer do not fit; nothing is ever cut off."""
-    wanted = sampling.max_tokens
-    if prompt == 0:
-        raise InvalidRequest("the prompt is empty", param="prompt")
-    if prompt + max(wanted or 1, 1) > service.context:
-        asked = f" and {wanted} more were asked for" if wanted else ""
-        raise ContextLengthExceeded(
-            f"the prompt has {prompt} tokens{asked}; the context holds {service.context}",
-            param="max_tokens" if wanted and prompt < service.context else "messages",
-            hint="shorten the prompt or lower max_tokens, or serve the model with a larger context",
-        )
-    return wanted if wanted is not None else service.context - prompt
+def conversation(service: Service, body: ChatRequest | TokenizeRequest) -> list[Piece]:
+    """The prompt that the messages make."""
+    return render(service.template, body, context=service.context, longest_piece=service.model.longest_piece)
 
 
 def closing(chunks: Chunks, body: ChatRequest | CompletionRequest, last: Update, prompt_length: int) -> Iterator[bytes]:
@@ -416,10 +306,3 @@ def closing(chunks: Chunks, body: ChatRequest | CompletionRequest, last: Update,
     if body.include_usage:
         yield chunks.usage(Usage(prompt_length, last.generated, last.cached))
     yield responses.DONE
-
-
-async def watch(receive: Receive, answer: Answer) -> None:
-    """Tell the answer when its client leaves."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    answer.leave()

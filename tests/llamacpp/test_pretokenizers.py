@@ -11,6 +11,7 @@ import pytest
 import zoo
 
 from serving.errors import InvalidRequest
+from serving.generation import thread as text_thread
 from serving.generation.template import Piece
 from serving.llamacpp import tokenizer
 from serving.llamacpp.binding import LoadError, Model
@@ -154,10 +155,10 @@ def test_a_type_that_would_abort_is_refused_at_load(tmp_path: Path) -> None:
 
 async def test_a_text_that_could_overflow_the_stack_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the text thread's stack has no room for never reaches the recursive expression, however small the stack."""
-    monkeypatch.setattr(tokenizer, "_STACK_BYTES", 16 << 20)
+    monkeypatch.setattr(text_thread, "_STACK_BYTES", 16 << 20)
     model = Model(zoo.write_vocabulary(tmp_path, "tekken"), vocab_only=True)
     model.longest_piece = 16  # what a vocabulary without pieces does not know
-    thread = tokenizer.TextThread()
+    thread = text_thread.TextThread()
 
     async def count(letters: int) -> int:
         pieces = [Piece("a" * letters, is_plain=True)]

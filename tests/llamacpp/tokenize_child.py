@@ -11,8 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+from serving.generation.thread import TextThread
 from serving.llamacpp import binding
-from serving.llamacpp.tokenizer import TextThread, refuse_long_runs
+from serving.llamacpp.tokenizer import refuse_long_runs
 
 SCRIPTS = ("aZ", "яЖ", "漢字かな", "한글", "عر", "हिन्दी", "09٣", " \n\t\r", "!?.,'’", "😀👩‍🚀🏽", "\u200b\u0301\x00")
 

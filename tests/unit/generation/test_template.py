@@ -8,7 +8,7 @@ import pytest
 
 from serving.errors import InvalidRequest
 from serving.generation.template import ChatTemplate, Piece
-from serving.llamacpp.tokenizer import TextThread
+from serving.generation.thread import TextThread
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
