@@ -33,14 +33,21 @@ def test_a_narrow_choice_is_the_greedy_one(target: Target) -> None:
 
 @pytest.mark.feature("penalties")
 def test_penalties_change_repetition(target: Target) -> None:
-    """Where only letters may be written, each of the penalties brings in letters that greed alone does not."""
-    letters = {str(tokens_of(target, {"prompt": letter})[-1]): 100 for letter in "abcdefghijklmnopqrstuvwxyz"}
-    asked = {"logit_bias": letters, "max_tokens": 24}
-    plain = target.complete("x", **asked, extra_body={"ignore_eos": True}).choices[0].text
-    assert len(plain) == 24
-    for more in ({"frequency_penalty": 2.0}, {"presence_penalty": 2.0}, {"repetition_penalty": 2.0}):
-        changed = target.complete("x", **asked, extra_body={"ignore_eos": True, **more}).choices[0].text
-        assert len(set(changed)) > len(set(plain))
+    """Of two letters that are nearly as likely the first is written on and on; each penalty brings in the second."""
+    first, second = (tokens_of(target, {"prompt": letter})[-1] for letter in "ab")
+    prompt = [first] * 30  # one more changes little
+
+    def written(bias: float, count: int, **more: float) -> str:
+        asked = {"logit_bias": {str(first): 70, str(second): bias}, "max_tokens": count}
+        answer = target.complete(prompt, **asked, extra_body={"ignore_eos": True, **more})
+        return str(answer.choices[0].text)
+
+    # The least bias with which the second comes first; one below it the two are less than 2 apart.
+    even = next(bias for bias in range(40, 101) if written(bias, 1) == "b")
+    assert written(even - 1, 2) == "aa"
+    for more in ({"frequency_penalty": 2.0}, {"presence_penalty": 2.0}):
+        assert written(even - 1, 2, **more) == "ab"
+    assert written(even - 1, 1, repetition_penalty=2.0) == "b"  # it counts the prompt, too
 
 
 @pytest.mark.feature("logit_bias")
