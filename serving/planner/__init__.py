@@ -1,5 +1,6 @@
 """(Machine, Model, Wishes) → Plan | NoFit, with every number and reason. Pure."""
 
+from serving.planner.fleet import Wanted, plan_fleet
 from serving.planner.llamacpp import decide_wait_policy
 from serving.planner.plan import plan
 from serving.planner.text import gib
@@ -24,8 +25,10 @@ __all__ = [
     "Plan",
     "Rejected",
     "VllmPlan",
+    "Wanted",
     "Wishes",
     "decide_wait_policy",
     "gib",
     "plan",
+    "plan_fleet",
 ]

@@ -45,7 +45,7 @@ def gpus(draw: st.DrawFn) -> tuple[Gpu, ...]:
     return tuple(found)
 
 
-engines = st.builds(Engines, vllm=st.booleans(), offload=st.booleans())
+engines = st.builds(Engines, vllm=st.booleans(), vllm_cpu=st.booleans(), offload=st.booleans())
 
 
 @st.composite
