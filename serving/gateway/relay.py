@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Final, TypeGuard
 
 from serving.gateway.upstream import EngineBroke
+from serving.gateway.upstream_errors import error_of_event
+from serving.openai.responses import error_event
 
 _HELD_BYTES: Final = 1 << 20
 """Longest single event. An engine that sends more without an end is broken."""
@@ -97,44 +99,47 @@ class EventStream:
         if b'"usage"' not in data and b"[DONE]" not in data and b'"error"' not in data:
             self.events += _count(data)
             return data
-        return b"".join(event for event in _split(data) if self._passes(event))
+        return b"".join(map(self._pass, _split(data)))
 
     def close(self) -> bytes:
         """What was held back at the end of the stream."""
         held, self._held = self._held, b""
         return held
 
-    def _passes(self, event: bytes) -> bool:
+    def _pass(self, event: bytes) -> bytes:
+        """What goes to the client in the place of one event."""
         payload = event.strip()
         if payload.startswith(b"data:"):
             payload = payload[5:].strip()
             if payload == b"[DONE]":
+                # An engine that ends a broken stream so would make the client take it for whole.
                 self.is_done = True
-                return True
+                return b"" if self.has_error else event
             if b'"usage"' in payload or b'"error"' in payload:
-                return self._read(payload)
+                return self._read(payload, event)
         self.events += _count(event)
-        return True
+        return event
 
-    def _read(self, payload: bytes) -> bool:
+    def _read(self, payload: bytes, event: bytes) -> bytes:
         try:
             value = json.loads(payload)
         except (ValueError, RecursionError):
-            return True
+            return event
         if not isinstance(value, dict):
-            return True
+            return event
         error = value.get("error")
         if error is not None:
             self.has_error = True
-            self.error_code = error.get("code") if isinstance(error, dict) else None
-            return True
+            ours = error_of_event(error)
+            self.error_code = ours.code
+            return error_event(ours)
         settled = settled_from(value.get("usage"))
         if settled is not None:
             self.usage = settled
             if value.get("choices") == []:
-                return not self._withhold
+                return b"" if self._withhold else event
         self.events += 1
-        return True
+        return event
 
 
 def _end_of_last_event(data: bytes) -> int:

@@ -18,6 +18,7 @@ import uvloop
 
 from serving.engines.runtime import reap_leftovers
 from serving.engines.supervisor import EngineState, Supervisor
+from serving.engines.warden import watch_over
 from serving.errors import AddressUnavailable, StartError, UnsafeBind, UsageError
 from serving.gateway.admission import Admission
 from serving.gateway.config import GatewayConfig, gateway_config
@@ -85,6 +86,8 @@ def serve(specs: Sequence[EngineSpec], config: GatewayConfig, listener: Listener
             killed = reap_leftovers(root)
             if killed:
                 log.warning("killed leftovers of an earlier run", extra=facts(processes=len(killed)))
+        for root in {spec.socket.parent for spec in specs if spec.socket is not None and spec.backend == "vllm"}:
+            watch_over(root)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(House(specs, config, listener, gpus).run(listening))
 

@@ -19,8 +19,12 @@ from serving.errors import (
     RequestError,
     RequestTooLarge,
     ServingError,
+    ShuttingDown,
 )
 
+DIED: Final = "the engine died; it is being started again"
+_AFTER_DEATH_S: Final = 10
+"""When to come back after a front has said that what computes is gone; the supervisor will know better soon."""
 _MESSAGE_CHARS: Final = 2000
 _PARAM_CHARS: Final = 200
 
@@ -38,7 +42,22 @@ def error_of_engine(status: int, retry_after: bytes, body: bytes) -> ServingErro
         if code is None and param in _TOO_LONG and _CONTEXT.search(message or ""):
             kind = ContextLengthExceeded
         return kind(message or f"the engine refused the request with status {status}", param=param)
+    if _DEAD.search(message or ""):
+        return EngineUnavailable(DIED, retry_after_s=_AFTER_DEATH_S)
     return InternalError("the engine failed; its log has the request id")
+
+
+def error_of_event(error: object) -> ServingError:
+    """What an error event inside a stream stands for, in our words: an engine's own may say anything."""
+    message, param, code = _read_error(error)
+    known = _STREAM_ERRORS.get(code or "")
+    if known is not None:
+        return known(message or "the engine broke off its answer")
+    if _DEAD.search(message or ""):
+        return EngineUnavailable(DIED, retry_after_s=_AFTER_DEATH_S)
+    if param is not None and code is None:
+        return InvalidRequest(message or "the engine refused the request", param=param)
+    return InternalError("the engine failed on this answer")
 
 
 def _request_errors(kind: type[RequestError]) -> dict[str, type[RequestError]]:
@@ -52,6 +71,11 @@ _REQUEST_ERRORS: Final = _request_errors(RequestError)
 _BY_STATUS: Final[dict[int, type[RequestError]]] = {404: ModelNotFound, 413: RequestTooLarge}
 
 
+_STREAM_ERRORS: Final[dict[str, type[ServingError]]] = {
+    kind.code: kind for kind in (EngineUnavailable, InternalError, Overloaded, ShuttingDown)
+}
+_DEAD: Final = re.compile(r"EngineCore|EngineDead|engine (?:is )?dead", re.IGNORECASE)
+"""How vLLM's front says in the middle of an answer that what computes is gone."""
 _TOO_LONG: Final = frozenset({"input_tokens", "max_tokens", "max_completion_tokens", "input_text"})
 _CONTEXT: Final = re.compile(r"maximum context length|max_model_len|maximum model length")
 """How vLLM says that a request does not fit: the parameter at fault, and one of these in the message."""
@@ -63,7 +87,10 @@ def _read(body: bytes) -> tuple[str | None, str | None, str | None]:
         value = json.loads(body)
     except (ValueError, RecursionError):
         return None, None, None
-    error = value.get("error") if isinstance(value, dict) else None
+    return _read_error(value.get("error") if isinstance(value, dict) else None)
+
+
+def _read_error(error: object) -> tuple[str | None, str | None, str | None]:
     if not isinstance(error, dict):
         return None, None, None
     message, param, code = error.get("message"), error.get("param"), error.get("code")

@@ -108,3 +108,19 @@ def test_events_that_end_with_returns_are_events() -> None:
 def test_an_estimate_is_marked() -> None:
     """One token per event, one per four bytes of the request."""
     assert estimate(400, 7) == Settled(100, 0, 7, is_estimated=True)
+
+
+def test_an_engines_own_error_is_told_in_our_words() -> None:
+    """vLLM says 500 when what computes is gone; the client hears that it may come back, and no [DONE] follows."""
+    stream = EventStream(withhold_usage=True)
+    died = {"error": {"message": "EngineCore encountered an issue. See stack trace", "type": "x", "code": 500}}
+    out = stream.feed(b"data: " + json.dumps(died).encode() + b"\n\ndata: [DONE]\n\n")
+    told = json.loads(out.removeprefix(b"data: "))
+    assert told["error"]["code"] == "engine_unavailable"
+    assert "EngineCore" not in told["error"]["message"]
+    assert stream.has_error
+    assert b"[DONE]" not in out
+    other = EventStream(withhold_usage=True)
+    secret = other.feed(b'data: {"error": {"message": "at /srv/x.py line 3", "code": 500}}\n\n')
+    assert b"/srv" not in secret
+    assert json.loads(secret.removeprefix(b"data: "))["error"]["code"] == "internal_error"
