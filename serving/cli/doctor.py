@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.cli.options import settings_for
-from serving.cli.runtime import runtime_dir
+from serving.cli.runtime import look_at_cache_dir, look_at_runtime_dir
 from serving.cli.show import print_json
 from serving.doctor import Finding, examine, gather
 from serving.doctor.finding import Status
@@ -30,7 +30,8 @@ def show_health(config: Path | None, *, as_json: bool, measured: bool) -> int:
     facts = gather(
         detect(disk=weights[0].parent if weights else None),
         weights=weights,
-        runtime=lambda: runtime_dir(settings.paths.runtime_dir, os.environ),
+        runtime=lambda: look_at_runtime_dir(settings.paths.runtime_dir, os.environ),
+        cache=lambda: look_at_cache_dir(settings.paths.cache_dir, os.environ),
         require_gpu=settings.hardware.require_gpu,
         measured=measured,
     )
@@ -43,7 +44,7 @@ def show_health(config: Path | None, *, as_json: bool, measured: bool) -> int:
     if problems:
         what = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         message = f"this host has {what}: {', '.join(dict.fromkeys(problems))}"
-        raise UnhealthyHost(message, hint="each is described on the page, with what to do about it")
+        raise UnhealthyHost(message, hint="each is described above, with what to do about it")
     return 0
 
 

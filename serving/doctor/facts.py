@@ -89,13 +89,15 @@ class Directory:
 
 
 @dataclass(frozen=True, slots=True)
-class RuntimeDirectory:
-    """Where sockets and engine state would be."""
+class OwnDirectory:
+    """A directory of Perimeter's own: where sockets and engine state are, or what can be made again."""
 
     path: Path | None = None
     free_bytes: int | None = None
     failure: str | None = None
     """Why it cannot be used."""
+    hint: str | None = None
+    """What to do about that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ class Facts:
     shared_memory_bytes: int | None = None
     """Size of /dev/shm."""
     weights: tuple[Directory, ...] = ()
-    runtime: RuntimeDirectory = RuntimeDirectory()
+    runtime: OwnDirectory = OwnDirectory()
+    cache: OwnDirectory = OwnDirectory()
     memory_read: MemoryRead | None = None
     """How fast memory reads; None where that was not measured."""

@@ -22,10 +22,11 @@ from serving.doctor.facts import (
     Kernel,
     Limit,
     LlamaCppBuild,
-    RuntimeDirectory,
+    OwnDirectory,
     Ulimits,
     VllmInstall,
 )
+from serving.errors import BadSettings
 from serving.hardware import Machine
 from serving.hardware.disk import read_disk
 from serving.hardware.files import read_int, read_text
@@ -64,6 +65,7 @@ def gather(
     *,
     weights: Iterable[Path],
     runtime: Callable[[], Path],
+    cache: Callable[[], Path],
     require_gpu: bool = False,
     vllm_python: str = sys.executable,
     measured: bool = False,
@@ -71,8 +73,9 @@ def gather(
 ) -> Facts:
     """What is the case on this host.
 
-    `weights` are paths of weight files or directories; `runtime` makes the runtime directory, or raises what is the
-    matter with it. With `measured`, memory and disks are read for some seconds each. `root` stands in for `/`.
+    `weights` are paths of weight files or directories; `runtime` and `cache` find those directories without making
+    them, or raise BadSettings. With `measured`, memory and disks are read for some seconds each. `root` stands in for
+    `/`.
     """
     return Facts(
         machine=machine,
@@ -85,7 +88,8 @@ def gather(
         kernel=read_kernel(root),
         shared_memory_bytes=read_disk(root / "dev/shm", root).total_bytes if (root / "dev/shm").is_dir() else None,
         weights=tuple(read_directories(weights, root, measured=measured)),
-        runtime=read_runtime(runtime),
+        runtime=read_directory(runtime, root),
+        cache=read_directory(cache, root),
         memory_read=measure_memory(machine) if measured else None,
     )
 
@@ -190,14 +194,13 @@ def read_directories(paths: Iterable[Path], root: Path, *, measured: bool) -> It
             yield Directory(directory, read_disk(directory, root), measure_disk(directory) if measured else None)
 
 
-def read_runtime(make: Callable[[], Path]) -> RuntimeDirectory:
-    """The runtime directory, made as `serve` would make it."""
+def read_directory(find: Callable[[], Path], root: Path = Path("/")) -> OwnDirectory:
+    """A directory that `serve` would use, made or not; nothing is made here."""
     try:
-        path = make()
-        stat = os.statvfs(path)
-    except Exception as failure:  # noqa: BLE001 -- whatever keeps it from being used is what is to be told
-        return RuntimeDirectory(failure=str(failure))
-    return RuntimeDirectory(path, stat.f_bavail * stat.f_frsize)
+        path = find()
+    except BadSettings as failure:
+        return OwnDirectory(failure=failure.message, hint=failure.hint)
+    return OwnDirectory(path, read_disk(path, root).free_bytes)
 
 
 def _run(argv: list[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -12,8 +12,8 @@ from serving.doctor.gather import (
     ask_vllm,
     read_clock,
     read_directories,
+    read_directory,
     read_kernel,
-    read_runtime,
     read_ulimits,
 )
 from serving.errors import BadSettings
@@ -110,5 +110,8 @@ def test_a_runtime_directory_that_cannot_be_had(tmp_path: Path) -> None:
     def refuse() -> Path:
         raise BadSettings("the runtime directory `/run/x` belongs to somebody else")
 
-    assert "somebody else" in str(read_runtime(refuse).failure)
-    assert read_runtime(lambda: tmp_path).path == tmp_path
+    assert "somebody else" in str(read_directory(refuse).failure)
+    there = read_directory(lambda: tmp_path / "not yet")
+    assert there.path == tmp_path / "not yet"
+    assert there.free_bytes
+    assert not (tmp_path / "not yet").exists()
