@@ -86,6 +86,7 @@ def serve(
         if model is not None:
             message = f"`--model` goes with no command; `{context.invoked_subcommand}` is one"
             raise UsageError(message, hint=f"use `serve --model {model}`, or `serve plan {model}`")
+        _refuse_flags_before(context, context.invoked_subcommand)
         return 0
     if model is None:
         message = "no model named"
@@ -93,6 +94,16 @@ def serve(
     from serving.cli.start import start
 
     return start(StartOptions(model, host, port, config, allow_insecure_bind or None, as_json, dummy_weights, wishes))
+
+
+def _refuse_flags_before(context: typer.Context, command: str) -> None:
+    """Refuse flags in front of a command, which would not reach it. Raises UsageError."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            flag = parameter.opts[0]
+            message = f"`{flag}` stands before the command `{command}`, which does not see it there"
+            raise UsageError(message, hint=f"put it after the command, if `serve {command} --help` has it")
 
 
 @app.command()

@@ -84,6 +84,10 @@ def test_an_unexpected_error_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: py
         (["plan", "demo", "--context", "0"], 2, "--context"),
         (["plan", "demo", "--kv-layout", "both"], 2, "streams"),
         (["--model", "demo", "plan", "demo"], 2, "serve --model demo"),
+        (["--config", "/x", "plan", "demo"], 2, "put it after the command"),
+        (["--context", "100", "plan", "demo"], 2, "`--context` stands before the command `plan`"),
+        (["--port", "1", "models", "list"], 2, "`--port`"),
+        (["--dummy-weights", "plan", "demo"], 2, "`--dummy-weights`"),
         (["models", "show", "dmo"], 3, "`demo`"),
         (["plan", "/no/such.gguf"], 4, "/no/such.gguf"),
         (["plan", "demo", "--context", "8192"], 6, "4096"),
@@ -100,6 +104,12 @@ def test_mistakes_end_with_their_status(
     assert says in shown.err
     assert shown.err.startswith("error: ")
     assert "\nhint: " in shown.err
+
+
+def test_json_before_a_command_is_refused_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not passed over either, and the refusal is what was asked for: JSON."""
+    assert run(["--json", "hardware"]) == 2
+    assert json.loads(capsys.readouterr().err)["hint"].startswith("put it after the command")
 
 
 def test_a_bad_file_ends_with_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
