@@ -71,3 +71,17 @@ def test_a_relative_directory_starts_where_the_command_does(tmp_path: Path, monk
     assert runtime_path(Path("run"), {}) == tmp_path / "run"
     assert cache_dir(Path("cache"), {}) == tmp_path / "cache"
     assert runtime_path(Path("~/run"), {}) == Path.home() / "run"
+
+
+@pytest.mark.parametrize("path", ["/proc/nope", "/etc/passwd", "/sys/kernel/x"])
+def test_synthetic_weights_that_cannot_be_written_are_a_matter_of_settings(
+    path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 8 with the setting's name, and nothing internal about it; `serve doctor` knows before."""
+    monkeypatch.setenv("PERIMETER_PATHS__CACHE_DIR", path)
+    assert run(["--model", "demo", "--dummy-weights", "--port", "0"]) == 8
+    shown = capsys.readouterr().err
+    assert path in shown
+    assert "hint: set paths.cache_dir" in shown
+    run(["doctor"])
+    assert f"the cache directory `{path}` cannot be used" in " ".join(capsys.readouterr().out.split())
