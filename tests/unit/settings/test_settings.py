@@ -113,6 +113,7 @@ def test_the_environment_has_the_fields_types(variable: str, text: str, path: st
         ),
         ("[engines.llamacpp]\nheadroom = nan", ["`engines.llamacpp.headroom`"]),
         ("[server]\nport = 70000\nhost = ''", ["1 more to correct"]),
+        ("[paths]\nruntime_dir = ''", ["`paths.runtime_dir` = `''`: is empty"]),
         ("[server\n", ["is not TOML"]),
     ],
 )
