@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,12 +42,24 @@ def invoke(arguments: list[str]) -> int:
                 sys.stdout.write(failure.format_message() + "\n")
                 return UsageError.exit_status
             path = getattr(context, "command_path", None) or "serve"
-            message = failure.format_message().rstrip(".")
-            raise UsageError(message[:1].lower() + message[1:], hint=f"see `{path} --help`") from failure
+            raise UsageError(_mistake(failure), hint=f"see `{path} --help`") from failure
         if type(failure).__name__ == "Abort":
             raise KeyboardInterrupt from failure
         raise
     return status if isinstance(status, int) else 0
+
+
+def _mistake(failure: Any) -> str:
+    """What is wrong with the command line: the flag, its value, and what it must be, where the flag's value it is."""
+    wrong = getattr(failure.__cause__, "errors", None)
+    flag = getattr(getattr(failure, "param", None), "opts", None)
+    if wrong is not None and flag:
+        from serving.settings.wording import mistake
+
+        first = wrong(include_url=False)[0]
+        return f"`{flag[0]} {first['input']}`: {mistake(first)}"
+    message: str = failure.format_message().rstrip(".")
+    return message[:1].lower() + message[1:]
 
 
 def _version(value: bool) -> None:

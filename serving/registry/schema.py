@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from serving.errors import BadSettings
 from serving.registry.model import Architecture, Backend, Kind, Model, Variant
+from serving.settings.wording import also, mistake, shown
 
 Count = Annotated[int, Field(ge=1, le=1 << 40)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
@@ -151,7 +152,7 @@ class ModelTable(_Table):
 class CatalogueFile(_Table):
     """A whole file."""
 
-    models: dict[Annotated[str, Field(pattern=NAME)], ModelTable]
+    models: dict[Annotated[str, Field(pattern=NAME)], ModelTable] = {}
 
 
 def read_catalogue(path: Path, base: Path, origin: str) -> dict[str, Model]:
@@ -167,7 +168,7 @@ def read_catalogue(path: Path, base: Path, origin: str) -> dict[str, Model]:
         raise BadSettings(message, hint="correct `registry.site_file`, or leave it out") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as failure:
         message = f"cannot read catalogue `{path}`: {failure}"
-        raise BadSettings(message) from None
+        raise BadSettings(message, hint="it must be a TOML file in the form of docs/site-catalogue.md") from None
     try:
         tables = CatalogueFile.model_validate(tree)
     except ValidationError as failure:
@@ -193,21 +194,19 @@ def read_catalogue(path: Path, base: Path, origin: str) -> dict[str, Model]:
 
 def _bad_entry(path: Path, tree: dict[str, Any], failure: ValidationError) -> BadSettings:
     # A field misspelt is both unknown and missing: its own name is the more telling of the two.
-    first = min(failure.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
+    first, *others = sorted(failure.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
     where = [part for part in first["loc"] if part != "[key]"]
-    more = failure.error_count() - 1
-    also = f" ({more} more to correct)" if more else ""
+    more = also(_dotted(tree, [part for part in other["loc"] if part != "[key]"]) for other in others)
     if first["type"] in ("extra_forbidden", "missing"):
         allowed = _fields_at(where[:-1])
         near = difflib.get_close_matches(str(where[-1]), allowed, n=1)
         guess = f"did you mean `{near[0]}`? " if near and first["type"] == "extra_forbidden" else ""
         problem = "has no field" if first["type"] == "extra_forbidden" else "lacks the field"
         message = f"catalogue `{path}`: table `{_dotted(tree, where[:-1])}` {problem} `{where[-1]}`"
-        return BadSettings(message, hint=f"{guess}allowed: {', '.join(allowed)}{also}")
-    text = first["msg"][:1].lower() + first["msg"][1:]
-    value = f" = `{first['input']!r}`" if not isinstance(first["input"], dict) else ""
-    message = f"catalogue `{path}`: `{_dotted(tree, where)}`{value}: {text}"
-    return BadSettings(message, hint=f"correct the entry{also}")
+        return BadSettings(message, hint=f"{guess}allowed: {', '.join(allowed)}{more}")
+    value = f" = `{shown(first['input'])}`" if not isinstance(first["input"], dict) else ""
+    message = f"catalogue `{path}`: `{_dotted(tree, where)}`{value}: {mistake(first)}"
+    return BadSettings(message, hint=f"docs/site-catalogue.md describes every field{more}")
 
 
 def _dotted(tree: object, where: list[int | str]) -> str:

@@ -65,18 +65,18 @@ def test_a_site_file_replaces_by_name(tmp_path: Path) -> None:
     ("before", "after", "says"),
     [
         ("context = 1024", "contxt = 1024", ["`models.own`", "`contxt`", "did you mean `context`"]),
-        ("context = 1024", "context = 0", ["`models.own.context` = `0`", "greater than or equal to 1"]),
-        ("context = 1024", 'context = "1024"', ["`models.own.context` = `'1024'`", "integer"]),
+        ("context = 1024", "context = 0", ["`models.own.context` = `0`", "must be at least 1"]),
+        ("context = 1024", 'context = "1024"', ['`models.own.context` = `"1024"`: must be a whole number']),
         ('title = "Our own"\n', "", ["`models.own`", "lacks the field `title`"]),
         (
             'format = "gguf"',
             'format = "ggml"',
-            ["`models.own.variants.f32.format` = `'ggml'`", "'gguf' or 'safetensors'"],
+            ["`models.own.variants.f32.format` = `\"ggml\"`: must be 'gguf' or 'safetensors'"],
         ),
-        ('["llamacpp"]', '["llama"]', ["`models.own.variants.f32.backends.0` = `'llama'`", "'llamacpp'"]),
+        ('["llamacpp"]', '["llama"]', ['`models.own.variants.f32.backends.0` = `"llama"`', "'llamacpp'"]),
         ('path = "weights', 'pth = "weights', ["`models.own.variants.f32`", "`pth`", "did you mean `path`"]),
         ("[models.own]", "[models.own", ["cannot read"]),
-        ("[models.own]", '[models."a/b"]', ["pattern"]),
+        ("[models.own]", '[models."a/b"]', ["must match"]),
         ("licence =", 'x = 1\n[modles]\na = "', ["cannot read"]),
     ],
 )
@@ -89,6 +89,25 @@ def test_a_bad_entry_is_named(before: str, after: str, says: list[str], tmp_path
     assert str(path) in text
     for part in says:
         assert part in text
+    assert "nput should" not in text
+    assert "alue error" not in text
+    assert "\nhint: " in text
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "[models]\n"])
+def test_a_site_file_with_nothing_in_it_adds_nothing(text: str, tmp_path: Path) -> None:
+    """A file that is being written, or all of comments, is no mistake."""
+    path = tmp_path / "site.toml"
+    path.write_text(text)
+    assert load_catalogue(path).models == load_catalogue().models
+
+
+def test_further_mistakes_are_named_up_to_a_few(tmp_path: Path) -> None:
+    """So that a file is mended at one go."""
+    path = site(tmp_path, SITE.replace('title = "Our own"', "title = 5").replace("1024", "0").replace("licence", "lic"))
+    with pytest.raises(BadSettings) as caught:
+        load_catalogue(path)
+    assert "also to correct: `models.own.title`, `models.own.context`" in str(caught.value.hint)
 
 
 def test_a_variant_twice_is_refused(tmp_path: Path) -> None:
