@@ -13,6 +13,7 @@ from serving.cli.show import print_rows
 from serving.errors import BadFile, FileMissing, NoFitError
 from serving.hardware import Machine, detect
 from serving.hardware.known import KINDS, known_machine
+from serving.hardware.watch import require_gpu
 from serving.planner import (
     Engines,
     LlamacppPlan,
@@ -44,6 +45,8 @@ def show_plan(name: str, config: Path | None, options: PlanOptions, *, as_json: 
         engines = installed_engines(machine)
     else:
         machine, engines = other_machine(other), Engines(vllm=True)
+    if settings.hardware.require_gpu:
+        require_gpu(machine)
     outcome = plan(machine, model, wishes, engines)
     if as_json:
         sys.stdout.write(outcome.to_json() + "\n")

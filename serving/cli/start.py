@@ -21,7 +21,8 @@ from serving.cli.runtime import cache_dir, runtime_dir
 from serving.engines.installed import installed_engines
 from serving.engines.llamacpp import plan_engine
 from serving.engines.runtime import state_directory
-from serving.errors import NoFitError
+from serving.errors import NoFitError, UsageError
+from serving.gateway.exposure import check_exposure
 from serving.gguf import read_header
 from serving.hardware import Machine, detect
 from serving.hardware.watch import require_gpu
@@ -56,7 +57,10 @@ def start(options: StartOptions) -> int:
     wishes = wishes_from(settings, options.plan)
     if not options.dummy_weights:
         plan_here(machine, model, wishes, engines)  # what cannot be served is said before anything about the address
+    # What would end the start in any case is said before anything is written, and before the plan is shown.
     check_address(settings.server.host, settings.server.port)
+    check_exposure(settings.server.host, is_allowed=settings.server.allow_insecure_bind)
+    runtime = runtime_dir(settings.paths.runtime_dir, os.environ)
     listener_of = _listeners(for_people=for_people)
     if options.dummy_weights:
         directory = cache_dir(settings.paths.cache_dir, os.environ) / "dummy"
@@ -68,7 +72,6 @@ def start(options: StartOptions) -> int:
     warnings = [*machine.warnings, *_exposure(settings), *([DUMMY_NOTE] if outcome.dummy else [])]
     _announce(machine, outcome, warnings, for_people=for_people)
 
-    runtime = runtime_dir(settings.paths.runtime_dir, os.environ)
     socket = runtime / f"engine-{os.getpid()}.sock"
     spec = plan_engine(outcome, settings, socket, state_directory(socket), source=_source())
 
@@ -90,6 +93,9 @@ def with_dummy_weights(
 
     Raises NoFitError where machine or disk is too small, UsageError for a shape that is not known.
     """
+    if wishes.backend == "vllm":
+        message = "`--dummy-weights` are made for llama.cpp, and `--backend vllm` is asked for"
+        raise UsageError(message, hint="leave out `--backend`, or `--dummy-weights`")
     on_paper = plan(machine, model, dataclasses.replace(wishes, backend="llamacpp"), engines)
     if isinstance(on_paper, NoFit):
         raise no_fit(on_paper)

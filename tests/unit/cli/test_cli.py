@@ -230,6 +230,37 @@ def test_an_address_of_another_host_is_refused(host: str) -> None:
         check_address(host, 0)
 
 
+def test_a_port_in_the_host_is_told_where_it_goes() -> None:
+    """Both parts are given back as flags."""
+    with pytest.raises(AddressUnavailable) as caught:
+        check_address("127.0.0.1:18082", 8000)
+    assert caught.value.hint == "the port goes in --port: `--host 127.0.0.1 --port 18082`"
+
+
+def test_what_ends_the_start_is_said_before_the_plan_and_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address for everybody without keys, and an engine that serves no dummy weights."""
+    monkeypatch.setenv("PERIMETER_PATHS__CACHE_DIR", str(tmp_path / "cache"))
+    assert run(["--model", "demo", "--host", "0.0.0.0", "--port", "0"]) == 10
+    assert capsys.readouterr().err.startswith("error: refused to listen on `0.0.0.0`")
+    assert run(["--model", "demo", "--host", "0.0.0.0", "--port", "0", "--dummy-weights"]) == 10
+    capsys.readouterr()
+    assert run(["--model", "demo", "--port", "0", "--dummy-weights", "--backend", "vllm"]) == 2
+    assert capsys.readouterr().err.startswith("error: `--dummy-weights` are made for llama.cpp")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_required_gpu_is_required_of_a_plan_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What would refuse to start is not planned, here or on another machine."""
+    config = tmp_path / "serving.toml"
+    config.write_text("[hardware]\nrequire_gpu = true\n")
+    (tmp_path / "none.json").write_text('{"cpu": {"model": "x"}, "memory": {"available_bytes": 64000000000}}')
+    assert run(["plan", "demo", "--config", str(config), "--machine", str(tmp_path / "none.json")]) == 11
+    assert "require_gpu" in capsys.readouterr().err
+    assert run(["plan", "llama3-8b", "--config", str(config), "--machine", "1xH100"]) == 0
+
+
 def test_commands_import_only_what_they_use() -> None:
     """Planning in the parent loads neither the engine's packages nor the gateway's."""
     script = (
