@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def list_models(config: Path | None, *, as_json: bool) -> int:
     """Print the catalogue."""
     models = load_catalogue(settings_for(config).registry.site_file).models
     if as_json:
-        print_json(models)
+        print_json([dataclasses.replace(model, parameters=model.parameters or _count(model)) for model in models])
     else:
         header = ("NAME", "KIND", "SIZE", "CONTEXT", "VARIANTS", "LICENCE", "TITLE")
         rows = ((m.name, m.kind, _size(m), str(m.context), _variants(m), known(m.licence), m.title) for m in models)
@@ -26,7 +27,7 @@ def list_models(config: Path | None, *, as_json: bool) -> int:
 
 def show_model(name: str, config: Path | None, *, as_json: bool) -> int:
     """Print one model, with what its files on this host say."""
-    model = load_catalogue(settings_for(config).registry.site_file).find(name)
+    model = load_catalogue(settings_for(config).registry.site_file).look_up(name)
     if as_json:
         print_json(model)
         return 0
@@ -41,6 +42,7 @@ def show_model(name: str, config: Path | None, *, as_json: bool) -> int:
     ]
     if model.note:
         rows.append(("note", model.note))
+    rows += [("warning", warning) for warning in model.warnings]
     if shape is not None:
         kv_heads = sorted(set(shape.kv_heads))
         rows.append(("family", shape.family))
@@ -69,8 +71,13 @@ def _parameters(shape: Architecture) -> str:
 
 def _size(model: Model) -> str:
     """Billions of parameters; a dash where the shape is not known before a file has been read."""
-    total = parameters_of(model.architecture) if model.architecture else None
+    total = _count(model)
     return "–" if total is None else f"{total / 1e9:.1f}B"
+
+
+def _count(model: Model) -> int | None:
+    """Parameters by the model's shape."""
+    return parameters_of(model.architecture) if model.architecture else None
 
 
 def _variants(model: Model) -> str:
@@ -80,5 +87,7 @@ def _variants(model: Model) -> str:
 def _row(variant: Variant) -> tuple[str, str, str, str, str]:
     size = "–" if variant.size_bytes is None else gib(variant.size_bytes)
     here = variant.path is not None and variant.path.exists()
-    where = str(variant.path) if here else f"not here ({known(variant.source or variant.path)})"
+    where = str(variant.path) if here else f"not here ({variant.source or 'no path given'})"
+    if variant.missing is not None:
+        where = f"{variant.missing} does not exist"
     return variant.name, variant.format, size, " ".join(variant.backends), where

@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from serving.cli.options import PlanOptions, settings_for, wishes_from
 from serving.cli.show import print_rows
@@ -27,6 +30,10 @@ from serving.planner import (
 )
 from serving.planner.types import sum_bytes
 from serving.registry import Model, Variant, load_catalogue
+from serving.settings.load import SITE_FILE
+
+SITE_CATALOGUE: Final = SITE_FILE.with_name("models.toml")
+"""Where a site's catalogue is likely kept; the setting `registry.site_file` names it."""
 
 
 def show_plan(name: str, config: Path | None, options: PlanOptions, *, as_json: bool, other: str | None = None) -> int:
@@ -150,19 +157,53 @@ def missing_weights(model: Model, on_paper: LlamacppPlan | VllmPlan) -> FileMiss
     variant = next(variant for variant in model.variants if variant.name == on_paper.variant)
     others = [other for other in model.variants if other is not variant]
     size = f"{gib(on_paper.weights_bytes)}, {on_paper.weights_bytes} bytes"
+    if variant.missing is not None:
+        message = f"the weights of `{model.name}` are missing: `{variant.missing}` ({variant.name}) does not exist"
+        hint = f"bring them there ({size}), or correct the `path` of variant `{variant.name}` in `{model.origin}`"
+        return FileMissing(message, hint=hint)
     message = (
         f"the weights of `{model.name}` are not on this host: it would serve {variant.name} ({size}) "
         f"with {on_paper.engine}"
     )
-    ways = [f"fetch {variant.source or 'them'} on a machine that may, and carry it here"]
-    if variant.format == "gguf":
-        ways.append("then `serve --model FILE.gguf`, or give its `path` in a site catalogue (registry.site_file)")
-        ways.append(f"to measure this machine before that, `serve --model {model.name} --dummy-weights`")
+    return FileMissing(message, hint="\n".join(_ways_here(model, variant, others)))
+
+
+def _ways_here(model: Model, variant: Variant, others: list[Variant]) -> Iterator[str]:
+    """How weights come onto this host and get their name, step by step, a line each."""
+    path = f"/models/{_file_name(model, variant)}"
+    yield "bring them here in two steps"
+    yield "  1. on a machine with internet access, fetch"
+    yield f"     {variant.source or f'the {variant.format} weights of {model.title}'}"
+    yield "     and carry what you fetched to this host"
+    if model.origin == "catalogue":
+        yield f"  2. write into a site catalogue, such as {SITE_CATALOGUE}, with the path they have here:"
+        yield ""
+        yield f"     [[models.{json.dumps(model.name)}.variants]]"
+        yield f'     name = "{variant.name}"'
+        yield f'     path = "{path}"'
+        yield ""
+        yield f"     and into the settings, such as {SITE_FILE}:"
+        yield ""
+        yield "     [registry]"
+        yield f'     site_file = "{SITE_CATALOGUE}"'
     else:
-        ways.append("then give its directory as `path` in a site catalogue (registry.site_file)")
+        yield f"  2. add to its variant `{variant.name}` in {model.origin}, with the path they have here:"
+        yield ""
+        yield f'     path = "{path}"'
+    yield ""
+    if variant.format == "gguf":
+        yield f"without a catalogue: serve --model {path}"
+        yield f"to measure this machine before that: serve --model {model.name} --dummy-weights"
     if others:
-        ways.append(f"other variants: {', '.join(map(_offer, others))}")
-    return FileMissing(message, hint="; ".join(ways))
+        yield f"other variants: {', '.join(map(_offer, others))}"
+
+
+def _file_name(model: Model, variant: Variant) -> str:
+    """What the weights are called where they come from."""
+    name = (variant.source or "").rpartition("/")[2].partition("@")[0]
+    if variant.format == "gguf":
+        return name if name.endswith(".gguf") else f"{model.name}-{variant.name}.gguf"
+    return name or model.name
 
 
 def _offer(variant: Variant) -> str:

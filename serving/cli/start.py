@@ -69,7 +69,7 @@ def start(options: StartOptions) -> int:
     if not isinstance(outcome, LlamacppPlan) or outcome.weights is None:
         message = f"`{model.name}` is planned for vLLM, which this version does not start yet"
         raise NoFitError(message, hint="`--backend llamacpp` serves it from the CPU")
-    warnings = [*machine.warnings, *_exposure(settings), *([DUMMY_NOTE] if outcome.dummy else [])]
+    warnings = [*machine.warnings, *model.warnings, *_exposure(settings), *([DUMMY_NOTE] if outcome.dummy else [])]
     _announce(machine, outcome, warnings, for_people=for_people)
 
     socket = runtime / f"engine-{os.getpid()}.sock"

@@ -375,6 +375,7 @@ def _build(machine: Machine, model: Model, case: _Case, shape: Shape, rejected: 
 
 def _reasons(machine: Machine, model: Model, case: _Case, shape: Shape) -> Iterator[str]:
     wishes = case.wishes
+    yield from model.warnings
     yield from _placement(machine, case, shape)
     if wishes.concurrency is None and shape.concurrency < wishes.most_concurrency:
         yield f"concurrency {shape.concurrency}, not {wishes.most_concurrency}: more does not fit"

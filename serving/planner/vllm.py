@@ -368,6 +368,7 @@ def _build(case: _Case, context: int, concurrency: int, available: int, rejected
 
 def _reasons(case: _Case, context: int, available: int) -> Iterator[str]:
     wishes, model = case.wishes, case.model
+    yield from model.warnings
     if case.parallel > 1 and wishes.parallel is None:
         yield f"{case.parallel} GPUs share each layer: fewer do not hold it, or too little context"
     if case.parallel < available and wishes.parallel is None:

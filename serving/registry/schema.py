@@ -155,20 +155,56 @@ class CatalogueFile(_Table):
     models: dict[Annotated[str, Field(pattern=NAME)], ModelTable] = {}
 
 
-def read_catalogue(path: Path, base: Path, origin: str) -> dict[str, Model]:
+def read_catalogue(path: Path, base: Path, origin: str, *, over: tuple[Path, Path] | None = None) -> dict[str, Model]:
     """The models of one file by name, in its order.
 
-    Relative weight paths start at `base`. Raises BadSettings naming file, table, field, value and what is allowed.
+    Relative weight paths start at `base`. With `over`, a catalogue and where its paths start, an entry that has
+    neither `title` nor `context` changes that catalogue's entry of its name: field over field, variants by their names.
+    Raises BadSettings naming file, table, field, value and what is allowed.
     """
+    tree = _read(path)
+    if over is not None:
+        _lay_over(tree, base, _read(over[0]), over[1])
+    return _build(path, tree, base, origin)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            tree = tomllib.load(file)
+            return tomllib.load(file)
     except FileNotFoundError:
         message = f"catalogue `{path}` does not exist"
         raise BadSettings(message, hint="correct `registry.site_file`, or leave it out") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as failure:
         message = f"cannot read catalogue `{path}`: {failure}"
         raise BadSettings(message, hint="it must be a TOML file in the form of docs/site-catalogue.md") from None
+
+
+def _lay_over(tree: dict[str, Any], base: Path, shipped: dict[str, Any], shipped_base: Path) -> None:
+    """Complete the entries of `tree` that only change those of `shipped`. What is of a wrong form is left as it is."""
+    entries: Any = tree.get("models")
+    for name, entry in list(entries.items()) if isinstance(entries, dict) else ():
+        ours = shipped["models"].get(name)
+        if ours is None or not isinstance(entry, dict) or not entry.keys().isdisjoint({"title", "context"}):
+            continue
+        changed = entry.get("variants", [])
+        entries[name] = {**ours, **entry}
+        if isinstance(changed, list) and all(isinstance(variant, dict) for variant in changed):
+            theirs = [_with_path(variant, base) for variant in changed]
+            named = {str(variant.get("name")): variant for variant in theirs}
+            kept = [_with_path(variant, shipped_base) for variant in ours["variants"]]
+            known = {variant["name"] for variant in kept}
+            entries[name]["variants"] = [{**variant, **named.get(variant["name"], {})} for variant in kept] + [
+                variant for variant in theirs if variant.get("name") not in known
+            ]
+
+
+def _with_path(variant: dict[str, Any], base: Path) -> dict[str, Any]:
+    path = variant.get("path")
+    return {**variant, "path": str(base / path)} if isinstance(path, str) and path else variant
+
+
+def _build(path: Path, tree: dict[str, Any], base: Path, origin: str) -> dict[str, Model]:
     try:
         tables = CatalogueFile.model_validate(tree)
     except ValidationError as failure:

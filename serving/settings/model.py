@@ -199,7 +199,8 @@ class Registry(Section):
 
     site_file: SettingPath | None = Field(
         default=None,
-        description="A catalogue of your own, in the form of models.toml; its entries add to ours or replace them.",
+        description="A catalogue of your own, in the form of models.toml; its entries add to ours, change them or "
+        "replace them (docs/site-catalogue.md).",
     )
 
 
