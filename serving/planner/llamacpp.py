@@ -266,28 +266,44 @@ def _unwishable(model: Model, wishes: Wishes, gpu: Gpu | None) -> str | None:
 
 
 def _candidates(case: _Case, comforts: tuple[float, ...]) -> Iterator[Shape]:
-    """Ways to serve the variant, best first, whose cache leaves room."""
+    """Ways to serve the variant, best first, whose cache leaves room; with smaller buffers where none has it."""
+    first, *tighter = _passes(case)
+    for floor in (USEFUL_CONTEXT, LEAST_CONTEXT):
+        yield from _candidates_of(case, floor, comforts, *first)
+    for ubatch, mode in tighter:
+        yield from _candidates_of(case, LEAST_CONTEXT, (1.0,), ubatch, mode)
+
+
+def _candidates_of(
+    case: _Case, floor: int, comforts: tuple[float, ...], ubatch: int, mode: LoadMode
+) -> Iterator[Shape]:
     wishes = case.wishes
     most = min(case.model_context, wishes.kv_tokens or case.model_context)
-    for floor in (USEFUL_CONTEXT, LEAST_CONTEXT):
-        for concurrency in _halved(wishes.concurrency, wishes.most_concurrency, 1):
-            for comfort in comforts:
-                for layout in _layouts(case, concurrency):
-                    for context in _halved(wishes.context, most, min(floor, most)):
-                        shape = case.shape(context, concurrency, layout)
-                        if _is_comfortable(case, shape, comfort):
-                            yield _grow(case, shape, comfort)
+    for concurrency in _halved(wishes.concurrency, wishes.most_concurrency, 1):
+        for comfort in comforts:
+            for layout in _layouts(case, concurrency):
+                for context in _halved(wishes.context, most, min(floor, most)):
+                    shape = case.shape(context, concurrency, layout, ubatch=ubatch, load_mode=mode)
+                    if _is_comfortable(case, shape, comfort):
+                        yield _grow(case, shape, comfort)
+
+
+def _passes(case: _Case) -> list[tuple[int, LoadMode]]:
+    """Tokens per pass and ways to load, best first; the later ones take less memory, one way or the other."""
+    wishes = case.wishes
+    chosen = wishes.load_mode or decide_load_mode(case.variant, case.cpu.isa)
+    modes: tuple[LoadMode, ...] = ("none", "mmap") if chosen == "none" else ("mmap", "none")
+    sizes = (wishes.ubatch, *(size for size in SMALL_UBATCHES if size < wishes.ubatch))
+    return list(itertools.product(sizes, modes[:1] if wishes.load_mode else modes))
 
 
 def _least(case: _Case) -> Iterator[Shape]:
     """The smallest ways to serve the variant, whatever the memory: where none of these fits, nothing does."""
     wishes = case.wishes
     context = wishes.context or min(LEAST_CONTEXT, case.model_context)
-    modes: tuple[LoadMode, ...] = (wishes.load_mode,) if wishes.load_mode else ("mmap", "none")
-    for ubatch in (wishes.ubatch, *(size for size in SMALL_UBATCHES if size < wishes.ubatch)):
+    for ubatch, mode in _passes(case):
         for layout in _layouts(case, wishes.concurrency or 1):
-            for mode in modes:
-                yield case.shape(context, wishes.concurrency or 1, layout, ubatch=ubatch, load_mode=mode)
+            yield case.shape(context, wishes.concurrency or 1, layout, ubatch=ubatch, load_mode=mode)
 
 
 def _layouts(case: _Case, concurrency: int) -> tuple[KvLayout, ...]:
@@ -320,8 +336,8 @@ def _cache_and_rest(lines: tuple[MemoryLine, ...]) -> tuple[int, int]:
 
 
 def _is_comfortable(case: _Case, shape: Shape, comfort: float) -> bool:
-    """Whether the cache leaves enough of what the rest leaves."""
-    if case.limit is None:
+    """Whether the cache leaves enough of what the rest leaves; one whose size was asked for need not."""
+    if case.limit is None or case.wishes.kv_tokens is not None:
         return True
     cache, rest = _cache_and_rest(case.table(shape))
     return cache <= comfort * (case.limit - rest)
