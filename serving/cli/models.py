@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.cli.options import settings_for
-from serving.cli.show import known, print_json, print_rows
+from serving.cli.show import align, known, print_json, print_rows, terminal_columns
 from serving.planner.text import gib
 from serving.registry import Architecture, Model, Variant, load_catalogue
 from serving.registry.tensors import active_parameters_of, parameters_of
@@ -21,8 +22,24 @@ def list_models(config: Path | None, *, as_json: bool) -> int:
     else:
         header = ("NAME", "KIND", "SIZE", "CONTEXT", "VARIANTS", "LICENCE", "TITLE")
         rows = ((m.name, m.kind, _size(m), str(m.context), _variants(m), known(m.licence), m.title) for m in models)
-        print_rows([header, *rows])
+        _print_fitting([header, *rows])
     return 0
+
+
+def _print_fitting(rows: Sequence[Sequence[str]]) -> None:
+    """As many columns as the screen has room for; those left out are named on stderr."""
+    columns = terminal_columns()
+    names, kept = rows[0], len(rows[0])
+    while columns is not None and kept > 2 and _width([row[:kept] for row in rows]) > columns:
+        kept -= 1
+    print_rows([row[:kept] for row in rows])
+    if kept < len(names):
+        hidden = " and ".join(name.lower() for name in names[kept:])
+        sys.stderr.write(f"no room for {hidden}: `serve models show NAME` has all of one model\n")
+
+
+def _width(rows: Sequence[Sequence[str]]) -> int:
+    return max(map(len, align(rows, None).splitlines()))
 
 
 def show_model(name: str, config: Path | None, *, as_json: bool) -> int:
@@ -66,13 +83,15 @@ def _parameters(shape: Architecture) -> str:
     if total is None or active is None:
         return "–"
     used = f", {active / 1e9:.1f} billion used for a token" if shape.experts else ""
-    return f"{total / 1e9:.2f} billion{used}"
+    return f"{total / 1e9:.2f} billion{used}" if total >= 1e8 else f"{total / 1e6:.2f} million"
 
 
 def _size(model: Model) -> str:
-    """Billions of parameters; a dash where the shape is not known before a file has been read."""
+    """Parameters in billions or millions; a dash where the shape is not known before a file has been read."""
     total = _count(model)
-    return "–" if total is None else f"{total / 1e9:.1f}B"
+    if total is None:
+        return "–"
+    return f"{total / 1e9:.1f}B" if total >= 1e8 else f"{total / 1e6:.1f}M"
 
 
 def _count(model: Model) -> int | None:

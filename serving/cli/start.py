@@ -16,7 +16,7 @@ import serving
 from serving.cli.address import check_address
 from serving.cli.listen import JsonListener, TerminalListener
 from serving.cli.options import StartOptions, settings_for, wishes_from
-from serving.cli.plan import DUMMY_NOTE, no_fit, plan_here
+from serving.cli.plan import DUMMY_NOTE, machine_line, no_fit, plan_here, serves
 from serving.cli.runtime import cache_dir, runtime_dir
 from serving.engines.installed import installed_engines
 from serving.engines.llamacpp import plan_engine
@@ -27,6 +27,8 @@ from serving.gguf import read_header
 from serving.hardware import Machine, detect
 from serving.hardware.watch import require_gpu
 from serving.planner import Engines, LlamacppPlan, NoFit, Wishes, gib, plan
+from serving.planner.llamacpp import crowded
+from serving.planner.text import counted
 from serving.registry import Model, load_catalogue, model_from_file
 from serving.settings import Settings
 from serving.store import write_dummy
@@ -69,7 +71,8 @@ def start(options: StartOptions) -> int:
     if not isinstance(outcome, LlamacppPlan) or outcome.weights is None:
         message = f"`{model.name}` is planned for vLLM, which this version does not start yet"
         raise NoFitError(message, hint="`--backend llamacpp` serves it from the CPU")
-    warnings = [*machine.warnings, *model.warnings, *_exposure(settings), *([DUMMY_NOTE] if outcome.dummy else [])]
+    remarks = (crowded(machine.cpu, wishes.threads), DUMMY_NOTE if outcome.dummy else None)
+    warnings = [*machine.warnings, *model.warnings, *_exposure(settings), *filter(None, remarks)]
     _announce(machine, outcome, warnings, for_people=for_people)
 
     socket = runtime / f"engine-{os.getpid()}.sock"
@@ -98,7 +101,7 @@ def with_dummy_weights(
         raise UsageError(message, hint="leave out `--backend`, or `--dummy-weights`")
     on_paper = plan(machine, model, dataclasses.replace(wishes, backend="llamacpp"), engines)
     if isinstance(on_paper, NoFit):
-        raise no_fit(on_paper)
+        raise no_fit(on_paper, machine)
     variant = next(variant for variant in model.variants if variant.name == on_paper.variant)
     path = write_dummy(
         model,
@@ -166,19 +169,14 @@ def _log(machine: Machine, outcome: LlamacppPlan, warnings: list[str]) -> None:
 
 def summary(machine: Machine, outcome: LlamacppPlan) -> list[str]:
     """What was detected and what was planned, in four lines."""
-    cpu = machine.cpu
-    cores = f"{cpu.parallel} core{'s' if cpu.parallel != 1 else ''}"
-    usable = machine.memory.usable_bytes
-    memory = "free memory not known" if usable is None else f"{gib(usable)} of memory free"
-    gpus = ", ".join(gpu.name or "GPU" for gpu in machine.gpus) or "no GPU"
     total, anonymous = outcome.total_bytes, outcome.bytes_of("anonymous")
     size = gib(outcome.weights_bytes)
     cache = f"KV cache {outcome.kv_layout}, {outcome.kv_dtype}"
     limit = "limit not known" if outcome.budget_bytes is None else f"{gib(outcome.budget_bytes)} allowed"
     return [
-        f"machine   {cpu.model or 'unknown CPU'}, {cores}, {memory}, {gpus}",
+        f"machine   {machine_line(machine)}",
         f"model     {outcome.model} {outcome.variant} ({size}), served by {outcome.engine}",
-        f"plan      {outcome.concurrency} at a time, {outcome.context} tokens each; {cache}; {outcome.threads} threads",
+        f"plan      {serves(outcome)}; {cache}; {counted(outcome.threads, 'thread')}",
         f"memory    {gib(total)} planned ({gib(anonymous)} private), {limit}",
     ]
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from serving.hardware import Cpu, Gpu, Machine
 from serving.planner.llamacpp_memory import Shape, kv_bytes_per_token, pad, plan_memory, repacked_bytes
-from serving.planner.text import gib
+from serving.planner.text import counted, gib
 from serving.planner.types import (
     Engine,
     Engines,
@@ -339,8 +339,12 @@ def _is_comfortable(case: _Case, shape: Shape, comfort: float) -> bool:
     """Whether the cache leaves enough of what the rest leaves; one whose size was asked for need not."""
     if case.limit is None or case.wishes.kv_tokens is not None:
         return True
-    cache, rest = _cache_and_rest(case.table(shape))
-    return cache <= comfort * (case.limit - rest)
+    return _leaves_room(case, case.table(shape), comfort)
+
+
+def _leaves_room(case: _Case, lines: tuple[MemoryLine, ...], comfort: float = COMFORT) -> bool:
+    cache, rest = _cache_and_rest(lines)
+    return case.limit is None or cache <= comfort * (case.limit - rest)
 
 
 def _grow(case: _Case, shape: Shape, comfort: float) -> Shape:
@@ -396,15 +400,36 @@ def _reasons(machine: Machine, model: Model, case: _Case, shape: Shape) -> Itera
     if wishes.concurrency is None and shape.concurrency < wishes.most_concurrency:
         yield f"concurrency {shape.concurrency}, not {wishes.most_concurrency}: more does not fit"
     if wishes.context is None and shape.context < model.context:
-        yield f"context {shape.context}, not the model's {model.context}: more does not fit comfortably"
-    if wishes.kv_layout is None and shape.kv_layout == "streams":
-        yield "a region of cache per sequence: the whole context of all fits, and this is the faster layout"
-    if wishes.kv_layout is None and shape.kv_layout == "unified":
-        yield "one pool of cache: the whole context of every sequence at once does not fit comfortably"
+        why = "more does not fit"
+        if _leaves_room(case, case.table(shape)):
+            why = "a longer one would take over half of the memory that the weights leave; `--context` asks for it"
+        yield f"context {shape.context}, not the model's {model.context}: {why}"
+    if wishes.kv_layout is None:
+        yield _why_layout(case, shape)
+    if crowding := crowded(machine.cpu, wishes.threads):
+        yield crowding
     if wishes.load_mode is None and shape.load_mode == "none":
         yield "weights are read in, not mapped: llama.cpp keeps its own copy of most of them"
     if shape.n_ubatch < wishes.ubatch:
         yield f"{shape.n_ubatch} tokens per pass, not {wishes.ubatch}: the buffers for more do not fit"
+
+
+def _why_layout(case: _Case, shape: Shape) -> str:
+    if shape.kv_layout == "streams":
+        return "a region of cache per sequence: the whole context of all fits, and this is the faster layout"
+    if case.wishes.kv_tokens is not None:
+        return "one pool of cache: a number of cells for all together is asked for"
+    if _outgrows(case.architecture, case.wishes, shape.concurrency):
+        return "one pool of cache: llama.cpp cannot keep a q8_0 cache of several streams for this family"
+    return "one pool of cache: a whole context for each would take over half of the memory that the weights leave"
+
+
+def crowded(cpu: Cpu, threads: int | None) -> str | None:
+    """A warning of more compute threads than cores, as a sentence; None where there are enough."""
+    cores = len(cpu.cores) or len(cpu.usable)
+    if threads is None or not cores or threads <= cores:
+        return None
+    return f"{threads} threads on {counted(cores, 'core')}: they wait for each other, which is slower than {cores}"
 
 
 def _placement(machine: Machine, case: _Case, shape: Shape) -> Iterator[str]:
@@ -413,6 +438,6 @@ def _placement(machine: Machine, case: _Case, shape: Shape) -> Iterator[str]:
     if shape.gpu_layers:
         yield f"{min(shape.gpu_layers, case.architecture.layers)} of {case.architecture.layers} layers on the GPU"
     elif machine.gpus:
-        yield f"{len(machine.gpus)} GPU(s) seen and not used: llama.cpp serves from the CPU here"
+        yield f"{counted(len(machine.gpus), 'GPU')} seen and not used: llama.cpp serves from the CPU here"
     if case.variant.path is None:
         yield "its weights are not on this host; sizes are those of the published shape"

@@ -27,6 +27,7 @@ _PHRASES: Final = {
     "dict_type": "must be a table",
     "model_type": "must be a table",
     "model_attributes_type": "must be a table",
+    "dataclass_type": "must be a table",
     "list_type": "must be a list, in brackets",
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
