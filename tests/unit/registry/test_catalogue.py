@@ -9,7 +9,7 @@ import pytest
 
 from serving.errors import BadFile, BadSettings, FileMissing, UnknownModel
 from serving.planner import Plan, Wishes, plan
-from serving.registry import load_catalogue, model_from_file
+from serving.registry import load_catalogue, local, model_from_file
 from serving.registry.schema import ArchitectureTable, ModelTable, VariantTable
 from tests.support.gguf_bytes import Gguf, strings, tiny, u32
 from tests.support.machines import GIB, machine
@@ -246,6 +246,27 @@ def test_a_path_works_in_place_of_a_name(tmp_path: Path) -> None:
     assert [variant.name for variant in model.variants] == ["f32"]
     with pytest.raises(FileMissing):
         load_catalogue().find(str(tmp_path / "none.gguf"))
+
+
+@pytest.mark.parametrize(("told", "name"), [(None, "f32"), (0, "f32"), (15, "f32"), (999, "f32")])
+def test_a_file_type_that_contradicts_the_tensors_is_not_believed(told: int | None, name: str, tmp_path: Path) -> None:
+    """What most of the weights are is what they are called."""
+    file = tiny()
+    if told is not None:
+        file.metadata.append(("general.file_type", u32(told)))
+    assert model_from_file(file.write(tmp_path / "a.gguf")).variants[0].name == name
+
+
+@pytest.mark.parametrize(("told", "name"), [(15, "q4_k_m"), (14, "q4_k_s"), (None, "q4_k"), (7, "q4_k")])
+def test_a_mix_is_called_as_the_catalogue_calls_it(
+    told: int | None, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By path as by name: `q4_k_m`, where the header says so."""
+    monkeypatch.setattr(local, "main_type", lambda _: "q4_k")
+    file = tiny()
+    if told is not None:
+        file.metadata.append(("general.file_type", u32(told)))
+    assert model_from_file(file.write(tmp_path / "a.gguf")).variants[0].name == name
 
 
 def _without(key: str) -> Gguf:
