@@ -42,7 +42,10 @@ def invoke(arguments: list[str]) -> int:
                 sys.stdout.write(failure.format_message() + "\n")
                 return UsageError.exit_status
             path = getattr(context, "command_path", None) or "serve"
-            raise UsageError(_mistake(failure), hint=f"see `{path} --help`") from failure
+            hint = f"see `{path} --help`"
+            if arguments and "no such command" in failure.format_message().lower():
+                hint = f"to serve a model: `serve --model {arguments[0]}`; `serve --help` lists the commands"
+            raise UsageError(_mistake(failure), hint=hint) from failure
         if type(failure).__name__ == "Abort":
             raise KeyboardInterrupt from failure
         raise
@@ -134,7 +137,10 @@ def hardware(
 
 @app.command()
 def doctor(as_json: Json = False, measure: Measure = False, config: Config = None) -> int:
-    """What is right and wrong with this host, and what to do about it; ends with 12 where there is a problem."""
+    """What is right and wrong with this host, and what to do about it; ends with 12 where there is a problem.
+
+    Nothing is changed by it. In JSON, a limit is a number, `unlimited`, or null where it could not be read.
+    """
     from serving.cli.doctor import show_health
 
     return show_health(config, as_json=as_json, measured=measure)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import sys
 import textwrap
@@ -43,9 +42,7 @@ def align(rows: Sequence[Sequence[str]], columns: int | None) -> str:
 
 def terminal_columns() -> int | None:
     """How wide the screen is; None where stdout goes elsewhere, and lines are for programs to read."""
-    if sys.stdout.isatty() or "COLUMNS" in os.environ:
-        return shutil.get_terminal_size().columns
-    return None
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def ranges(numbers: Sequence[int]) -> str:

@@ -81,7 +81,10 @@ def start(options: StartOptions) -> int:
     from serving.gateway.run import run
 
     chats = read_header(outcome.weights).text("tokenizer.chat_template") is not None
-    return run([spec], settings, listener_of(outcome.model, chats=chats, dummy=outcome.dummy), machine.gpus)
+    status = run([spec], settings, listener_of(outcome.model, chats=chats, dummy=outcome.dummy), machine.gpus)
+    if for_people and status == 0:
+        sys.stderr.write("stopped\n")
+    return status
 
 
 def with_dummy_weights(

@@ -14,6 +14,7 @@ import pytest
 from serving import errors
 from serving.cli import run
 from serving.cli.address import check_address, who_listens
+from serving.cli.listen import JsonListener
 from serving.errors import AddressUnavailable, ServingError, StartError
 from serving.planner import Plan
 from tests.support.gguf_bytes import tiny
@@ -61,7 +62,7 @@ def test_every_error_is_rendered(
 
 
 def test_an_unexpected_error_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A bug is status 70 and no traceback, but with --debug."""
+    """A bug is status 70, with a traceback only under --debug."""
 
     def fail(_: list[str]) -> int:
         raise ZeroDivisionError
@@ -71,8 +72,57 @@ def test_an_unexpected_error_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: py
     shown = capsys.readouterr().err
     assert "ZeroDivisionError" in shown
     assert "Traceback" not in shown
-    with pytest.raises(ZeroDivisionError):
-        run(["hardware", "--debug"])
+    assert run(["hardware", "--debug"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_debug_changes_nothing_about_an_expected_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its status, its sentence and its hint are all there is to it."""
+    assert run(["plan", "/no/such.gguf", "--debug"]) == 4
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("command", [["models", "list"], ["plan", "demo"], ["hardware"]])
+def test_a_full_disk_is_no_bug(command: list[str]) -> None:
+    """What cannot be written is said once, with a status of its own, and the interpreter adds nothing."""
+    argv = [sys.executable, "-m", "serving", *command]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, cwd=REPOSITORY, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write to stdout: No space left on device\nhint: send it where there is room\n"
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    """`serve models list | head -1`."""
+    line = f"{sys.executable} -m serving models list | head -1"
+    done = subprocess.run(["sh", "-c", line], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("NAME")
+    assert done.stderr == ""
+
+
+def test_an_interrupted_command_says_that_it_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, for people or for programs."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("serving.cli.hardware.detect", interrupt)
+    assert run(["hardware"]) == 130
+    assert capsys.readouterr().err.strip() == "stopped"
+    assert run(["hardware", "--json"]) == 130
+    assert json.loads(capsys.readouterr().err)["event"] == "stopped"
+
+
+def test_the_address_is_the_same_in_both_logs(caplog: pytest.LogCaptureFixture) -> None:
+    """Clients are given the base URL, `/v1` included."""
+    with caplog.at_level("INFO", "serving.cli"):
+        JsonListener("m", chats=True).on_ready("http://127.0.0.1:1")
+    (record,) = caplog.records
+    assert vars(record)["facts"]["url"] == "http://127.0.0.1:1/v1"
 
 
 @pytest.mark.parametrize(
@@ -80,6 +130,13 @@ def test_an_unexpected_error_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: py
     [
         ([], 2, "serve --model demo"),
         (["--modle", "demo"], 2, "--model"),
+        (["demo"], 2, "`serve --model demo`"),
+        (["hardware", "--directory", "/nonexistent"], 4, "/nonexistent"),
+        (["hardware", "--directory", "/etc/passwd"], 2, "`/etc/passwd` is not a directory"),
+        (["--model", "serving/models/demo/hf"], 5, "directory of safetensors, which vLLM serves"),
+        (["plan", "serving/models/demo"], 5, "demo-f16.gguf"),
+        (["plan", "serving/cli/"], 5, "a directory without weights"),
+        (["plan", "/bin/sh"], 5, "it begins with `\\x7fELF`, not `GGUF`"),
         (["plan"], 2, "missing argument"),
         (["plan", "demo", "--context", "0"], 2, "`--context 0`: must be at least 1"),
         (["plan", "demo", "--context", "abc"], 2, "`--context abc`: must be a whole number"),

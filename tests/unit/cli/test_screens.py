@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -40,6 +41,7 @@ def test_screens_fit_a_hundred_columns(
 ) -> None:
     """Where the terminal has as many."""
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert run(command) == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
 
