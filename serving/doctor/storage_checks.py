@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from serving.doctor.facts import Directory, Facts
+from serving.doctor.facts import Directory, Facts, Models
 from serving.doctor.finding import Finding
-from serving.planner.text import gib
+from serving.planner.text import counted, gib
 
 _LITTLE_BYTES = 10 * 1024**3
 """Less holds no further model worth the name."""
@@ -27,10 +27,25 @@ _RUNTIME_LEAST_BYTES = 16 * 1024**2
 
 def check_storage(facts: Facts) -> Iterator[Finding]:
     """Whether weights can be kept and read, and engines have a place to live."""
+    yield from _models(facts.models)
     for directory in facts.weights:
         yield _directory(directory, is_virtual=bool(facts.machine.host.virtual))
     yield from _runtime(facts)
     yield from _cache(facts)
+
+
+def _models(models: Models) -> Iterator[Finding]:
+    name = "models"
+    if models.failure is not None:
+        yield Finding(name, "problem", models.failure, models.hint or "correct `registry.site_file`")
+    elif models.count is None:
+        yield Finding(name, "unknown", "the catalogue was not looked at")
+    else:
+        for fault in models.faults:
+            yield Finding(name, "warning", fault, "correct its `path` in the site's catalogue, or bring the file there")
+        if not models.faults:
+            found = f"{models.count} in the catalogue, {counted(len(models.paths), 'weight file')} of theirs here"
+            yield Finding(name, "good", found)
 
 
 def _directory(directory: Directory, *, is_virtual: bool) -> Finding:

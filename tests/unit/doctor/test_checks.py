@@ -18,6 +18,7 @@ from serving.doctor.facts import (
     Directory,
     Kernel,
     LlamaCppBuild,
+    Models,
     OwnDirectory,
     Ulimits,
     VllmInstall,
@@ -42,6 +43,7 @@ HEALTHY = Facts(
     kernel=Kernel(0, numa_balancing=False, smt=True, governors=("performance",), core_pattern="core"),
     shared_memory_bytes=256 * GIB,
     weights=(Directory(Path("/models"), Disk(Path("/models"), 4000 * GIB, 2000 * GIB, "xfs", rotational=False)),),
+    models=Models(59, (Path("/models/a.gguf"),)),
     runtime=OwnDirectory(Path("/run/perimeter"), GIB),
     cache=OwnDirectory(Path("/var/cache/perimeter"), GIB),
 )
@@ -306,6 +308,15 @@ def read_at(rate: float | None, **more: Any) -> Facts:
         (replace(HEALTHY, runtime=NOT_OURS), "runtime directory", "problem", "somebody"),
         (replace(HEALTHY, runtime=OwnDirectory(Path("/run/p"), 0)), "runtime directory", "problem", "too little"),
         (replace(HEALTHY, runtime=OwnDirectory()), "runtime directory", "unknown", "not looked for"),
+        (HEALTHY, "models", "good", "59 in the catalogue, 1 weight file of theirs here"),
+        (
+            replace(HEALTHY, models=Models(60, (), ("`/a.gguf` does not exist",))),
+            "models",
+            "warning",
+            "/a.gguf",
+        ),
+        (replace(HEALTHY, models=Models(failure="catalogue `/x` is wrong")), "models", "problem", "`/x` is wrong"),
+        (replace(HEALTHY, models=Models()), "models", "unknown", "not looked at"),
         (replace(HEALTHY, cache=OwnDirectory(failure="`/x` is full")), "cache directory", "warning", "--dummy-weights"),
     ],
 )
