@@ -61,7 +61,7 @@ def show_plan(name: str, config: Path | None, options: PlanOptions, *, as_json: 
     if as_json:
         sys.stdout.write(outcome.to_json() + "\n")
     if isinstance(outcome, NoFit):
-        raise no_fit(outcome, machine)
+        raise no_fit(outcome, machine, model)
     if not as_json:
         named = other is not None and not Path(other).exists()
         print_rows([("machine", assumed_line(machine) if named else machine_line(machine)), *facts(outcome)])
@@ -161,11 +161,11 @@ def plan_here(machine: Machine, model: Model, wishes: Wishes, engines: Engines) 
     if wanted and not any(variant.path for variant in wanted):
         on_paper = plan(machine, model, wishes, engines)
         if isinstance(on_paper, NoFit):
-            raise no_fit(on_paper, machine)
+            raise no_fit(on_paper, machine, model)
         raise missing_weights(model, on_paper)
     outcome = plan(machine, model, dataclasses.replace(wishes, local=True), engines)
     if isinstance(outcome, NoFit):
-        raise no_fit(outcome, machine)
+        raise no_fit(outcome, machine, model)
     return outcome
 
 
@@ -227,8 +227,8 @@ def _offer(variant: Variant) -> str:
     return variant.name if variant.size_bytes is None else f"{variant.name} ({gib(variant.size_bytes)})"
 
 
-def no_fit(refusal: NoFit, machine: Machine) -> NoFitError:
-    """The refusal as the error that ends the command."""
+def no_fit(refusal: NoFit, machine: Machine, model: Model) -> NoFitError:
+    """The refusal as the error that ends the command, with what is wrong with the model's entry."""
     variant = f" ({refusal.variant})" if refusal.variant else ""
     hint = "it does not fit this machine in any variant"
     if refusal.short_bytes is None:
@@ -239,6 +239,7 @@ def no_fit(refusal: NoFit, machine: Machine) -> NoFitError:
         hint = f"{_more_memory(refusal, machine)}; {hint}"
     if refusal.enough:
         hint = f"{refusal.enough} would hold it; {hint}"
+    hint = "; ".join([hint, *model.warnings])
     return NoFitError(f"cannot serve `{refusal.model}`{variant}: {refusal.reason}", hint=hint)
 
 

@@ -104,7 +104,7 @@ def with_dummy_weights(
         raise UsageError(message, hint="leave out `--backend`, or `--dummy-weights`")
     on_paper = plan(machine, model, dataclasses.replace(wishes, backend="llamacpp"), engines)
     if isinstance(on_paper, NoFit):
-        raise no_fit(on_paper, machine)
+        raise no_fit(on_paper, machine, model)
     variant = next(variant for variant in model.variants if variant.name == on_paper.variant)
     path = write_dummy(
         model,

@@ -209,18 +209,14 @@ def read_models(load: Callable[[], Catalogue]) -> Models:
     paths: list[Path] = []
     faults: list[str] = []
     for entry in catalogue.models:
-        given = [variant for variant in entry.variants if variant.path is not None]
-        paths += [variant.path for variant in given if variant.path is not None and variant.path.exists()]
-        faults += [
-            f"`{variant.path}` ({entry.name} {variant.name}) does not exist"
-            for variant in given
-            if variant.path is not None and not variant.path.exists()
-        ]
-        if given:
-            try:
-                faults += catalogue.look_up(entry.name).warnings
-            except ServingError as failure:
-                faults.append(failure.message)
+        given = [variant.path for variant in entry.variants if variant.path is not None]
+        paths += [path for path in given if path.exists()]
+        try:
+            faults += [
+                f"{entry.name}: {warning}" for warning in (catalogue.look_up(entry.name).warnings if given else ())
+            ]
+        except ServingError as failure:
+            faults.append(f"{entry.name}: {failure.message}")
     return Models(len(catalogue.models), tuple(paths), tuple(faults))
 
 

@@ -72,6 +72,8 @@ def with_files(model: Model) -> Model:
     architecture, context, warnings = model.architecture, model.context, list(model.warnings)
     for variant in model.variants:
         if variant.path is None or not variant.path.exists():
+            if variant.path is not None:
+                warnings.append(f"`{variant.path}` ({variant.name}) does not exist")
             variants.append(foretell(model, dataclasses.replace(variant, path=None, missing=variant.path)))
         elif variant.format == "gguf":
             header = read_header(variant.path)

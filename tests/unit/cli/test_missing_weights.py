@@ -70,6 +70,18 @@ def test_a_path_that_is_given_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"{tmp_path}/gone.gguf does not exist" in capsys.readouterr().out
 
 
+def test_a_directory_that_is_not_there_is_named_where_another_engine_is_missing_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Safetensors alone, on a host without GPUs: whoever brings vLLM should know of the path as well."""
+    site, config = tmp_path / "site.toml", tmp_path / "serving.toml"
+    config.write_text(f"[registry]\nsite_file = '{site}'\n")
+    entry = SITE.replace('"gguf"', '"safetensors"').replace('"llamacpp"', '"vllm"').replace("q8_0", "bf16")
+    site.write_text(entry + 'path = "gone"\n')
+    assert run(["plan", "own", "--backend", "llamacpp", "--config", str(config)]) == 6
+    assert f"`{tmp_path}/gone` (bf16) does not exist" in capsys.readouterr().err
+
+
 def test_an_entry_of_the_site_is_completed_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The line goes into the variant; no second entry is made."""
     site, config = tmp_path / "site.toml", tmp_path / "serving.toml"

@@ -85,13 +85,13 @@ def test_memory_is_to_be_freed_only_where_there_is_enough_in_all() -> None:
     small = machine(2 * GIB)
     outcome = plan(small, model, Wishes())
     assert isinstance(outcome, NoFit)
-    hint = str(no_fit(outcome, small).hint)
+    hint = str(no_fit(outcome, small, model).hint)
     assert "this machine has 2.0 GiB in all" in hint
     assert "free " not in hint
     busy = type(small)(cpu=small.cpu, memory=type(small.memory)(64 * GIB, 2 * GIB))
     outcome = plan(busy, model, Wishes())
     assert isinstance(outcome, NoFit)
-    assert str(no_fit(outcome, busy).hint).startswith("free ")
+    assert str(no_fit(outcome, busy, model).hint).startswith("free ")
 
 
 def test_more_threads_than_cores_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:

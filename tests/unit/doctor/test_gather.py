@@ -134,7 +134,7 @@ def test_a_sites_models_are_looked_at(tmp_path: Path) -> None:
     found = read_models(lambda: load_catalogue(site))
     assert tmp_path / "own.gguf" in found.paths
     missing, shorter = found.faults
-    assert missing == f"`{tmp_path}/gone.gguf` (llama3.2-1b q8_0) does not exist"
+    assert missing == f"llama3.2-1b: `{tmp_path}/gone.gguf` (q8_0) does not exist"
     assert "context 1024" in shorter
     (tmp_path / "own.gguf").write_bytes(b"GGUF")
     assert any("own.gguf` is truncated" in fault for fault in read_models(lambda: load_catalogue(site)).faults)
