@@ -212,11 +212,10 @@ def read_models(load: Callable[[], Catalogue]) -> Models:
         given = [variant.path for variant in entry.variants if variant.path is not None]
         paths += [path for path in given if path.exists()]
         try:
-            faults += [
-                f"{entry.name}: {warning}" for warning in (catalogue.look_up(entry.name).warnings if given else ())
-            ]
+            warnings = catalogue.look_up(entry.name).warnings if given else ()
         except ServingError as failure:
-            faults.append(f"{entry.name}: {failure.message}")
+            warnings = (failure.message,)
+        faults += [f"{entry.name}: {warning}" for warning in warnings]
     return Models(len(catalogue.models), tuple(paths), tuple(faults))
 
 
