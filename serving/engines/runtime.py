@@ -75,10 +75,11 @@ def check_private(path: Path) -> None:
         message = f"the runtime directory `{path}` belongs to somebody else (uid {facts.st_uid})"
         raise BadSettings(message, hint=elsewhere)
     if facts.st_mode & 0o077:
-        raise BadSettings(
-            f"the runtime directory `{path}` has mode {stat.S_IMODE(facts.st_mode):04o}: others may enter it",
-            hint=f"{elsewhere}; or `chmod 700 {path}`, if nobody else uses it",
-        )
+        # Nobody is told to lock up a directory in which others have their files.
+        is_ours = all(entry.name.startswith("engine-") for entry in path.iterdir())
+        alone = f"; or `chmod 700 {path}` (systemd: RuntimeDirectoryMode=0700)" if is_ours else ""
+        message = f"the runtime directory `{path}` has mode {stat.S_IMODE(facts.st_mode):04o}: others may enter it"
+        raise BadSettings(message, hint=f"{elsewhere}{alone}")
     if not os.access(path, os.W_OK | os.X_OK):
         raise BadSettings(f"the runtime directory `{path}` cannot be written to", hint=elsewhere)
 

@@ -22,14 +22,16 @@ HINT: Final = f"make the file on that machine: serve hardware --json > FILE; or 
 def described_machine(text: str) -> Machine:
     """The machine of that name or file. Raises UsageError, FileMissing or BadFile, each with the real cause."""
     if not text:
-        raise UsageError("the machine to plan for is empty", hint=HINT)
+        raise UsageError("`--machine` is empty", hint=HINT)
     count, _, name = re.match(r"(\d*)(x?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
     kind = kind_called(name)
     if kind is not None and count and 1 <= int(count) <= MOST_GPUS:
         return machine(kind, int(count))
     path = Path(text)
     if kind is not None and not path.exists():
-        message = f"`{text}` says not how many GPUs" if not count else f"`{text}`: one host has 1 to {MOST_GPUS} GPUs"
+        message = (
+            f"`{text}` does not say how many GPUs" if not count else f"`{text}`: one host has 1 to {MOST_GPUS} GPUs"
+        )
         raise UsageError(message, hint=f"for example {'1' if not count else MOST_GPUS}x{kind}")
     return read_machine(path)
 

@@ -18,6 +18,9 @@ MOST_ALTERNATIVES: Final = 3
 """Ways out that a refusal names."""
 STEPS: Final = {"context": (256, LEAST_CONTEXT), "concurrency": (1, 1), "kv_tokens": (256, LEAST_CONTEXT)}
 """Wishes that are offered as large as they fit: in which steps, and the least that is offered."""
+SLACK: Final = 0.02
+"""Share of the memory that an offered number leaves beside the headroom."""
+MOST_HEADROOM: Final = 0.95
 RELAXED: Final = (
     "backend", "variant", "context", "concurrency", "kv_dtype", "kv_layout", "kv_tokens", "load_mode", "swa_full",
     "parallel", "gpu_layers", "threads",
@@ -124,13 +127,16 @@ def _without(
 
 
 def _most(machine: Machine, model: Model, wishes: Wishes, engines: Engines, name: str) -> int | None:
-    """The largest number below the one asked for that fits beside the other wishes, in whole steps."""
+    """The largest number below the one asked for that fits beside the other wishes, in whole steps.
+
+    A little memory is left: what is free changes from one look to the next, and the way out has to work on the second.
+    """
     step, least = STEPS[name]
     asked: int = getattr(wishes, name)
     ceiling = min(asked, model.context) if name == "context" else asked
 
     def refuses(number: int) -> bool:
-        change: dict[str, Any] = {name: number}
+        change: dict[str, Any] = {name: number, "headroom": min(MOST_HEADROOM, wishes.headroom + SLACK)}
         return isinstance(_plan(machine, model, dataclasses.replace(wishes, **change), engines, (1.0,)), NoFit)
 
     if ceiling < asked and not refuses(ceiling):

@@ -137,6 +137,10 @@ def test_a_directory_is_made_private_and_one_that_is_there_is_left_as_it_is(tmp_
         runtime.private_directory(loose)
     assert "paths.runtime_dir" in str(caught.value.hint)
     assert f"chmod 700 {loose}" in str(caught.value.hint)
+    (loose / "theirs").write_text("")
+    with pytest.raises(BadSettings) as caught:
+        runtime.private_directory(loose)
+    assert "chmod" not in str(caught.value.hint)
     assert loose.stat().st_mode & 0o7777 == 0o755
     (tmp_path / "link").symlink_to(tmp_path / "a/b")
     with pytest.raises(BadSettings):

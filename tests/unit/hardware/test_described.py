@@ -23,8 +23,8 @@ def test_a_name_is_a_number_of_a_kind() -> None:
     [
         ("17xH100", "`17xH100`: one host has 1 to 16 GPUs", "for example 16xH100"),
         ("0xH100", "`0xH100`: one host has 1 to 16 GPUs", "for example"),
-        ("H100", "`H100` says not how many GPUs", "for example 1xH100"),
-        ("xL4", "says not how many GPUs", "for example 1xL4"),
+        ("H100", "`H100` does not say how many GPUs", "for example 1xH100"),
+        ("xL4", "does not say how many GPUs", "for example 1xL4"),
         ("", "is empty", "serve hardware --json"),
     ],
 )

@@ -40,8 +40,8 @@ def test_the_bytes_of_every_hint_are_those_of_following_it(host: Machine, wishes
 
 
 @pytest.mark.parametrize(("name", "asked"), [("concurrency", 256), ("context", 8192), ("kv_tokens", 1 << 18)])
-def test_the_number_that_is_offered_is_the_largest_that_fits(name: str, asked: int) -> None:
-    """One step more is refused."""
+def test_the_number_that_is_offered_is_near_the_largest_that_fits(name: str, asked: int) -> None:
+    """A tenth more is refused, and it still fits a moment later, when a little more memory is taken."""
     wishes = {"variant": "q4_k_m", name: asked} | ({"concurrency": 64, "kv_layout": "streams"} if asked == 8192 else {})
     host = machine(16 * GIB)
     outcome = plan(host, llama_8b(), Wishes(**wishes))  # type: ignore[arg-type]
@@ -49,8 +49,9 @@ def test_the_number_that_is_offered_is_the_largest_that_fits(name: str, asked: i
     offered = next(change[name] for fit in outcome.nearest if list(change := dict(fit.change)) == [name])
     assert isinstance(offered, int)
     assert offered < asked
-    more = {**wishes, name: offered + (1 if name == "concurrency" else 256)}
+    more = {**wishes, name: offered + offered // 10 + 256 * (name != "concurrency")}
     assert isinstance(plan(host, llama_8b(), Wishes(**{**wishes, name: offered})), Plan)  # type: ignore[arg-type]
+    assert isinstance(plan(machine(16 * GIB - GIB // 8), llama_8b(), Wishes(**{**wishes, name: offered})), Plan)  # type: ignore[arg-type]
     assert isinstance(plan(host, llama_8b(), Wishes(**more)), NoFit)  # type: ignore[arg-type]
 
 
