@@ -8,25 +8,30 @@ SERVE_FLAGS ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 INSTALL = $(PIP) install --quiet --no-build-isolation --require-hashes
 
-.PHONY: serve test lint types contracts cuda claims peers format locks clean
+.PHONY: help serve test lint types contracts cuda claims format locks clean
+
+.DEFAULT_GOAL := serve
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.base ## make the environment, install, serve the demo model
-	@$(VENV)/bin/serve --model $(MODEL) $(SERVE_FLAGS)
+	@$(VENV)/bin/serve --model "$(MODEL)" $(SERVE_FLAGS)
 
 test: $(VENV)/.dev ## make the environment, install, run the tests
 	$(VENV)/bin/python -m pytest $(TESTS)
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev ## ruff
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-types: $(VENV)/.dev
+types: $(VENV)/.dev ## mypy, strict
 	$(VENV)/bin/mypy
 
-contracts: $(VENV)/.dev
+contracts: $(VENV)/.dev ## import-linter: imports go down the layers
 	$(VENV)/bin/lint-imports
 
-format: $(VENV)/.dev
+format: $(VENV)/.dev ## ruff, changing files
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
@@ -67,5 +72,5 @@ locks: ## resolve the dependencies again (needs uv)
 	uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
 		--extra dev pyproject.toml -o locks/dev.lock
 
-clean:
+clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

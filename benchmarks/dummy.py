@@ -92,7 +92,7 @@ def started(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
             if entry.get("event") == "plan":
                 plan = entry
             if entry.get("event") == "ready":
-                return plan, entry["url"]
+                return plan, entry["url"].removesuffix("/v1")
         if time.monotonic() > deadline:
             break
     raise RuntimeError(f"it did not start: status {process.poll()}")

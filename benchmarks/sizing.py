@@ -13,9 +13,9 @@ COUNTS = (1, 2, 4, 8)
 HEAD = """# Which GPUs hold which model
 
 What `serve plan MODEL --machine 4xH100` answers, for GPUs that are otherwise idle: GPUs used, context in tokens, and
-how many tokens the KV cache holds in all. A dash is a refusal, with what would be enough. Weights and KV cache follow
-from the published shapes; activations, CUDA graphs and driver are reserves (`serve plan` shows each line). Written by
-`python -m benchmarks.sizing`; a test holds it to the planner.
+how many tokens the KV cache holds in all. A dash is a refusal; the last column is how many GPUs would be enough.
+Weights and KV cache follow from the published shapes; activations, CUDA graphs and driver are reserves (`serve plan`
+shows each line). Written by `python -m benchmarks.sizing`; a test holds it to the planner.
 """
 
 
@@ -48,11 +48,17 @@ def section(model: Model) -> list[str]:
     for kind in KINDS:
         outcomes = [plan(machine(kind, count), model, Wishes(), Engines(vllm=True)) for count in COUNTS]
         refusals = [outcome for outcome in outcomes if isinstance(outcome, NoFit)]
-        enough = (refusals[-1].enough or refusals[-1].reason.partition(":")[2].strip() or "–") if refusals else "1"
-        if refusals and refusals[-1].enough:
-            enough = refusals[-1].enough.partition(" ")[0]
+        enough = _enough(refusals[-1]) if refusals else "1"
         lines.append(f"| {kind} | " + " | ".join(map(cell, outcomes)) + f" | {enough} |")
     return lines
+
+
+def _enough(refusal: NoFit) -> str:
+    """How many GPUs would hold it, or why no number of them does."""
+    if refusal.enough is not None:
+        return refusal.enough.partition(" ")[0]
+    lacking = dict.fromkeys(one.why for one in refusal.rejected if "compute capability" in one.why)
+    return f"none: {'; '.join(lacking)}" if lacking else "none: too small in any number that can share it"
 
 
 def document() -> str:

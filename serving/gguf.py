@@ -238,11 +238,23 @@ def _opened(path: Path) -> Iterator[_Reader]:
         message = f"weight file `{path}` does not exist"
         raise FileMissing(message, hint="give the path of a .gguf file, or a name from `serve models list`") from None
     except IsADirectoryError:
-        message = f"`{path}` is a directory, not a GGUF file"
-        raise BadFile(message, hint="give the path of the .gguf file inside it") from None
+        raise _directory(path) from None
     except OSError as failure:
         message = f"cannot read weight file `{path}`: {failure.strerror}"
         raise BadFile(message) from None
+
+
+def _directory(path: Path) -> BadFile:
+    """A directory where a file should be, with what to name instead."""
+    inside = sorted(path.glob("*.gguf"))
+    if inside:
+        hint = f"give the path of a .gguf file inside it: {inside[0]}"
+        return BadFile(f"`{path}` is a directory, not a GGUF file", hint=hint)
+    if any(path.glob("*.safetensors")):
+        message = f"`{path}` is a directory of safetensors, which vLLM serves, and llama.cpp does not"
+        hint = "convert it to GGUF; or give it as `path` of a variant for vLLM in a site catalogue"
+        return BadFile(message, hint=f"{hint} (docs/site-catalogue.md)")
+    return BadFile(f"`{path}` is a directory without weights", hint="give the path of a .gguf file")
 
 
 def _bad(path: Path, problem: str, hint: str | None = None) -> BadFile:
@@ -273,7 +285,8 @@ class _Reader:
     def header(self) -> Header:
         if (magic := self._take(4, "magic")) != MAGIC:
             raise self._bad(
-                f"it begins with {magic!r}, not {MAGIC!r}", hint="only GGUF weights are served by llama.cpp"
+                f"it begins with `{_shown(magic.decode('latin-1'))}`, not `{MAGIC.decode()}`",
+                hint="only GGUF weights are served by llama.cpp",
             )
         version = self._u32("version")
         if version not in VERSIONS:

@@ -220,8 +220,9 @@ def _read(path: Path, most: int, *, is_json: bool = False) -> tuple[bytes, int]:
 def _parse(path: Path, raw: bytes, what: str) -> dict[str, Any]:
     """The JSON object; no key twice, and no more of anything than the bounds allow."""
     if raw[:1] != b"{":
+        begins = ascii(raw[:8].decode("latin-1"))[1:-1]
         raise _bad(
-            path, f"its {what} begins with {raw[:8]!r}, not with an object", hint="only safetensors are read here"
+            path, f"its {what} begins with `{begins}`, not with an object", hint="only safetensors are read here"
         )
     commas, brackets = raw.count(b","), raw.count(b"{") + raw.count(b"[")
     if commas > MAX_VALUES or brackets > MAX_VALUES:

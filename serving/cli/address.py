@@ -15,7 +15,11 @@ def check_address(host: str, port: int, root: Path = Path("/")) -> None:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, UnicodeError) as failure:
         message = f"cannot listen on `{host}`: {failure.strerror if isinstance(failure, OSError) else failure}"
-        raise AddressUnavailable(message, hint="use an address of this host, such as 127.0.0.1") from None
+        name, colon, number = host.rpartition(":")
+        hint = "use an address of this host, such as 127.0.0.1"
+        if colon and number.isdecimal() and ":" not in name.strip("[]"):
+            hint = f"the port goes in --port: `--host {name} --port {number}`"
+        raise AddressUnavailable(message, hint=hint) from None
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,12 +42,27 @@ def invoke(arguments: list[str]) -> int:
                 sys.stdout.write(failure.format_message() + "\n")
                 return UsageError.exit_status
             path = getattr(context, "command_path", None) or "serve"
-            message = failure.format_message().rstrip(".")
-            raise UsageError(message[:1].lower() + message[1:], hint=f"see `{path} --help`") from failure
+            hint = f"see `{path} --help`"
+            if arguments and "no such command" in failure.format_message().lower():
+                hint = f"to serve a model: `serve --model {arguments[0]}`; `serve --help` lists the commands"
+            raise UsageError(_mistake(failure), hint=hint) from failure
         if type(failure).__name__ == "Abort":
             raise KeyboardInterrupt from failure
         raise
     return status if isinstance(status, int) else 0
+
+
+def _mistake(failure: Any) -> str:
+    """What is wrong with the command line: the flag, its value, and what it must be, where the flag's value it is."""
+    wrong = getattr(failure.__cause__, "errors", None)
+    flag = getattr(getattr(failure, "param", None), "opts", None)
+    if wrong is not None and flag:
+        from serving.settings.wording import mistake
+
+        first = wrong(include_url=False)[0]
+        return f"`{flag[0]} {first['input']}`: {mistake(first)}"
+    message: str = failure.format_message().rstrip(".")
+    return message[:1].lower() + message[1:]
 
 
 def _version(value: bool) -> None:
@@ -86,6 +101,7 @@ def serve(
         if model is not None:
             message = f"`--model` goes with no command; `{context.invoked_subcommand}` is one"
             raise UsageError(message, hint=f"use `serve --model {model}`, or `serve plan {model}`")
+        _refuse_flags_before(context, context.invoked_subcommand)
         return 0
     if model is None:
         message = "no model named"
@@ -93,6 +109,16 @@ def serve(
     from serving.cli.start import start
 
     return start(StartOptions(model, host, port, config, allow_insecure_bind or None, as_json, dummy_weights, wishes))
+
+
+def _refuse_flags_before(context: typer.Context, command: str) -> None:
+    """Refuse flags in front of a command, which would not reach it. Raises UsageError."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            flag = parameter.opts[0]
+            message = f"`{flag}` stands before the command `{command}`, which does not see it there"
+            raise UsageError(message, hint=f"put it after the command, if `serve {command} --help` has it")
 
 
 @app.command()
@@ -111,7 +137,10 @@ def hardware(
 
 @app.command()
 def doctor(as_json: Json = False, measure: Measure = False, config: Config = None) -> int:
-    """What is right and wrong with this host, and what to do about it; ends with 12 where there is a problem."""
+    """What is right and wrong with this host, and what to do about it; ends with 12 where there is a problem.
+
+    Nothing is changed by it. In JSON, a limit is a number, `unlimited`, or null where it could not be read.
+    """
     from serving.cli.doctor import show_health
 
     return show_health(config, as_json=as_json, measured=measure)

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.cli.options import settings_for
-from serving.cli.runtime import runtime_dir
+from serving.cli.runtime import look_at_cache_dir, look_at_runtime_dir
 from serving.cli.show import print_json
-from serving.doctor import Finding, examine, gather
+from serving.doctor import Finding, examine, gather, read_models
 from serving.doctor.finding import Status
 from serving.errors import UnhealthyHost
 from serving.hardware import detect
-from serving.registry import Catalogue, load_catalogue
+from serving.registry import load_catalogue
 
 _ORDER: tuple[Status, ...] = ("problem", "warning", "unknown", "good")
 
@@ -24,13 +24,14 @@ _ORDER: tuple[Status, ...] = ("problem", "warning", "unknown", "good")
 def show_health(config: Path | None, *, as_json: bool, measured: bool) -> int:
     """Print what is right and wrong with this host. Raises UnhealthyHost where there is a problem, after printing."""
     settings = settings_for(config)
-    weights = paths_of(load_catalogue(settings.registry.site_file))
+    models = read_models(lambda: load_catalogue(settings.registry.site_file))
     if measured and not as_json:
         sys.stderr.write("measuring for some seconds …\n")
     facts = gather(
-        detect(disk=weights[0].parent if weights else None),
-        weights=weights,
-        runtime=lambda: runtime_dir(settings.paths.runtime_dir, os.environ),
+        detect(disk=models.paths[0].parent if models.paths else None),
+        models=models,
+        runtime=lambda: look_at_runtime_dir(settings.paths.runtime_dir, os.environ),
+        cache=lambda: look_at_cache_dir(settings.paths.cache_dir, os.environ),
         require_gpu=settings.hardware.require_gpu,
         measured=measured,
     )
@@ -43,7 +44,7 @@ def show_health(config: Path | None, *, as_json: bool, measured: bool) -> int:
     if problems:
         what = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         message = f"this host has {what}: {', '.join(dict.fromkeys(problems))}"
-        raise UnhealthyHost(message, hint="each is described on the page, with what to do about it")
+        raise UnhealthyHost(message, hint="each is described above, with what to do about it")
     return 0
 
 
@@ -68,9 +69,3 @@ def _count(status: Status, findings: Sequence[Finding]) -> str:
     number = sum(finding.status == status for finding in findings)
     plural = "s" if number != 1 and status in ("problem", "warning") else ""
     return f"{number} {status}{plural}"
-
-
-def paths_of(catalogue: Catalogue) -> list[Path]:
-    """The weights of the catalogue that are on this host."""
-    paths = (variant.path for model in catalogue.models for variant in model.variants)
-    return [path for path in paths if path is not None and path.exists()]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from serving.cli.show import known, print_json, print_rows
+from serving.errors import FileMissing, UsageError
 from serving.hardware import Cpu, Gpu, Machine, Memory, detect
 from serving.hardware.measure import Measurement, MemoryRead, measure
 from serving.hardware.measure_disk import DiskRead
@@ -16,6 +17,10 @@ from serving.planner.text import gib
 def show_hardware(*, as_json: bool, measured: bool = False, directory: Path | None = None) -> int:
     """Print what this machine has, and with `measured` how fast it reads memory and the directory's disk."""
     directory = (directory or Path.cwd()).resolve()
+    if not directory.exists():
+        raise FileMissing(f"there is no directory `{directory}`", hint="give --directory one that is there")
+    if not directory.is_dir():
+        raise UsageError(f"`{directory}` is not a directory", hint=f"give --directory {directory.parent}")
     machine = detect(disk=directory)
     if measured and not as_json:
         sys.stderr.write("measuring for some seconds …\n")

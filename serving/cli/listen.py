@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("serving.cli")
 
 
+def base_of(url: str) -> str:
+    """The address without the API's `/v1`, which is what clients are given as their base URL."""
+    return url.rstrip("/").removesuffix("/v1")
+
+
 class TerminalListener:
     """For people: a bar while weights load, then the address, a request to try, and how to stop."""
 
@@ -58,7 +63,7 @@ class TerminalListener:
         if self._chats:
             route, asked = "chat/completions", {"messages": [{"role": "user", "content": "Who are you?"}]}
         body = json.dumps({"model": self._model, **asked})
-        base = url.rstrip("/").removesuffix("/v1")
+        base = base_of(url)
         here = base.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
         curl = f"curl {here}/v1/{route} -H 'content-type: application/json' -d {shlex.quote(body)}"
         noise = [f"warning   {self._model} has synthetic weights: every answer is noise"] if self._dummy else []
@@ -102,7 +107,7 @@ class JsonListener:
 
     def on_ready(self, url: str) -> None:
         """The API answers at `url`."""
-        log.info("ready", extra=facts(url=url, dummy_weights=self._dummy))
+        log.info("ready", extra=facts(url=f"{base_of(url)}/v1", dummy_weights=self._dummy))
 
     def on_engine_event(self, text: str) -> None:
         """Something happened to an engine that a person should know."""

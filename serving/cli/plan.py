@@ -5,14 +5,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from serving.cli.options import PlanOptions, settings_for, wishes_from
-from serving.cli.show import print_rows
-from serving.errors import BadFile, FileMissing, NoFitError
+from serving.cli.show import print_rows, ranges, terminal_columns
+from serving.errors import FileMissing, NoFitError
 from serving.hardware import Machine, detect
-from serving.hardware.known import KINDS, known_machine
+from serving.hardware.described import described_machine
+from serving.hardware.watch import require_gpu
 from serving.planner import (
     Engines,
     LlamacppPlan,
@@ -24,8 +30,13 @@ from serving.planner import (
     gib,
     plan,
 )
+from serving.planner.text import counted
 from serving.planner.types import sum_bytes
 from serving.registry import Model, Variant, load_catalogue
+from serving.settings.load import SITE_FILE
+
+SITE_CATALOGUE: Final = SITE_FILE.with_name("models.toml")
+"""Where a site's catalogue is likely kept; the setting `registry.site_file` names it."""
 
 
 def show_plan(name: str, config: Path | None, options: PlanOptions, *, as_json: bool, other: str | None = None) -> int:
@@ -44,36 +55,49 @@ def show_plan(name: str, config: Path | None, options: PlanOptions, *, as_json: 
         vllm = settings.engines.vllm.python
         engines = installed_engines(machine, vllm, wants_vllm=wishes.backend == "vllm")
     else:
-        machine, engines = other_machine(other), Engines(vllm=True)
+        machine, engines = described_machine(other), Engines(vllm=True)
+    if settings.hardware.require_gpu:
+        require_gpu(machine)
     outcome = plan(machine, model, wishes, engines)
     if as_json:
         sys.stdout.write(outcome.to_json() + "\n")
     if isinstance(outcome, NoFit):
-        raise no_fit(outcome)
+        raise no_fit(outcome, machine, model)
     if not as_json:
-        print_rows(facts(outcome))
+        named = other is not None and not Path(other).exists()
+        print_rows([("machine", assumed_line(machine) if named else machine_line(machine)), *facts(outcome)])
         sys.stdout.write("\n")
         print_rows(table(outcome))
-        for reason in outcome.reasons:
-            sys.stdout.write(f"- {reason}\n")
-        for rejected in outcome.rejected:
-            sys.stdout.write(f"- not {rejected.what}: {rejected.why}\n")
+        for remark in (*outcome.reasons, *(f"not {rejected.what}: {rejected.why}" for rejected in outcome.rejected)):
+            width = terminal_columns() or len(remark) + 2
+            sys.stdout.write(textwrap.fill(f"- {remark}", width, subsequent_indent="  ", break_on_hyphens=False) + "\n")
     return 0
 
 
-def other_machine(text: str) -> Machine:
-    """The machine that a file or a name like `4xH100` describes. Raises FileMissing or BadFile."""
-    machine = known_machine(text)
-    if machine is not None:
-        return machine
-    hint = f"make the file on that machine: serve hardware --json > FILE; or name GPUs: 1x{', 1x'.join(KINDS)}"
-    try:
-        return Machine.from_json(Path(text).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileMissing(f"there is no machine file `{text}`, and no GPU is known by this name", hint=hint) from None
-    except (OSError, ValueError) as failure:
-        message = f"`{text}` does not describe a machine: {str(failure).splitlines()[0]}"
-        raise BadFile(message, hint=hint) from None
+def machine_line(machine: Machine) -> str:
+    """What a plan is made for, in a line."""
+    cpu, usable = machine.cpu, machine.memory.usable_bytes
+    memory = "free memory not known" if usable is None else f"{gib(usable)} of memory free"
+    return f"{cpu.model or 'unknown CPU'}, {counted(cpu.parallel, 'core')}, {memory}, {_gpus(machine)}"
+
+
+def assumed_line(machine: Machine) -> str:
+    """The same for a machine of which the GPUs alone were named."""
+    cores, free = counted(machine.cpu.parallel, "core"), gib(machine.memory.usable_bytes or 0)
+    return f"{_gpus(machine)}; assumed beside them: {cores}, {free} of memory free"
+
+
+def _gpus(machine: Machine) -> str:
+    names = Counter(gpu.name or "GPU" for gpu in machine.gpus)
+    return ", ".join(name if count == 1 else f"{count} × {name}" for name, count in names.items()) or "no GPU"
+
+
+def serves(outcome: LlamacppPlan | VllmPlan) -> str:
+    """How many sequences of how many tokens, for people: a pool is not as large as all of them together could be."""
+    together, each = f"{outcome.concurrency} at a time", counted(outcome.context, "token")
+    if outcome.concurrency * outcome.context <= outcome.kv_tokens:
+        return f"{together}, {each} each"
+    return f"{together}, up to {each} each, {outcome.kv_tokens} in all"
 
 
 def facts(outcome: LlamacppPlan | VllmPlan) -> list[tuple[str, str]]:
@@ -81,15 +105,16 @@ def facts(outcome: LlamacppPlan | VllmPlan) -> list[tuple[str, str]]:
     rows = [
         ("model", f"{outcome.model}, {outcome.variant}, served by {outcome.engine}"),
         ("weights", weights_of(outcome)),
-        ("serves", f"{outcome.concurrency} at a time, {outcome.context} tokens each"),
+        ("serves", serves(outcome)),
     ]
     match outcome:
         case LlamacppPlan():
             rows.append(("cache", f"{outcome.kv_layout}, {outcome.kv_tokens} tokens, {outcome.kv_dtype}"))
-            cores = ",".join(map(str, outcome.cores)) or "any"
-            rows.append(("compute", f"{outcome.threads} threads on cores {cores}, idle ones {outcome.wait_policy}"))
+            cores = ranges(outcome.cores) or "any"
+            threads = counted(outcome.threads, "thread")
+            rows.append(("compute", f"{threads} on cores {cores}, idle ones {outcome.wait_policy}"))
             if outcome.gpu_layers:
-                rows.append(("GPU", f"{outcome.gpu_layers} layers on GPU {outcome.gpu}"))
+                rows.append(("GPU", f"{counted(outcome.gpu_layers, 'layer')} on GPU {outcome.gpu}"))
         case VllmPlan():
             rows.append(("cache", f"{outcome.kv_tokens} tokens, {outcome.kv_dtype}"))
             rows.append(("compute", vllm_compute(outcome)))
@@ -102,9 +127,8 @@ def vllm_compute(outcome: VllmPlan) -> str:
     """What vLLM computes with, for people."""
     step = f"{outcome.step_tokens} tokens a step, {outcome.dtype}"
     if not outcome.gpus:
-        return f"cores {','.join(map(str, outcome.cores)) or 'any'}, {step}"
-    count = len(outcome.gpus)
-    return f"{count} GPU{'s' if count > 1 else ''}, {outcome.memory_utilisation:.1%} of each one's memory, {step}"
+        return f"cores {ranges(outcome.cores) or 'any'}, {step}"
+    return f"{counted(len(outcome.gpus), 'GPU')}, {outcome.memory_utilisation:.1%} of each one's memory, {step}"
 
 
 DUMMY_NOTE = "DUMMY WEIGHTS: synthetic numbers, every answer is noise"
@@ -122,10 +146,12 @@ def table(outcome: LlamacppPlan | VllmPlan | NoFit) -> list[tuple[str, str, str,
     rows += [(line.name, gib(line.bytes), line.kind, line.formula) for line in outcome.memory]
     on_gpu = sum_bytes(outcome.memory, "gpu")
     if on_gpu:
-        limit = "not known" if outcome.gpu_budget_bytes is None else gib(outcome.gpu_budget_bytes)
-        rows.append(("each GPU", gib(on_gpu), "", f"of {limit}"))
-    limit = "not known" if outcome.budget_bytes is None else gib(outcome.budget_bytes)
-    return [*rows, ("main memory", gib(_host_bytes(outcome.memory)), "", f"of {limit}")]
+        rows.append(("each GPU", gib(on_gpu), "", _limit(outcome.gpu_budget_bytes)))
+    return [*rows, ("main memory", gib(_host_bytes(outcome.memory)), "", _limit(outcome.budget_bytes))]
+
+
+def _limit(size: int | None) -> str:
+    return "what there is could not be read" if size is None else f"of {gib(size)}"
 
 
 def _host_bytes(lines: tuple[MemoryLine, ...]) -> int:
@@ -141,11 +167,11 @@ def plan_here(machine: Machine, model: Model, wishes: Wishes, engines: Engines) 
     if wanted and not any(variant.path for variant in wanted):
         on_paper = plan(machine, model, wishes, engines)
         if isinstance(on_paper, NoFit):
-            raise no_fit(on_paper)
+            raise no_fit(on_paper, machine, model)
         raise missing_weights(model, on_paper)
     outcome = plan(machine, model, dataclasses.replace(wishes, local=True), engines)
     if isinstance(outcome, NoFit):
-        raise no_fit(outcome)
+        raise no_fit(outcome, machine, model)
     return outcome
 
 
@@ -154,27 +180,61 @@ def missing_weights(model: Model, on_paper: LlamacppPlan | VllmPlan) -> FileMiss
     variant = next(variant for variant in model.variants if variant.name == on_paper.variant)
     others = [other for other in model.variants if other is not variant]
     size = f"{gib(on_paper.weights_bytes)}, {on_paper.weights_bytes} bytes"
+    if variant.missing is not None:
+        message = f"the weights of `{model.name}` are missing: `{variant.missing}` ({variant.name}) does not exist"
+        hint = f"bring them there ({size}), or correct the `path` of variant `{variant.name}` in `{model.origin}`"
+        return FileMissing(message, hint=hint)
     message = (
         f"the weights of `{model.name}` are not on this host: it would serve {variant.name} ({size}) "
         f"with {on_paper.engine}"
     )
-    ways = [f"fetch {variant.source or 'them'} on a machine that may, and carry it here"]
-    if variant.format == "gguf":
-        ways.append("then `serve --model FILE.gguf`, or give its `path` in a site catalogue (registry.site_file)")
-        ways.append(f"to measure this machine before that, `serve --model {model.name} --dummy-weights`")
+    return FileMissing(message, hint="\n".join(_ways_here(model, variant, others)))
+
+
+def _ways_here(model: Model, variant: Variant, others: list[Variant]) -> Iterator[str]:
+    """How weights come onto this host and get their name, step by step, a line each."""
+    path = f"/models/{_file_name(model, variant)}"
+    yield "bring them here in two steps"
+    yield "  1. on a machine with internet access, fetch"
+    yield f"     {variant.source or f'the {variant.format} weights of {model.title}'}"
+    yield "     and carry what you fetched to this host"
+    if model.origin == "catalogue":
+        yield f"  2. write into a site catalogue, such as {SITE_CATALOGUE}, with the path they have here:"
+        yield ""
+        yield f"     [[models.{json.dumps(model.name)}.variants]]"
+        yield f'     name = "{variant.name}"'
+        yield f'     path = "{path}"'
+        yield ""
+        yield f"     and into the settings, such as {SITE_FILE}:"
+        yield ""
+        yield "     [registry]"
+        yield f'     site_file = "{SITE_CATALOGUE}"'
     else:
-        ways.append("then give its directory as `path` in a site catalogue (registry.site_file)")
+        yield f"  2. add to its variant `{variant.name}` in {model.origin}, with the path they have here:"
+        yield ""
+        yield f'     path = "{path}"'
+    yield ""
+    if variant.format == "gguf":
+        yield f"without a catalogue: serve --model {path}"
+        yield f"to measure this machine before that: serve --model {model.name} --dummy-weights"
     if others:
-        ways.append(f"other variants: {', '.join(map(_offer, others))}")
-    return FileMissing(message, hint="; ".join(ways))
+        yield f"other variants: {', '.join(map(_offer, others))}"
+
+
+def _file_name(model: Model, variant: Variant) -> str:
+    """What the weights are called where they come from."""
+    name = (variant.source or "").rpartition("/")[2].partition("@")[0]
+    if variant.format == "gguf":
+        return name if name.endswith(".gguf") else f"{model.name}-{variant.name}.gguf"
+    return name or model.name
 
 
 def _offer(variant: Variant) -> str:
     return variant.name if variant.size_bytes is None else f"{variant.name} ({gib(variant.size_bytes)})"
 
 
-def no_fit(refusal: NoFit) -> NoFitError:
-    """The refusal as the error that ends the command."""
+def no_fit(refusal: NoFit, machine: Machine, model: Model) -> NoFitError:
+    """The refusal as the error that ends the command, with what is wrong with the model's entry."""
     variant = f" ({refusal.variant})" if refusal.variant else ""
     hint = "it does not fit this machine in any variant"
     if refusal.short_bytes is None:
@@ -182,10 +242,25 @@ def no_fit(refusal: NoFit) -> NoFitError:
     if refusal.nearest:
         hint = "use " + ", or ".join(map(_way_out, refusal.nearest))
     elif refusal.short_bytes is not None:
-        hint = f"free {gib(refusal.short_bytes)} of memory, or use a machine with more; {hint}"
+        hint = f"{_more_memory(refusal, machine)}; {hint}"
     if refusal.enough:
         hint = f"{refusal.enough} would hold it; {hint}"
+    hint = "; ".join([hint, *model.warnings])
     return NoFitError(f"cannot serve `{refusal.model}`{variant}: {refusal.reason}", hint=hint)
+
+
+def _more_memory(refusal: NoFit, machine: Machine) -> str:
+    """What could be done about memory that is short: freeing some is no way out where even all of it is too little."""
+    on_gpu, short = sum_bytes(refusal.memory, "gpu"), refusal.short_bytes or 0
+    if on_gpu > (refusal.gpu_budget_bytes or 0):
+        needed, sizes, what = on_gpu, [gpu.memory_total_bytes for gpu in machine.gpus], "each GPU"
+    else:
+        needed, what = _host_bytes(refusal.memory), "this machine"
+        sizes = [machine.memory.total_bytes, machine.memory.limit_bytes]
+    there = min((size for size in sizes if size is not None), default=None)
+    if there is not None and needed > there:
+        return f"use a machine with more memory ({what} has {gib(there)} in all)"
+    return f"free {gib(short)} of memory, or use a machine with more"
 
 
 def _way_out(fit: NearestFit) -> str:

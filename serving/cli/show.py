@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+_LEAST_ROOM: Final = 30
+"""Columns that the last one has at least, however narrow the screen."""
 
 
 def print_json(value: Any) -> None:
@@ -15,10 +20,40 @@ def print_json(value: Any) -> None:
 
 
 def print_rows(rows: Sequence[Sequence[str]]) -> None:
-    """Columns aligned by their widest entry."""
+    """Columns aligned by their widest entry, the last one in as many lines as the terminal needs."""
+    sys.stdout.write(align(rows, terminal_columns()))
+
+
+def align(rows: Sequence[Sequence[str]], columns: int | None) -> str:
+    """The rows as `print_rows` prints them; with no limit on columns, a line each."""
+    lines = []
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    indent = sum(widths[:-1]) + 2 * len(widths[:-1])
     for row in rows:
-        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
+        last = [row[-1]]
+        if columns is not None and indent + len(row[-1]) > columns:
+            room = max(_LEAST_ROOM, columns - indent)
+            last = textwrap.wrap(row[-1], room, break_on_hyphens=False, break_long_words=False) or last
+        lines.append("  ".join([*cells, last[0]]).rstrip())
+        lines += [" " * indent + more for more in last[1:]]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def terminal_columns() -> int | None:
+    """How wide the screen is; None where stdout goes elsewhere, and lines are for programs to read."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers with their runs drawn together: `0-3,8,10-11`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, run)) for run in runs)
 
 
 def known(value: object, unit: str = "") -> str:

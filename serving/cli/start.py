@@ -16,16 +16,20 @@ import serving
 from serving.cli.address import check_address
 from serving.cli.listen import JsonListener, TerminalListener
 from serving.cli.options import StartOptions, settings_for, wishes_from
-from serving.cli.plan import DUMMY_NOTE, no_fit, plan_here, vllm_compute
+from serving.cli.plan import DUMMY_NOTE, machine_line, no_fit, plan_here, serves, vllm_compute
 from serving.cli.runtime import cache_dir, runtime_dir
 from serving.engines import llamacpp, vllm
 from serving.engines.installed import installed_engines
 from serving.engines.runtime import state_directory
 from serving.engines.spec import EngineSpec
+from serving.errors import UsageError
+from serving.gateway.exposure import check_exposure
 from serving.gguf import read_header
 from serving.hardware import Machine, detect
 from serving.hardware.watch import require_gpu
 from serving.planner import Engines, LlamacppPlan, NoFit, VllmPlan, Wishes, gib, plan
+from serving.planner.llamacpp import crowded
+from serving.planner.text import counted
 from serving.registry import Model, load_catalogue, model_from_file
 from serving.settings import Settings
 from serving.store import write_dummy
@@ -56,23 +60,29 @@ def start(options: StartOptions) -> int:
     engines = installed_engines(machine, settings.engines.vllm.python, wants_vllm=wishes.backend == "vllm")
     if not options.dummy_weights:
         plan_here(machine, model, wishes, engines)  # what cannot be served is said before anything about the address
+    # What would end the start in any case is said before anything is written, and before the plan is shown.
     check_address(settings.server.host, settings.server.port)
+    check_exposure(settings.server.host, is_allowed=settings.server.allow_insecure_bind)
+    runtime = runtime_dir(settings.paths.runtime_dir, os.environ)
     listener_of = _listeners(for_people=for_people)
     if options.dummy_weights:
         directory = cache_dir(settings.paths.cache_dir, os.environ) / "dummy"
         model = with_dummy_weights(machine, model, wishes, engines, directory, listener_of(model.name, chats=True))
     outcome = plan_here(machine, model, wishes, engines)
-    warnings = [*machine.warnings, *_exposure(settings), *([DUMMY_NOTE] if outcome.dummy else [])]
+    remarks = (crowded(machine.cpu, wishes.threads), DUMMY_NOTE if outcome.dummy else None)
+    warnings = [*machine.warnings, *model.warnings, *_exposure(settings), *filter(None, remarks)]
     _announce(machine, outcome, warnings, for_people=for_people)
 
-    runtime = runtime_dir(settings.paths.runtime_dir, os.environ)
     socket = runtime / f"engine-{os.getpid()}.sock"
     spec = spec_of(outcome, model, settings, socket)
 
     from serving.gateway.run import run
 
     chats = outcome.weights is not None and has_template(outcome.weights)
-    return run([spec], settings, listener_of(outcome.model, chats=chats, dummy=outcome.dummy), machine.gpus)
+    status = run([spec], settings, listener_of(outcome.model, chats=chats, dummy=outcome.dummy), machine.gpus)
+    if for_people and status == 0:
+        sys.stderr.write("stopped\n")
+    return status
 
 
 def spec_of(outcome: LlamacppPlan | VllmPlan, model: Model, settings: Settings, socket: Path) -> EngineSpec:
@@ -106,9 +116,12 @@ def with_dummy_weights(
 
     Raises NoFitError where machine or disk is too small, UsageError for a shape that is not known.
     """
+    if wishes.backend == "vllm":
+        message = "`--dummy-weights` are made for llama.cpp, and `--backend vllm` is asked for"
+        raise UsageError(message, hint="leave out `--backend`, or `--dummy-weights`")
     on_paper = plan(machine, model, dataclasses.replace(wishes, backend="llamacpp"), engines)
     if isinstance(on_paper, NoFit):
-        raise no_fit(on_paper)
+        raise no_fit(on_paper, machine, model)
     variant = next(variant for variant in model.variants if variant.name == on_paper.variant)
     path = write_dummy(
         model,
@@ -163,22 +176,17 @@ def _log(machine: Machine, outcome: LlamacppPlan | VllmPlan, warnings: list[str]
 
 def summary(machine: Machine, outcome: LlamacppPlan | VllmPlan) -> list[str]:
     """What was detected and what was planned, in four lines."""
-    cpu = machine.cpu
-    cores = f"{cpu.parallel} core{'s' if cpu.parallel != 1 else ''}"
-    usable = machine.memory.usable_bytes
-    memory = "free memory not known" if usable is None else f"{gib(usable)} of memory free"
-    gpus = ", ".join(gpu.name or "GPU" for gpu in machine.gpus) or "no GPU"
     total, anonymous = outcome.total_bytes, outcome.bytes_of("anonymous")
     size = gib(outcome.weights_bytes)
     if isinstance(outcome, LlamacppPlan):
-        how = f"KV cache {outcome.kv_layout}, {outcome.kv_dtype}; {outcome.threads} threads"
+        how = f"KV cache {outcome.kv_layout}, {outcome.kv_dtype}; {counted(outcome.threads, 'thread')}"
     else:
-        how = f"{outcome.kv_tokens} in all; {vllm_compute(outcome)}"
+        how = vllm_compute(outcome)
     limit = "limit not known" if outcome.budget_bytes is None else f"{gib(outcome.budget_bytes)} allowed"
     return [
-        f"machine   {cpu.model or 'unknown CPU'}, {cores}, {memory}, {gpus}",
+        f"machine   {machine_line(machine)}",
         f"model     {outcome.model} {outcome.variant} ({size}), served by {outcome.engine}",
-        f"plan      {outcome.concurrency} at a time, {outcome.context} tokens each; {how}",
+        f"plan      {serves(outcome)}; {how}",
         f"memory    {gib(total)} planned ({gib(anonymous)} private), {limit}",
     ]
 

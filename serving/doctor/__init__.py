@@ -3,6 +3,6 @@
 from serving.doctor.checks import examine
 from serving.doctor.facts import Facts
 from serving.doctor.finding import Finding
-from serving.doctor.gather import gather
+from serving.doctor.gather import gather, read_models
 
-__all__ = ["Facts", "Finding", "examine", "gather"]
+__all__ = ["Facts", "Finding", "examine", "gather", "read_models"]

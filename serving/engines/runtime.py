@@ -81,18 +81,38 @@ def state_directory(socket: Path) -> Path:
 
 
 def private_directory(path: Path) -> None:
-    """Make `path` a directory that only this user may enter. Raises BadSettings where it is somebody else's."""
+    """Make `path` a directory that only this user may enter, or see that it is one.
+
+    What is there already is never changed. Raises BadSettings where it cannot be made, others may enter it, or it is
+    somebody else's.
+    """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        facts = path.lstat()
+        path.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        check_private(path)
     except OSError as error:
         raise BadSettings(
             f"cannot create the runtime directory `{path}`: {error.strerror}", hint="set paths.runtime_dir"
         ) from None
-    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
-        raise BadSettings(f"the runtime directory `{path}` belongs to somebody else", hint="set paths.runtime_dir")
+
+
+def check_private(path: Path) -> None:
+    """See that a directory which is there is this user's alone, and may be written to. Raises BadSettings."""
+    facts = path.lstat()
+    elsewhere = "set paths.runtime_dir to a directory of its own; it is made if it is not there"
+    if not stat.S_ISDIR(facts.st_mode):
+        raise BadSettings(f"the runtime directory `{path}` is not a directory", hint=elsewhere)
+    if facts.st_uid != os.getuid():
+        message = f"the runtime directory `{path}` belongs to somebody else (uid {facts.st_uid})"
+        raise BadSettings(message, hint=elsewhere)
     if facts.st_mode & 0o077:
-        path.chmod(0o700)
+        # Nobody is told to lock up a directory in which others have their files.
+        is_ours = all(entry.name.startswith("engine-") for entry in path.iterdir())
+        alone = f"; or `chmod 700 {path}` (systemd: RuntimeDirectoryMode=0700)" if is_ours else ""
+        message = f"the runtime directory `{path}` has mode {stat.S_IMODE(facts.st_mode):04o}: others may enter it"
+        raise BadSettings(message, hint=f"{elsewhere}{alone}")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise BadSettings(f"the runtime directory `{path}` cannot be written to", hint=elsewhere)
 
 
 def identify(pid: int) -> ProcessId | None:

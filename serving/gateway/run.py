@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import gc
-import ipaddress
 import logging
 import signal
 import socket
@@ -19,10 +18,11 @@ import uvloop
 from serving.engines.runtime import reap_leftovers
 from serving.engines.supervisor import EngineState, Supervisor
 from serving.engines.warden import watch_over
-from serving.errors import AddressUnavailable, StartError, UnsafeBind, UsageError
+from serving.errors import AddressUnavailable, StartError, UsageError
 from serving.gateway.admission import Admission
 from serving.gateway.config import GatewayConfig, gateway_config
 from serving.gateway.engine import Engine, Prober
+from serving.gateway.exposure import check_exposure
 from serving.gateway.pipeline import Pipeline
 from serving.gateway.protocol import protocol_for
 from serving.gateway.upstream import Upstream
@@ -79,7 +79,7 @@ def run(specs: Sequence[EngineSpec], settings: Settings, listener: Listener, gpu
 def serve(specs: Sequence[EngineSpec], config: GatewayConfig, listener: Listener, gpus: Sequence[Gpu] = ()) -> int:
     """As `run`, with the gateway's own view of the settings."""
     check_specs(specs)
-    check_bind(config)
+    check_exposure(config.host, is_allowed=config.allow_insecure_bind)
     listening = bind(config.host, config.port)
     with contextlib.closing(listening):
         for root in {spec.socket.parent for spec in specs if spec.socket is not None}:
@@ -103,19 +103,6 @@ def check_specs(specs: Sequence[EngineSpec]) -> None:
     for spec in specs:
         if spec.socket is None or not spec.argv:
             raise UsageError(f"the engine of `{spec.model}` is not a child process; remote ones are not served yet")
-
-
-def check_bind(config: GatewayConfig) -> None:
-    """Refuse to be reachable from elsewhere without keys. Raises UnsafeBind."""
-    if config.allow_insecure_bind or config.host == "localhost":
-        return
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(config.host).is_loopback:
-            return
-    raise UnsafeBind(
-        f"refused to listen on `{config.host}`: anyone who reaches it could use the models, since there are no keys",
-        hint="listen on 127.0.0.1, or pass --allow-insecure-bind where the network itself is trusted",
-    )
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +43,7 @@ def detect(
             f"free memory cannot be read ({root / 'proc/meminfo'}): plans are made without its limit",
         )
     host = read_host(root)
-    own_disk = read_disk(disk or root, root)
-    if host.virtual and own_disk.rotational:
-        own_disk = replace(own_disk, rotational=None)
+    own_disk = read_disk(disk or root, root, is_virtual=bool(host.virtual))
     return Machine(
         gpus=report.gpus,
         cpu=cpu,

@@ -20,10 +20,11 @@ class Mount:
     filesystem: str
 
 
-def read_disk(path: Path, root: Path = Path("/")) -> Disk:
+def read_disk(path: Path, root: Path = Path("/"), *, is_virtual: bool = False) -> Disk:
     """The file system under `path`, or under the nearest directory above it that exists.
 
-    `root` is where `/proc` and `/sys` are looked for.
+    `root` is where `/proc` and `/sys` are looked for. In a virtual machine a disk that says it turns is not believed:
+    hypervisors' do, unless somebody set it right.
     """
     for directory in (path, *path.parents):
         try:
@@ -31,12 +32,13 @@ def read_disk(path: Path, root: Path = Path("/")) -> Disk:
         except OSError:
             continue
         mount = mount_of(directory.resolve(), read_mounts(root))
+        turns = _is_rotational(root, mount.device) if mount else None
         return Disk(
             path,
             stat.f_blocks * stat.f_frsize,
             stat.f_bavail * stat.f_frsize,
             mount.filesystem if mount else None,
-            _is_rotational(root, mount.device) if mount else None,
+            None if turns and is_virtual else turns,
         )
     return Disk(path)
 

@@ -46,13 +46,9 @@ KINDS: dict[GpuKind, Kind] = {
 }
 
 
-def known_machine(text: str) -> Machine | None:
-    """The machine that `4xH100` names, or None where the text is not of that form or the kind is not known."""
-    count, times, name = text.partition("x")
-    kind = next((kind for kind in KINDS if kind.lower() == name.lower()), None)
-    if not times or kind is None or not count.isdigit() or not 1 <= int(count) <= MOST_GPUS:
-        return None
-    return machine(kind, int(count))
+def kind_called(name: str) -> GpuKind | None:
+    """The kind of GPU of that name, in any case; None where it is not known."""
+    return next((kind for kind in KINDS if kind.lower() == name.lower()), None)
 
 
 def machine(gpu: GpuKind, count: int, *, memory_bytes: int = 512 * GIB) -> Machine:

@@ -218,7 +218,7 @@ def open_model(options: argparse.Namespace, app: App) -> tuple[binding.Model, bi
         layout=layout,
         parallel=options.parallel,
         capacity=context.n_ctx,
-        batch=max(options.ubatch, sequences),
+        batch=context.n_batch,
         step_s=options.step_ms / 1000,
     )
     return model, context, config

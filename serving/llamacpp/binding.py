@@ -285,6 +285,8 @@ class Context:
         self.memory = llama_cpp.llama_get_memory(pointer)
         self.n_ctx = int(llama_cpp.llama_n_ctx(pointer))
         self.n_ctx_seq = int(llama_cpp.llama_n_ctx_seq(pointer))
+        self.n_batch = int(llama_cpp.llama_n_batch(pointer))
+        """Tokens of one call at most: no more than asked for, and no more than the cells asked for."""
         self._batch = llama_cpp.llama_batch_init(options.n_batch, 0, 1)
         self.shares_partially = model.shares_partially or (
             options.swa_full and not model.is_recurrent and not model.is_hybrid

@@ -193,11 +193,12 @@ class Engine:
 
     def _warm_up(self) -> None:
         """Touch every weight once and learn how fast prompts are computed."""
-        tokens = [token % self._model.n_vocab for token in range(_WARM_UP_TOKENS)]
+        count = min(_WARM_UP_TOKENS, self._context.n_batch)
+        tokens = [token % self._model.n_vocab for token in range(count)]
         for _ in range(2):
             began = time.perf_counter()
             self._context.prefill(0, tokens, 0, wants_logits=True)
-            self.counters.prefill_rate = _WARM_UP_TOKENS / (time.perf_counter() - began)
+            self.counters.prefill_rate = count / (time.perf_counter() - began)
             self._context.drop(0)
 
     def _receive(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 
 from serving.hardware import Cpu, Gpu, Machine
 from serving.planner.llamacpp_memory import Shape, kv_bytes_per_token, pad, plan_memory, repacked_bytes
-from serving.planner.text import gib
+from serving.planner.text import counted, gib
 from serving.planner.types import (
     Engine,
     Engines,
@@ -223,7 +223,11 @@ def unservable(model: Model, wishes: Wishes, variants: list[Variant], engine: st
         return f"there is no variant `{wishes.variant}`; there are {', '.join(names)}"
     if not variants:
         asked = f"its variant `{wishes.variant}`" if wishes.variant else f"none of its variants ({', '.join(names)})"
-        return f"{asked} can{'not' if wishes.variant else ''} be served by {engine} on this host"
+        others = sorted(
+            {backend for one in model.variants if wishes.variant in (None, one.name) for backend in one.backends}
+        )
+        elsewhere = f"; served by {', '.join(others)}" if others else ""
+        return f"{asked} can{'not' if wishes.variant else ''} be served by {engine} on this host{elsewhere}"
     if wishes.context is not None and wishes.context > model.context:
         return f"it was made for {model.context} tokens of context, {wishes.context} are asked for"
     if model.architecture is None:
@@ -266,28 +270,44 @@ def _unwishable(model: Model, wishes: Wishes, gpu: Gpu | None) -> str | None:
 
 
 def _candidates(case: _Case, comforts: tuple[float, ...]) -> Iterator[Shape]:
-    """Ways to serve the variant, best first, whose cache leaves room."""
+    """Ways to serve the variant, best first, whose cache leaves room; with smaller buffers where none has it."""
+    first, *tighter = _passes(case)
+    for floor in (USEFUL_CONTEXT, LEAST_CONTEXT):
+        yield from _candidates_of(case, floor, comforts, *first)
+    for ubatch, mode in tighter:
+        yield from _candidates_of(case, LEAST_CONTEXT, (1.0,), ubatch, mode)
+
+
+def _candidates_of(
+    case: _Case, floor: int, comforts: tuple[float, ...], ubatch: int, mode: LoadMode
+) -> Iterator[Shape]:
     wishes = case.wishes
     most = min(case.model_context, wishes.kv_tokens or case.model_context)
-    for floor in (USEFUL_CONTEXT, LEAST_CONTEXT):
-        for concurrency in _halved(wishes.concurrency, wishes.most_concurrency, 1):
-            for comfort in comforts:
-                for layout in _layouts(case, concurrency):
-                    for context in _halved(wishes.context, most, min(floor, most)):
-                        shape = case.shape(context, concurrency, layout)
-                        if _is_comfortable(case, shape, comfort):
-                            yield _grow(case, shape, comfort)
+    for concurrency in _halved(wishes.concurrency, wishes.most_concurrency, 1):
+        for comfort in comforts:
+            for layout in _layouts(case, concurrency):
+                for context in _halved(wishes.context, most, min(floor, most)):
+                    shape = case.shape(context, concurrency, layout, ubatch=ubatch, load_mode=mode)
+                    if _is_comfortable(case, shape, comfort):
+                        yield _grow(case, shape, comfort)
+
+
+def _passes(case: _Case) -> list[tuple[int, LoadMode]]:
+    """Tokens per pass and ways to load, best first; the later ones take less memory, one way or the other."""
+    wishes = case.wishes
+    chosen = wishes.load_mode or decide_load_mode(case.variant, case.cpu.isa)
+    modes: tuple[LoadMode, ...] = ("none", "mmap") if chosen == "none" else ("mmap", "none")
+    sizes = (wishes.ubatch, *(size for size in SMALL_UBATCHES if size < wishes.ubatch))
+    return list(itertools.product(sizes, modes[:1] if wishes.load_mode else modes))
 
 
 def _least(case: _Case) -> Iterator[Shape]:
     """The smallest ways to serve the variant, whatever the memory: where none of these fits, nothing does."""
     wishes = case.wishes
     context = wishes.context or min(LEAST_CONTEXT, case.model_context)
-    modes: tuple[LoadMode, ...] = (wishes.load_mode,) if wishes.load_mode else ("mmap", "none")
-    for ubatch in (wishes.ubatch, *(size for size in SMALL_UBATCHES if size < wishes.ubatch)):
+    for ubatch, mode in _passes(case):
         for layout in _layouts(case, wishes.concurrency or 1):
-            for mode in modes:
-                yield case.shape(context, wishes.concurrency or 1, layout, ubatch=ubatch, load_mode=mode)
+            yield case.shape(context, wishes.concurrency or 1, layout, ubatch=ubatch, load_mode=mode)
 
 
 def _layouts(case: _Case, concurrency: int) -> tuple[KvLayout, ...]:
@@ -320,11 +340,15 @@ def _cache_and_rest(lines: tuple[MemoryLine, ...]) -> tuple[int, int]:
 
 
 def _is_comfortable(case: _Case, shape: Shape, comfort: float) -> bool:
-    """Whether the cache leaves enough of what the rest leaves."""
-    if case.limit is None:
+    """Whether the cache leaves enough of what the rest leaves; one whose size was asked for need not."""
+    if case.limit is None or case.wishes.kv_tokens is not None:
         return True
-    cache, rest = _cache_and_rest(case.table(shape))
-    return cache <= comfort * (case.limit - rest)
+    return _leaves_room(case, case.table(shape), comfort)
+
+
+def _leaves_room(case: _Case, lines: tuple[MemoryLine, ...], comfort: float = COMFORT) -> bool:
+    cache, rest = _cache_and_rest(lines)
+    return case.limit is None or cache <= comfort * (case.limit - rest)
 
 
 def _grow(case: _Case, shape: Shape, comfort: float) -> Shape:
@@ -375,19 +399,41 @@ def _build(machine: Machine, model: Model, case: _Case, shape: Shape, rejected: 
 
 def _reasons(machine: Machine, model: Model, case: _Case, shape: Shape) -> Iterator[str]:
     wishes = case.wishes
+    yield from model.warnings
     yield from _placement(machine, case, shape)
     if wishes.concurrency is None and shape.concurrency < wishes.most_concurrency:
         yield f"concurrency {shape.concurrency}, not {wishes.most_concurrency}: more does not fit"
     if wishes.context is None and shape.context < model.context:
-        yield f"context {shape.context}, not the model's {model.context}: more does not fit comfortably"
-    if wishes.kv_layout is None and shape.kv_layout == "streams":
-        yield "a region of cache per sequence: the whole context of all fits, and this is the faster layout"
-    if wishes.kv_layout is None and shape.kv_layout == "unified":
-        yield "one pool of cache: the whole context of every sequence at once does not fit comfortably"
+        why = "more does not fit"
+        if _leaves_room(case, case.table(shape)):
+            why = "a longer one would take over half of the memory that the weights leave; `--context` asks for it"
+        yield f"context {shape.context}, not the model's {model.context}: {why}"
+    if wishes.kv_layout is None:
+        yield _why_layout(case, shape)
+    if crowding := crowded(machine.cpu, wishes.threads):
+        yield crowding
     if wishes.load_mode is None and shape.load_mode == "none":
         yield "weights are read in, not mapped: llama.cpp keeps its own copy of most of them"
     if shape.n_ubatch < wishes.ubatch:
         yield f"{shape.n_ubatch} tokens per pass, not {wishes.ubatch}: the buffers for more do not fit"
+
+
+def _why_layout(case: _Case, shape: Shape) -> str:
+    if shape.kv_layout == "streams":
+        return "a region of cache per sequence: the whole context of all fits, and this is the faster layout"
+    if case.wishes.kv_tokens is not None:
+        return "one pool of cache: a number of cells for all together is asked for"
+    if _outgrows(case.architecture, case.wishes, shape.concurrency):
+        return "one pool of cache: llama.cpp cannot keep a q8_0 cache of several streams for this family"
+    return "one pool of cache: a whole context for each would take over half of the memory that the weights leave"
+
+
+def crowded(cpu: Cpu, threads: int | None) -> str | None:
+    """A warning of more compute threads than cores, as a sentence; None where there are enough."""
+    cores = len(cpu.cores) or len(cpu.usable)
+    if threads is None or not cores or threads <= cores:
+        return None
+    return f"{threads} threads on {counted(cores, 'core')}: they wait for each other, which is slower than {cores}"
 
 
 def _placement(machine: Machine, case: _Case, shape: Shape) -> Iterator[str]:
@@ -396,6 +442,6 @@ def _placement(machine: Machine, case: _Case, shape: Shape) -> Iterator[str]:
     if shape.gpu_layers:
         yield f"{min(shape.gpu_layers, case.architecture.layers)} of {case.architecture.layers} layers on the GPU"
     elif machine.gpus:
-        yield f"{len(machine.gpus)} GPU(s) seen and not used: llama.cpp serves from the CPU here"
+        yield f"{counted(len(machine.gpus), 'GPU')} seen and not used: llama.cpp serves from the CPU here"
     if case.variant.path is None:
         yield "its weights are not on this host; sizes are those of the published shape"

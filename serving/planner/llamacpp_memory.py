@@ -12,6 +12,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Final
 
+from serving.planner.text import counted
 from serving.planner.types import KvDtype, KvLayout, LoadMode, MemoryKind, MemoryLine
 from serving.registry import Architecture, TensorSum, Variant
 
@@ -84,7 +85,7 @@ def plan_memory(architecture: Architecture, variant: Variant, shape: Shape) -> t
     ]
     if architecture.recurrent_state:
         numbers = shape.concurrency * architecture.recurrent_state
-        formula = f"{shape.concurrency} sequences × {architecture.recurrent_state} numbers × 4 bytes"
+        formula = f"{counted(shape.concurrency, 'sequence')} × {architecture.recurrent_state} numbers × 4 bytes"
         lines.append(MemoryLine("recurrent state", numbers * 4, "anonymous", formula))
     if shape.gpu_layers:
         buffers = _compute(architecture, shape).bytes + _masks(architecture, shape).bytes
@@ -269,7 +270,8 @@ def _work(architecture: Architecture, shape: Shape) -> MemoryLine:
 def _output(architecture: Architecture, shape: Shape) -> MemoryLine:
     vocabulary = architecture.vocabulary or 0
     total = shape.concurrency * vocabulary * 4
-    return MemoryLine("output", total, "anonymous", f"{shape.concurrency} rows × {vocabulary} logits × 4 bytes")
+    formula = f"{counted(shape.concurrency, 'row')} × {vocabulary} logits × 4 bytes"
+    return MemoryLine("output", total, "anonymous", formula)
 
 
 def _vocabulary(architecture: Architecture, variant: Variant) -> MemoryLine:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any, Final
 
 from serving.hardware import Machine
-from serving.planner.llamacpp import plan_llamacpp
+from serving.planner.llamacpp import LEAST_CONTEXT, plan_llamacpp
 from serving.planner.types import Engine, Engines, LlamacppPlan, NearestFit, NoFit, Rejected, VllmPlan, Wishes
 from serving.planner.vllm import equal_gpus, plan_vllm
 from serving.planner.vllm_cpu import plan_vllm_cpu
@@ -16,6 +17,11 @@ from serving.registry import Model
 
 MOST_ALTERNATIVES: Final = 3
 """Ways out that a refusal names."""
+STEPS: Final = {"context": (256, LEAST_CONTEXT), "concurrency": (1, 1), "kv_tokens": (256, LEAST_CONTEXT)}
+"""Wishes that are offered as large as they fit: in which steps, and the least that is offered."""
+SLACK: Final = 0.02
+"""Share of the memory that an offered number leaves beside the headroom."""
+MOST_HEADROOM: Final = 0.95
 RELAXED: Final = (
     "backend", "variant", "context", "concurrency", "kv_dtype", "kv_layout", "kv_tokens", "load_mode", "swa_full",
     "parallel", "gpu_layers", "threads",
@@ -104,16 +110,43 @@ def _nearest(machine: Machine, model: Model, wishes: Wishes, engines: Engines) -
 def _without(
     machine: Machine, model: Model, wishes: Wishes, engines: Engines, dropped: tuple[str, ...], **instead: Any
 ) -> NearestFit | None:
-    """What fits when these wishes are given up, filling the memory rather than leaving room."""
+    """What fits when these wishes are given up, near what was asked for, filling the memory rather than leaving room.
+
+    The bytes are those of the plan that comes of asking for it.
+    """
     changed: dict[str, Any] = {name: False if name == "swa_full" else None for name in dropped}
     outcome = _plan(machine, model, dataclasses.replace(wishes, **{**changed, **instead}), engines, comforts=(1.0,))
     if isinstance(outcome, NoFit):
         return None
     values = {name: _value(outcome, name) for name in dict.fromkeys((*dropped, *instead))}
+    if len(dropped) == 1 and dropped[0] in STEPS and not instead:
+        values[dropped[0]] = _most(machine, model, wishes, engines, dropped[0]) or values[dropped[0]]
     # Some values are no wish that can be insisted on beside the others (cells in all, of streams): those are given up.
-    if isinstance(_plan(machine, model, dataclasses.replace(wishes, **values), engines), NoFit):
-        values = {**changed, **instead}
-    return NearestFit(tuple(values.items()), outcome.total_bytes, outcome.bytes_of("gpu"))
+    for change in (values, {**changed, **instead}):
+        followed = _plan(machine, model, dataclasses.replace(wishes, **change), engines)
+        if not isinstance(followed, NoFit):
+            return NearestFit(tuple(change.items()), followed.total_bytes, followed.bytes_of("gpu"))
+    return None
+
+
+def _most(machine: Machine, model: Model, wishes: Wishes, engines: Engines, name: str) -> int | None:
+    """The largest number below the one asked for that fits beside the other wishes, in whole steps.
+
+    A little memory is left: what is free changes from one look to the next, and the way out has to work on the second.
+    """
+    step, least = STEPS[name]
+    asked: int = getattr(wishes, name)
+    ceiling = min(asked, model.context) if name == "context" else asked
+
+    def refuses(number: int) -> bool:
+        change: dict[str, Any] = {name: number, "headroom": min(MOST_HEADROOM, wishes.headroom + SLACK)}
+        return isinstance(_plan(machine, model, dataclasses.replace(wishes, **change), engines, (1.0,)), NoFit)
+
+    if ceiling < asked and not refuses(ceiling):
+        return ceiling
+    numbers = range(-(-min(least, ceiling) // step) * step, ceiling, step)
+    count = bisect.bisect_left(numbers, True, key=refuses)  # noqa: FBT003 - the first that is refused
+    return numbers[count - 1] if count else None
 
 
 def _value(outcome: LlamacppPlan | VllmPlan, name: str) -> Any:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of them: `1 token`, `2 tokens`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def gib(size: int) -> str:
     """Bytes in the unit that suits: `4.6 GiB`, `64 MiB`, `12 KiB`."""
     if abs(size) >= 2**30:

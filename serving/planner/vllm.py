@@ -59,6 +59,8 @@ NEEDS: Final[dict[str, tuple[tuple[int, int], str]]] = {
     "fp8": (FP8_CAPABILITY, "8-bit floats"),
 }
 """Variants, the compute capability they need, and what for."""
+LLAMACPP_ONLY: Final = ("kv_layout", "kv_tokens", "load_mode", "threads", "gpu_layers")
+"""Wishes that mean nothing to vLLM."""
 NO_FLOAT16: Final = frozenset({"gemma2", "gemma3"})
 """Families whose activations overflow 16-bit floats."""
 
@@ -88,8 +90,9 @@ class _Case:
         """The table without the cache."""
         it, count = self.architecture, self.parallel
         graphs = GRAPH_BASE_BYTES + it.layers * GRAPH_LAYER_BYTES
+        share = f", one of {count} shares" if count > 1 else ""
         lines = [
-            MemoryLine("weights", self.weights, "gpu", f"{self.variant.name}, one of {count} shares"),
+            MemoryLine("weights", self.weights, "gpu", f"{self.variant.name}{share}"),
             _activations(it, self.step_tokens, count),
             MemoryLine("CUDA graphs", graphs, "gpu", f"{it.layers} layers × 10 MiB and 256 MiB, a reserve"),
             MemoryLine("driver", DRIVER_BYTES, "gpu", "CUDA context and libraries, a reserve"),
@@ -286,6 +289,7 @@ def _unwishable(model: Model, wishes: Wishes, gpus: tuple[Gpu, ...]) -> str | No
     capability = gpus[0].compute_capability
     have = f"{gpus[0].name or 'this GPU'} has {_dotted(capability)}" if capability else ""
     parallel = wishes.parallel or 1
+    foreign = [f"`--{name.replace('_', '-')}`" for name in LLAMACPP_ONLY if getattr(wishes, name)]
     shares = model.architecture is None or _divides(model.architecture, parallel)
     objections = (
         (
@@ -301,8 +305,8 @@ def _unwishable(model: Model, wishes: Wishes, gpus: tuple[Gpu, ...]) -> str | No
             f"an fp8 cache needs compute capability {_dotted(FP8_CAPABILITY)}; {have}",
         ),
         (
-            any((wishes.kv_layout, wishes.kv_tokens, wishes.load_mode, wishes.threads, wishes.gpu_layers)),
-            "a KV layout, cells, threads, layers on the GPU and load mode can be wished of llama.cpp only",
+            bool(foreign),
+            f"{' and '.join(foreign)} can be asked of llama.cpp only",
         ),
         (parallel > len(gpus), f"{parallel} GPUs are asked for, {len(gpus)} equal ones are here"),
         (not shares, f"{parallel} GPUs cannot share its heads equally"),
@@ -368,6 +372,7 @@ def _build(case: _Case, context: int, concurrency: int, available: int, rejected
 
 def _reasons(case: _Case, context: int, available: int) -> Iterator[str]:
     wishes, model = case.wishes, case.model
+    yield from model.warnings
     if case.parallel > 1 and wishes.parallel is None:
         yield f"{case.parallel} GPUs share each layer: fewer do not hold it, or too little context"
     if case.parallel < available and wishes.parallel is None:

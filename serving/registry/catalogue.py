@@ -10,7 +10,7 @@ from pathlib import Path
 import serving
 from serving.errors import FileMissing, UnknownModel
 from serving.gguf import read_header
-from serving.registry.directory import model_from_directory, weights_bytes
+from serving.registry.directory import CONFIG, model_from_directory, weights_bytes
 from serving.registry.local import architecture_of, check_servable, describe, model_of
 from serving.registry.model import Model
 from serving.registry.schema import read_catalogue
@@ -33,13 +33,20 @@ class Catalogue:
     def find(self, name: str) -> Model:
         """The model of that name or path, with the facts of those of its weight files that are on this host.
 
-        Raises UnknownModel with the nearest names, FileMissing or BadFile.
+        Raises UnknownModel with the nearest names, FileMissing where nothing here says what it looks like, or BadFile.
         """
+        model = self.look_up(name)
+        if model.architecture is None:
+            raise _shapeless(model)
+        return model
+
+    def look_up(self, name: str) -> Model:
+        """As `find`, also where the model's shape is not known and it cannot be planned for."""
         if name in self._models:
             return with_files(self._models[name])
         if _is_path(name):
             path = Path(name).expanduser()
-            if path.is_dir():
+            if (path / CONFIG).exists():
                 return model_from_directory(path)
             header = read_header(path)
             check_servable(header)
@@ -57,32 +64,55 @@ def load_catalogue(site_file: Path | None = None, shipped: Path | None = None) -
     path = shipped or _shipped()
     models = read_catalogue(path, PACKAGE, "catalogue")
     if site_file is not None:
-        models |= read_catalogue(site_file, site_file.resolve().parent, str(site_file))
+        models |= read_catalogue(site_file, site_file.resolve().parent, str(site_file), over=(path, PACKAGE))
     return Catalogue(models)
 
 
 def with_files(model: Model) -> Model:
     """The model with what the headers of its GGUF files say, and what its shape foretells of those not here.
 
-    Raises FileMissing if nothing says what it looks like.
+    A file that was made for a shorter context than the entry says has the last word. Raises BadFile.
     """
     variants = []
-    architecture = model.architecture
+    architecture, context, warnings = model.architecture, model.context, list(model.warnings)
     for variant in model.variants:
         if variant.path is None or not variant.path.exists():
-            variants.append(foretell(model, dataclasses.replace(variant, path=None)))
+            if variant.path is not None:
+                warnings.append(f"`{variant.path}` ({variant.name}) does not exist")
+            variants.append(foretell(model, dataclasses.replace(variant, path=None, missing=variant.path)))
         elif variant.format == "gguf":
             header = read_header(variant.path)
             check_servable(header)
             architecture = architecture_of(header) if architecture is None else architecture
             variants.append(describe(variant, header))
+            most = header.integer("context_length") or context
+            if most < context:
+                warnings.append(f"context {most}, not its entry's {context}: `{variant.path}` was made for no more")
+                context = most
         else:
-            variants.append(dataclasses.replace(variant, size_bytes=weights_bytes(variant.path)))
-    if architecture is None:
-        first = next((variant.path for variant in model.variants if variant.format == "gguf"), None)
-        message = f"weight file `{first}` of `{model.name}` does not exist"
-        raise FileMissing(message, hint="this installation is incomplete: install the package again")
-    return dataclasses.replace(model, variants=tuple(variants), architecture=architecture)
+            size = weights_bytes(variant.path) if architecture is not None else None
+            variants.append(dataclasses.replace(variant, size_bytes=size))
+    return dataclasses.replace(
+        model, variants=tuple(variants), architecture=architecture, context=context, warnings=tuple(warnings)
+    )
+
+
+def _shapeless(model: Model) -> FileMissing:
+    """Why nothing says what the model looks like: its entry has no architecture, and no GGUF file is there to read."""
+    gone = next((variant for variant in model.variants if variant.missing), None)
+    table = "give the entry an `architecture` table (docs/site-catalogue.md)"
+    if gone is not None:
+        message = f"the weights of `{model.name}` are missing: `{gone.missing}` ({gone.name}) does not exist"
+        hint = f"correct its `path` in `{model.origin}`, or bring the weights there; to plan without them, {table}"
+        if model.origin == "catalogue":
+            hint = "this installation is incomplete: install the package again"
+        return FileMissing(message, hint=hint)
+    there = next((variant for variant in model.variants if variant.path), None)
+    if there is not None:
+        message = f"the shape of `{model.name}` is not known: it is read from GGUF files, and `{there.path}` is none"
+        return FileMissing(message, hint=f"{table} in `{model.origin}`")
+    message = f"the shape of `{model.name}` is not known: its entry has no architecture, and no variant has a `path`"
+    return FileMissing(message, hint=f"in `{model.origin}`, give a GGUF variant its `path`; or {table}")
 
 
 def _shipped() -> Path:

@@ -14,6 +14,18 @@ from serving.registry.servable import check_sound
 
 DUMMY_KEY = "perimeter.dummy_weights"
 """Metadata key of a file with synthetic weights; its value names the model whose shape it has."""
+FILE_TYPES: dict[object, str] = {
+    10: "q2_k",
+    11: "q3_k_s",
+    12: "q3_k_m",
+    13: "q3_k_l",
+    14: "q4_k_s",
+    15: "q4_k_m",
+    16: "q5_k_s",
+    17: "q5_k_m",
+    21: "q2_k_s",
+}
+"""Mixes by `general.file_type` (llama.h: llama_ftype); of the others, the main type is the name."""
 _TITLE_CHARS = 200
 _WINDOW_EVERY = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4, "exaone4": 4, "llama4": 4}
 """Families where all layers but each N-th are windowed, as llama.cpp hard-codes it per architecture."""
@@ -29,7 +41,7 @@ def model_of(header: Header) -> Model:
     path = header.path
     architecture = architecture_of(header)
     name = header.text("general.name")
-    quantisation = main_type(header)
+    quantisation = quantisation_of(header)
     return Model(
         name=re.sub(r"[^A-Za-z0-9._:-]+", "-", path.stem).strip("-.") or "model",
         title=printable(name or "") or path.stem,
@@ -82,6 +94,13 @@ def describe(variant: Variant, header: Header) -> Variant:
         vocabulary_entries=(header.length("tokenizer.ggml.tokens") or 0)
         + (header.length("tokenizer.ggml.merges") or 0),
     )
+
+
+def quantisation_of(header: Header) -> str:
+    """What people call the file's mix of number types: `q4_k_m`, where its header says so and can be believed."""
+    most = main_type(header)
+    told = FILE_TYPES.get(header.metadata.get("general.file_type"))
+    return told if told is not None and told.startswith(most) else most
 
 
 def main_type(header: Header) -> str:

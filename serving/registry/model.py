@@ -91,6 +91,8 @@ class Variant:
     """The file (GGUF) or directory (safetensors) on this host; None where it has to be fetched first."""
     source: str | None = None
     """Where it comes from, for people: a hub repository and file."""
+    missing: Path | None = None
+    """The path that the catalogue gives, where nothing is there; `path` is None then."""
     tensors: tuple[TensorSum, ...] = ()
     """What the file's header says is in it; () where there is no file to read."""
     tied_output: bool = False
@@ -122,5 +124,7 @@ class Model:
     """What a person should know before using it."""
     dummy: bool = False
     """Its weights are synthetic: answers are noise."""
+    warnings: tuple[str, ...] = ()
+    """What its entry and its files disagree in, as sentences."""
     origin: str = "catalogue"
     """Where the entry comes from: `catalogue`, or the path of a site file or weight file."""

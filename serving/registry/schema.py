@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from serving.errors import BadSettings
 from serving.registry.model import Architecture, Backend, Kind, Model, Variant
+from serving.settings.wording import also, mistake, shown
 
 Count = Annotated[int, Field(ge=1, le=1 << 40)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
@@ -151,23 +152,59 @@ class ModelTable(_Table):
 class CatalogueFile(_Table):
     """A whole file."""
 
-    models: dict[Annotated[str, Field(pattern=NAME)], ModelTable]
+    models: dict[Annotated[str, Field(pattern=NAME)], ModelTable] = {}
 
 
-def read_catalogue(path: Path, base: Path, origin: str) -> dict[str, Model]:
+def read_catalogue(path: Path, base: Path, origin: str, *, over: tuple[Path, Path] | None = None) -> dict[str, Model]:
     """The models of one file by name, in its order.
 
-    Relative weight paths start at `base`. Raises BadSettings naming file, table, field, value and what is allowed.
+    Relative weight paths start at `base`. With `over`, a catalogue and where its paths start, an entry that has
+    neither `title` nor `context` changes that catalogue's entry of its name: field over field, variants by their names.
+    Raises BadSettings naming file, table, field, value and what is allowed.
     """
+    tree = _read(path)
+    if over is not None:
+        _lay_over(tree, base, _read(over[0]), over[1])
+    return _build(path, tree, base, origin)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            tree = tomllib.load(file)
+            return tomllib.load(file)
     except FileNotFoundError:
         message = f"catalogue `{path}` does not exist"
         raise BadSettings(message, hint="correct `registry.site_file`, or leave it out") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as failure:
         message = f"cannot read catalogue `{path}`: {failure}"
-        raise BadSettings(message) from None
+        raise BadSettings(message, hint="it must be a TOML file in the form of docs/site-catalogue.md") from None
+
+
+def _lay_over(tree: dict[str, Any], base: Path, shipped: dict[str, Any], shipped_base: Path) -> None:
+    """Complete the entries of `tree` that only change those of `shipped`. What is of a wrong form is left as it is."""
+    entries: Any = tree.get("models")
+    for name, entry in list(entries.items()) if isinstance(entries, dict) else ():
+        ours = shipped["models"].get(name)
+        if ours is None or not isinstance(entry, dict) or not entry.keys().isdisjoint({"title", "context"}):
+            continue
+        changed = entry.get("variants", [])
+        entries[name] = {**ours, **entry}
+        if isinstance(changed, list) and all(isinstance(variant, dict) for variant in changed):
+            theirs = [_with_path(variant, base) for variant in changed]
+            named = {str(variant.get("name")): variant for variant in theirs}
+            kept = [_with_path(variant, shipped_base) for variant in ours["variants"]]
+            known = {variant["name"] for variant in kept}
+            entries[name]["variants"] = [{**variant, **named.get(variant["name"], {})} for variant in kept] + [
+                variant for variant in theirs if variant.get("name") not in known
+            ]
+
+
+def _with_path(variant: dict[str, Any], base: Path) -> dict[str, Any]:
+    path = variant.get("path")
+    return {**variant, "path": str(base / path)} if isinstance(path, str) and path else variant
+
+
+def _build(path: Path, tree: dict[str, Any], base: Path, origin: str) -> dict[str, Model]:
     try:
         tables = CatalogueFile.model_validate(tree)
     except ValidationError as failure:
@@ -193,21 +230,19 @@ def read_catalogue(path: Path, base: Path, origin: str) -> dict[str, Model]:
 
 def _bad_entry(path: Path, tree: dict[str, Any], failure: ValidationError) -> BadSettings:
     # A field misspelt is both unknown and missing: its own name is the more telling of the two.
-    first = min(failure.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
+    first, *others = sorted(failure.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
     where = [part for part in first["loc"] if part != "[key]"]
-    more = failure.error_count() - 1
-    also = f" ({more} more to correct)" if more else ""
+    more = also(_dotted(tree, [part for part in other["loc"] if part != "[key]"]) for other in others)
     if first["type"] in ("extra_forbidden", "missing"):
         allowed = _fields_at(where[:-1])
         near = difflib.get_close_matches(str(where[-1]), allowed, n=1)
         guess = f"did you mean `{near[0]}`? " if near and first["type"] == "extra_forbidden" else ""
         problem = "has no field" if first["type"] == "extra_forbidden" else "lacks the field"
         message = f"catalogue `{path}`: table `{_dotted(tree, where[:-1])}` {problem} `{where[-1]}`"
-        return BadSettings(message, hint=f"{guess}allowed: {', '.join(allowed)}{also}")
-    text = first["msg"][:1].lower() + first["msg"][1:]
-    value = f" = `{first['input']!r}`" if not isinstance(first["input"], dict) else ""
-    message = f"catalogue `{path}`: `{_dotted(tree, where)}`{value}: {text}"
-    return BadSettings(message, hint=f"correct the entry{also}")
+        return BadSettings(message, hint=f"{guess}allowed: {', '.join(allowed)}{more}")
+    value = f" = `{shown(first['input'])}`" if not isinstance(first["input"], dict) else ""
+    message = f"catalogue `{path}`: `{_dotted(tree, where)}`{value}: {mistake(first)}"
+    return BadSettings(message, hint=f"docs/site-catalogue.md describes every field{more}")
 
 
 def _dotted(tree: object, where: list[int | str]) -> str:

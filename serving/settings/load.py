@@ -13,15 +13,22 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from serving.errors import BadSettings
 from serving.settings.model import Section, Settings
+from serving.settings.wording import also, describe, mistake, shown
 
 SITE_FILE = Path("/etc/perimeter/serving.toml")
 PREFIX = "PERIMETER_"
 CONFIG_VARIABLE = "PERIMETER_CONFIG"
 
-_SERVICE_LINK = re.compile(
-    r"PERIMETER(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+_SERVICE_LINKS = tuple(
+    (re.compile(rf"PERIMETER(_[A-Z0-9]+)*_({name})"), re.compile(value))
+    for name, value in (
+        (r"SERVICE_HOST|PORT_\d+_(TCP|UDP|SCTP)_ADDR", r"[0-9.]+|[0-9a-fA-F:]+"),
+        (r"SERVICE_PORT(_[A-Z0-9]+)*|PORT_\d+_(TCP|UDP|SCTP)_PORT", r"\d+"),
+        (r"PORT(_\d+_(TCP|UDP|SCTP))?", r"(tcp|udp|sctp)://\S+"),
+        (r"PORT_\d+_(TCP|UDP|SCTP)_PROTO", r"tcp|udp|sctp"),
+    )
 )
-"""What Kubernetes puts into every pod of a namespace that has a Service named `perimeter…`; no setting is named so."""
+"""What Kubernetes puts into every pod of a namespace that has a Service named `perimeter…`, names and values."""
 
 FieldPath = tuple[str, ...]
 
@@ -47,7 +54,7 @@ def load_settings(
         path = config or site_file
         layers.add_tree(_read_toml(path), source=f"`{path}`")
     for name, text in sorted(environment.items()):
-        if name.startswith(PREFIX) and name != CONFIG_VARIABLE and not _SERVICE_LINK.fullmatch(name):
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE and not _is_service_link(name, text):
             field = tuple(name.removeprefix(PREFIX).lower().split("__"))
             layers.add(field, _from_text(field, text, name), source=f"environment `{name}`")
     for dotted, value in (flags or {}).items():
@@ -87,6 +94,8 @@ class _Layers:
     def add_tree(self, tree: Mapping[str, object], *, source: str, prefix: FieldPath = ()) -> None:
         for name, value in tree.items():
             path = (*prefix, name)
+            if _is_table(path) and not isinstance(value, dict):
+                raise _no_table(path, value, source)
             if isinstance(value, dict) and _is_table(path):
                 self._sources[path] = source
                 self.add_tree(value, source=source, prefix=path)
@@ -101,6 +110,17 @@ class _Layers:
             if source := self._sources.get(path[:length]):
                 return source
         return "settings"
+
+
+def _no_table(path: FieldPath, value: object, source: str) -> BadSettings:
+    fields = ", ".join(_annotation(path).model_fields)
+    name = ".".join(path)
+    message = f"{source}: `{name}` = `{shown(value)}`: `{name}` must be a table"
+    return BadSettings(message, hint=f"write `[{name}]` on a line of its own, and its fields below it: {fields}")
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return any(names.fullmatch(name) and values.fullmatch(value) for names, values in _SERVICE_LINKS)
 
 
 def _is_table(path: FieldPath) -> bool:
@@ -135,7 +155,7 @@ def _from_text(path: FieldPath, text: str, variable: str) -> object:
     """An environment variable's text as the type of the field it names."""
     if _annotation(path) is None or _is_table(path):
         known = [PREFIX + "__".join(field).upper() for field, _ in walk_fields()]
-        near = difflib.get_close_matches(variable, known, n=3)
+        near = _near(variable, known)
         hint = f"did you mean {_quoted(near)}?" if near else "docs/settings.md lists all of them"
         message = f"environment variable `{variable}` names no setting"
         raise BadSettings(message, hint=hint)
@@ -146,21 +166,26 @@ def _from_text(path: FieldPath, text: str, variable: str) -> object:
 
 
 def _bad_settings(failure: ValidationError, layers: _Layers) -> BadSettings:
-    first = failure.errors(include_url=False)[0]
+    first, *others = failure.errors(include_url=False)
     path = tuple(str(part) for part in first["loc"])
+    more = also(".".join(map(str, other["loc"])) for other in others)
     if first["type"] == "extra_forbidden":
-        return _unknown_field(path, layers)
-    field = ".".join(path)
-    more = failure.error_count() - 1
-    message = f"{layers.source_of(path)}: `{field}` = `{first['input']!r}`: {_lower(first['msg'])}"
+        return _unknown_field(path, layers, more)
+    message = f"{layers.source_of(path)}: `{'.'.join(path)}` = `{shown(first['input'])}`: {mistake(first)}"
     described = dict(walk_fields()).get(path)
-    hint = described.description if described is not None and described.description else None
-    if more:
-        hint = f"{hint or ''} ({more} more to correct)".strip()
-    return BadSettings(message, hint=hint)
+    hint = describe(described) if described is not None else "docs/settings.md lists all settings"
+    return BadSettings(message, hint=f"{hint}{more}")
 
 
-def _unknown_field(path: FieldPath, layers: _Layers) -> BadSettings:
+def _near(variable: str, known: list[str]) -> list[str]:
+    """The variables that may have been meant: those that differ in underscores first, then in letters."""
+    alike = [name for name in known if name.replace("_", "") == variable.replace("_", "")]
+    rest = variable.removeprefix(PREFIX).replace("__", "_").replace("_", "__")
+    ends = [name for name in known if name.endswith(f"__{rest}")]
+    return alike or ends or difflib.get_close_matches(variable, known, n=3)
+
+
+def _unknown_field(path: FieldPath, layers: _Layers, more: str) -> BadSettings:
     section: Any = Settings
     for name in path[:-1]:
         section = section.model_fields[name].annotation
@@ -170,11 +195,7 @@ def _unknown_field(path: FieldPath, layers: _Layers) -> BadSettings:
     near = difflib.get_close_matches(path[-1], known, n=1)
     guess = f"did you mean `{near[0]}`? " if near else ""
     message = f"{layers.source_of(path)}: {where} has no field `{path[-1]}`"
-    return BadSettings(message, hint=f"{guess}allowed: {', '.join(known)}")
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    return BadSettings(message, hint=f"{guess}allowed: {', '.join(known)}{more}")
 
 
 def _quoted(names: list[str]) -> str:

@@ -9,10 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic_core import PydanticCustomError
+
+
+def _not_empty(path: object) -> object:
+    """An empty text would be the current directory."""
+    if path == "":
+        kind, message = "empty_path", "is empty; give a path, or leave it out"
+        raise PydanticCustomError(kind, message)
+    return path
+
 
 # Files hold text where Python wants a Path; everything else is taken as it stands (`port = "8000"` is an error).
-SettingPath = Annotated[Path, Strict(strict=False)]
+SettingPath = Annotated[Path, Strict(strict=False), BeforeValidator(_not_empty)]
 
 
 class Section(BaseModel):
@@ -228,7 +238,8 @@ class Registry(Section):
 
     site_file: SettingPath | None = Field(
         default=None,
-        description="A catalogue of your own, in the form of models.toml; its entries add to ours or replace them.",
+        description="A catalogue of your own, in the form of models.toml; its entries add to ours, change them or "
+        "replace them (docs/site-catalogue.md).",
     )
 
 

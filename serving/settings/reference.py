@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import textwrap
 from pathlib import Path
-from typing import Any, get_args
-
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic.fields import FieldInfo
+from typing import Any
 
 from serving.settings.load import FieldPath, walk_fields
 from serving.settings.model import Section, Settings
+from serving.settings.wording import allowed, describe
 
 HEAD = """\
 # Every setting with its default. Layers, the later over the earlier: these defaults, /etc/perimeter/serving.toml (or
 # the file that --config or PERIMETER_CONFIG names), environment variables PERIMETER_TABLE__FIELD, flags.
 # Written from serving/settings/model.py by `python -m serving.settings toml`; a test keeps it true.
 """
-_SIGNS = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
 
 
 def to_toml() -> str:
@@ -57,32 +54,9 @@ def to_markdown() -> str:
             lines.append("|---|---|---|---|")
         value = field.get_default()
         default = "unset" if value is None else f"`{_literal(value)}`"
-        allowed = _allowed(field).replace("|", "\\|")
-        lines.append(f"| `{path[-1]}` | {default} | {allowed} | {field.description} |")
+        bounds = allowed(field).replace("|", "\\|")
+        lines.append(f"| `{path[-1]}` | {default} | {bounds} | {field.description} |")
     return "\n".join(lines) + "\n"
-
-
-def describe(field: FieldInfo) -> str:
-    """What the setting is for, and what may stand there."""
-    allowed = _allowed(field)
-    return f"{field.description} [{allowed}]" if allowed else str(field.description)
-
-
-def _allowed(field: FieldInfo) -> str:
-    """The values that are taken: the words themselves, or the bounds."""
-    words = [word for word in get_args(field.annotation) if isinstance(word, str)]
-    if words:
-        return " | ".join(words)
-    if field.annotation is bool:
-        return "true | false"
-    bounds = []
-    for rule in field.metadata:
-        if type(rule) in _SIGNS:
-            sign, name = _SIGNS[type(rule)]
-            bounds.append(f"{sign} {getattr(rule, name)}")
-        elif isinstance(rule, (MinLen, MaxLen)):
-            bounds.append("not empty")
-    return ", ".join(bounds)
 
 
 def _section(path: FieldPath) -> type[Section]:

@@ -8,6 +8,7 @@ never held in memory. The header says what it is, so that nobody takes it for a 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import struct
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from serving.errors import BadFile, NoFitError, UsageError
+from serving.errors import BadFile, BadSettings, NoFitError, UsageError
 from serving.gguf import TYPES, TensorType, read_header
 from serving.registry import Architecture, Model, Variant
 from serving.registry.local import DUMMY_KEY
@@ -45,6 +46,7 @@ _FORM: Final = {
     _F32: struct.Struct("<f"),
     _BOOL: struct.Struct("<?"),
 }
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NUMBER: Final = {kind.name: number for number, kind in TYPES.items()}
 Value = tuple[int, Any]
 Typed = tuple[tuple[TensorShape, TensorType], ...]
@@ -58,15 +60,19 @@ def dummy_path(directory: Path, model: Model, variant: Variant) -> Path:
 def write_dummy(model: Model, variant: Variant, directory: Path, progress: Progress = lambda _: None) -> Path:
     """The synthetic file of this variant, written to `directory` unless it is there; returns its path.
 
-    Raises UsageError for a shape that is not known, NoFitError where the disk has no room for it.
+    Raises UsageError for a shape that is not known, NoFitError where the disk has no room for it, BadSettings where
+    nothing can be written there at all.
     """
     path = dummy_path(directory, model, variant)
-    if _is_whole(path):
-        return path
-    architecture, typed = _known_shape(model, variant)
-    head, size = _head_and_size(model, variant, architecture, typed)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    free = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
+    try:
+        if _is_whole(path):
+            return path
+        architecture, typed = _known_shape(model, variant)
+        head, size = _head_and_size(model, variant, architecture, typed)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        free = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
+    except OSError as failure:
+        raise _unusable(directory, failure) from None
     if size > free:
         raise NoFitError(
             f"synthetic weights of `{model.name}` ({variant.name}) take {size} bytes, and {free} are free "
@@ -87,12 +93,22 @@ def write_dummy(model: Model, variant: Variant, directory: Path, progress: Progr
             _to_disk(file)
         partial.replace(path)
     except OSError as failure:
-        raise NoFitError(f"cannot write synthetic weights to `{partial}`: {failure.strerror}") from None
+        if failure.errno not in _FULL:
+            raise _unusable(directory, failure) from None
+        message = f"cannot write synthetic weights to `{partial}`: {failure.strerror}"
+        raise NoFitError(message, hint="set paths.cache_dir to a larger disk") from None
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             partial.unlink()
     progress(1.0)
     return path
+
+
+def _unusable(directory: Path, failure: OSError) -> BadSettings:
+    return BadSettings(
+        f"cannot write synthetic weights into `{directory}`: {failure.strerror}",
+        hint="set paths.cache_dir to a directory that this user may write to",
+    )
 
 
 def write_hollow(model: Model, variant: Variant, path: Path) -> Path:

@@ -200,7 +200,9 @@ def test_every_refusal_names_a_fit_where_there_is_one(
         return
     for fit in outcome.nearest:
         changed = dataclasses.replace(asked, **dict(fit.change))  # type: ignore[arg-type]
-        assert isinstance(plan(machine, model, changed, can), Plan), fit
+        followed = plan(machine, model, changed, can)
+        assert isinstance(followed, Plan), fit
+        assert (followed.total_bytes, followed.bytes_of("gpu")) == (fit.total_bytes, fit.gpu_bytes)
     if not outcome.nearest:
         for backend, dtype in itertools.product((None, "llamacpp", "vllm"), (None, "q8_0", "fp8")):
             least = Wishes(

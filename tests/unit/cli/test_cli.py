@@ -14,6 +14,7 @@ import pytest
 from serving import errors
 from serving.cli import run
 from serving.cli.address import check_address, who_listens
+from serving.cli.listen import JsonListener
 from serving.errors import AddressUnavailable, ServingError, StartError
 from serving.planner import Plan
 from tests.support.gguf_bytes import tiny
@@ -61,7 +62,7 @@ def test_every_error_is_rendered(
 
 
 def test_an_unexpected_error_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A bug is status 70 and no traceback, but with --debug."""
+    """A bug is status 70, with a traceback only under --debug."""
 
     def fail(_: list[str]) -> int:
         raise ZeroDivisionError
@@ -71,8 +72,57 @@ def test_an_unexpected_error_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: py
     shown = capsys.readouterr().err
     assert "ZeroDivisionError" in shown
     assert "Traceback" not in shown
-    with pytest.raises(ZeroDivisionError):
-        run(["hardware", "--debug"])
+    assert run(["hardware", "--debug"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_debug_changes_nothing_about_an_expected_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its status, its sentence and its hint are all there is to it."""
+    assert run(["plan", "/no/such.gguf", "--debug"]) == 4
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("command", [["models", "list"], ["plan", "demo"], ["hardware"]])
+def test_a_full_disk_is_no_bug(command: list[str]) -> None:
+    """What cannot be written is said once, with a status of its own, and the interpreter adds nothing."""
+    argv = [sys.executable, "-m", "serving", *command]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, cwd=REPOSITORY, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write to stdout: No space left on device\nhint: send it where there is room\n"
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    """`serve models list | head -1`."""
+    line = f"{sys.executable} -m serving models list | head -1"
+    done = subprocess.run(["sh", "-c", line], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("NAME")
+    assert done.stderr == ""
+
+
+def test_an_interrupted_command_says_that_it_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, for people or for programs."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("serving.cli.hardware.detect", interrupt)
+    assert run(["hardware"]) == 130
+    assert capsys.readouterr().err.strip() == "stopped"
+    assert run(["hardware", "--json"]) == 130
+    assert json.loads(capsys.readouterr().err)["event"] == "stopped"
+
+
+def test_the_address_is_the_same_in_both_logs(caplog: pytest.LogCaptureFixture) -> None:
+    """Clients are given the base URL, `/v1` included."""
+    with caplog.at_level("INFO", "serving.cli"):
+        JsonListener("m", chats=True).on_ready("http://127.0.0.1:1")
+    (record,) = caplog.records
+    assert vars(record)["facts"]["url"] == "http://127.0.0.1:1/v1"
 
 
 @pytest.mark.parametrize(
@@ -80,10 +130,23 @@ def test_an_unexpected_error_is_ours(monkeypatch: pytest.MonkeyPatch, capsys: py
     [
         ([], 2, "serve --model demo"),
         (["--modle", "demo"], 2, "--model"),
+        (["demo"], 2, "`serve --model demo`"),
+        (["hardware", "--directory", "/nonexistent"], 4, "/nonexistent"),
+        (["hardware", "--directory", "/etc/passwd"], 2, "`/etc/passwd` is not a directory"),
+        (["--model", "serving/models/demo/hf"], 6, "served by transformers, vllm"),
+        (["plan", "serving/models/demo"], 5, "demo-f16.gguf"),
+        (["plan", "serving/cli/"], 5, "a directory without weights"),
+        (["plan", "/bin/sh"], 5, "it begins with `\\x7fELF`, not `GGUF`"),
         (["plan"], 2, "missing argument"),
-        (["plan", "demo", "--context", "0"], 2, "--context"),
-        (["plan", "demo", "--kv-layout", "both"], 2, "streams"),
+        (["plan", "demo", "--context", "0"], 2, "`--context 0`: must be at least 1"),
+        (["plan", "demo", "--context", "abc"], 2, "`--context abc`: must be a whole number"),
+        (["plan", "demo", "--concurrency", "1000"], 2, "`--concurrency 1000`: must be at most 256"),
+        (["plan", "demo", "--kv-layout", "both"], 2, "`--kv-layout both`: 'both' is not one of 'streams', 'unified'"),
         (["--model", "demo", "plan", "demo"], 2, "serve --model demo"),
+        (["--config", "/x", "plan", "demo"], 2, "put it after the command"),
+        (["--context", "100", "plan", "demo"], 2, "`--context` stands before the command `plan`"),
+        (["--port", "1", "models", "list"], 2, "`--port`"),
+        (["--dummy-weights", "plan", "demo"], 2, "`--dummy-weights`"),
         (["models", "show", "dmo"], 3, "`demo`"),
         (["plan", "/no/such.gguf"], 4, "/no/such.gguf"),
         (["plan", "demo", "--context", "8192"], 6, "4096"),
@@ -100,6 +163,12 @@ def test_mistakes_end_with_their_status(
     assert says in shown.err
     assert shown.err.startswith("error: ")
     assert "\nhint: " in shown.err
+
+
+def test_json_before_a_command_is_refused_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not passed over either, and the refusal is what was asked for: JSON."""
+    assert run(["--json", "hardware"]) == 2
+    assert json.loads(capsys.readouterr().err)["hint"].startswith("put it after the command")
 
 
 def test_a_bad_file_ends_with_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +212,7 @@ def test_weights_that_are_not_here_are_said_to_be_missing(tmp_path: Path, capsys
     assert run(["--model", "big", "--config", str(config)]) == 4
     shown = capsys.readouterr().err
     assert "the weights of `big` are not on this host: it would serve q4_k_m (4.6 GiB, 4920734176 bytes)" in shown
-    for way in ("fetch a hub", "serve --model FILE.gguf", "registry.site_file", "--dummy-weights"):
+    for way in ("     a hub\n", "serve --model /models/big-q4_k_m.gguf", 'path = "/models/big', "--dummy-weights"):
         assert way in shown
     assert run(["plan", "big", "--config", str(config)]) == 0
     assert "not on this host (4.6 GiB)" in capsys.readouterr().out
@@ -216,6 +285,37 @@ def test_an_address_of_another_host_is_refused(host: str) -> None:
     """Only an address of this host can be listened on."""
     with pytest.raises(AddressUnavailable):
         check_address(host, 0)
+
+
+def test_a_port_in_the_host_is_told_where_it_goes() -> None:
+    """Both parts are given back as flags."""
+    with pytest.raises(AddressUnavailable) as caught:
+        check_address("127.0.0.1:18082", 8000)
+    assert caught.value.hint == "the port goes in --port: `--host 127.0.0.1 --port 18082`"
+
+
+def test_what_ends_the_start_is_said_before_the_plan_and_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address for everybody without keys, and an engine that serves no dummy weights."""
+    monkeypatch.setenv("PERIMETER_PATHS__CACHE_DIR", str(tmp_path / "cache"))
+    assert run(["--model", "demo", "--host", "0.0.0.0", "--port", "0"]) == 10
+    assert capsys.readouterr().err.startswith("error: refused to listen on `0.0.0.0`")
+    assert run(["--model", "demo", "--host", "0.0.0.0", "--port", "0", "--dummy-weights"]) == 10
+    capsys.readouterr()
+    assert run(["--model", "demo", "--port", "0", "--dummy-weights", "--backend", "vllm"]) == 2
+    assert capsys.readouterr().err.startswith("error: `--dummy-weights` are made for llama.cpp")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_required_gpu_is_required_of_a_plan_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What would refuse to start is not planned, here or on another machine."""
+    config = tmp_path / "serving.toml"
+    config.write_text("[hardware]\nrequire_gpu = true\n")
+    (tmp_path / "none.json").write_text('{"cpu": {"model": "x"}, "memory": {"available_bytes": 64000000000}}')
+    assert run(["plan", "demo", "--config", str(config), "--machine", str(tmp_path / "none.json")]) == 11
+    assert "require_gpu" in capsys.readouterr().err
+    assert run(["plan", "llama3-8b", "--config", str(config), "--machine", "1xH100"]) == 0
 
 
 def test_commands_import_only_what_they_use() -> None:

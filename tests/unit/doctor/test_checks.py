@@ -18,7 +18,8 @@ from serving.doctor.facts import (
     Directory,
     Kernel,
     LlamaCppBuild,
-    RuntimeDirectory,
+    Models,
+    OwnDirectory,
     Ulimits,
     VllmInstall,
 )
@@ -42,7 +43,9 @@ HEALTHY = Facts(
     kernel=Kernel(0, numa_balancing=False, smt=True, governors=("performance",), core_pattern="core"),
     shared_memory_bytes=256 * GIB,
     weights=(Directory(Path("/models"), Disk(Path("/models"), 4000 * GIB, 2000 * GIB, "xfs", rotational=False)),),
-    runtime=RuntimeDirectory(Path("/run/perimeter"), GIB),
+    models=Models(59, (Path("/models/a.gguf"),)),
+    runtime=OwnDirectory(Path("/run/perimeter"), GIB),
+    cache=OwnDirectory(Path("/var/cache/perimeter"), GIB),
 )
 
 
@@ -282,7 +285,7 @@ def test_memory(facts: Facts, name: str, status: str, says: str) -> None:
     assert says in only(facts, name, status).found
 
 
-NOT_OURS = RuntimeDirectory(failure="the runtime directory `/run/p` belongs to somebody else")
+NOT_OURS = OwnDirectory(failure="the runtime directory `/run/p` belongs to somebody else")
 
 
 def read_at(rate: float | None, **more: Any) -> Facts:
@@ -303,8 +306,18 @@ def read_at(rate: float | None, **more: Any) -> Facts:
         (with_disk(free_bytes=GIB), "weights", "warning", "little room"),
         (with_disk(free_bytes=None), "weights", "unknown", "cannot be read"),
         (replace(HEALTHY, runtime=NOT_OURS), "runtime directory", "problem", "somebody"),
-        (replace(HEALTHY, runtime=RuntimeDirectory(Path("/run/p"), 0)), "runtime directory", "problem", "too little"),
-        (replace(HEALTHY, runtime=RuntimeDirectory()), "runtime directory", "unknown", "not looked for"),
+        (replace(HEALTHY, runtime=OwnDirectory(Path("/run/p"), 0)), "runtime directory", "problem", "too little"),
+        (replace(HEALTHY, runtime=OwnDirectory()), "runtime directory", "unknown", "not looked for"),
+        (HEALTHY, "models", "good", "59 in the catalogue, 1 weight file of theirs here"),
+        (
+            replace(HEALTHY, models=Models(60, (), ("`/a.gguf` does not exist",))),
+            "models",
+            "warning",
+            "/a.gguf",
+        ),
+        (replace(HEALTHY, models=Models(failure="catalogue `/x` is wrong")), "models", "problem", "`/x` is wrong"),
+        (replace(HEALTHY, models=Models()), "models", "unknown", "not looked at"),
+        (replace(HEALTHY, cache=OwnDirectory(failure="`/x` is full")), "cache directory", "warning", "--dummy-weights"),
     ],
 )
 def test_storage(facts: Facts, name: str, status: str, says: str) -> None:

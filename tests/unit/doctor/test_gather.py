@@ -12,11 +12,16 @@ from serving.doctor.gather import (
     ask_vllm,
     read_clock,
     read_directories,
+    read_directory,
     read_kernel,
-    read_runtime,
+    read_models,
     read_ulimits,
 )
 from serving.errors import BadSettings
+from serving.hardware.disk import read_disk
+from serving.registry import load_catalogue
+from tests.support.gguf_bytes import tiny
+from tests.support.recorded import lay_out
 
 
 def script(path: Path, text: str) -> str:
@@ -104,11 +109,59 @@ def test_directories_of_weights_once_per_file_system(tmp_path: Path) -> None:
     assert directory.read is None
 
 
+SITE = """
+[[models."llama3.2-1b".variants]]
+name = "q8_0"
+path = "gone.gguf"
+
+[models.own]
+title = "Own"
+context = 4096
+
+[[models.own.variants]]
+name = "f32"
+format = "gguf"
+backends = ["llamacpp"]
+path = "own.gguf"
+"""
+
+
+def test_a_sites_models_are_looked_at(tmp_path: Path) -> None:
+    """Those that are here are counted and opened; those that should be are named; a wrong catalogue is a finding."""
+    site = tmp_path / "site.toml"
+    site.write_text(SITE)
+    tiny().write(tmp_path / "own.gguf")
+    found = read_models(lambda: load_catalogue(site))
+    assert tmp_path / "own.gguf" in found.paths
+    missing, shorter = found.faults
+    assert missing == f"llama3.2-1b: `{tmp_path}/gone.gguf` (q8_0) does not exist"
+    assert "context 1024" in shorter
+    (tmp_path / "own.gguf").write_bytes(b"GGUF")
+    assert any("own.gguf` is truncated" in fault for fault in read_models(lambda: load_catalogue(site)).faults)
+    site.write_text("models = 5")
+    wrong = read_models(lambda: load_catalogue(site))
+    assert "`models` = `5`: must be a table" in str(wrong.failure)
+    assert wrong.hint
+    assert read_models(load_catalogue).faults == ()
+
+
+def test_a_disk_says_the_same_of_itself_wherever_it_is_asked(tmp_path: Path) -> None:
+    """In a virtual machine one that turns is not believed, for the machine and for the weights alike."""
+    root = lay_out("a100-mig", tmp_path).root
+    assert read_disk(Path("/"), root).rotational is True
+    for is_virtual, turns in ((True, None), (False, True)):
+        (directory,) = read_directories([Path("/")], root, measured=False, is_virtual=is_virtual)
+        assert directory.disk.rotational is turns
+
+
 def test_a_runtime_directory_that_cannot_be_had(tmp_path: Path) -> None:
     """The reason is what `serve` would have said."""
 
     def refuse() -> Path:
         raise BadSettings("the runtime directory `/run/x` belongs to somebody else")
 
-    assert "somebody else" in str(read_runtime(refuse).failure)
-    assert read_runtime(lambda: tmp_path).path == tmp_path
+    assert "somebody else" in str(read_directory(refuse).failure)
+    there = read_directory(lambda: tmp_path / "not yet")
+    assert there.path == tmp_path / "not yet"
+    assert there.free_bytes
+    assert not (tmp_path / "not yet").exists()

@@ -125,15 +125,29 @@ def test_a_directory_is_claimed_by_one(sleeper) -> None:
     assert runtime.claim(directory.with_suffix(".sock")) == directory
 
 
-def test_a_directory_is_made_private(tmp_path: Path) -> None:
-    """Modes are tightened; a link or a path that is too long is refused."""
+def test_a_directory_is_made_private_and_one_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
+    """Ours is 0700; one that others may enter, a link or a path that is too long is refused, and not changed."""
+    runtime.private_directory(tmp_path / "a/b")
+    assert (tmp_path / "a/b").stat().st_mode & 0o7777 == 0o700
+    runtime.private_directory(tmp_path / "a/b")
     loose = tmp_path / "loose"
-    loose.mkdir(mode=0o755)
-    runtime.private_directory(loose)
-    assert loose.stat().st_mode & 0o777 == 0o700
-    (tmp_path / "link").symlink_to(loose)
+    loose.mkdir()
+    loose.chmod(0o755)
+    with pytest.raises(BadSettings, match="mode 0755") as caught:
+        runtime.private_directory(loose)
+    assert "paths.runtime_dir" in str(caught.value.hint)
+    assert f"chmod 700 {loose}" in str(caught.value.hint)
+    (loose / "theirs").write_text("")
+    with pytest.raises(BadSettings) as caught:
+        runtime.private_directory(loose)
+    assert "chmod" not in str(caught.value.hint)
+    assert loose.stat().st_mode & 0o7777 == 0o755
+    (tmp_path / "link").symlink_to(tmp_path / "a/b")
     with pytest.raises(BadSettings):
         runtime.private_directory(tmp_path / "link")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadSettings):
+        runtime.private_directory(tmp_path / "file/x")
     with pytest.raises(BadSettings, match="longer"):
         runtime.claim(tmp_path / ("x" * 100) / "engine.sock")
 

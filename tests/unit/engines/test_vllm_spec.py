@@ -16,7 +16,7 @@ from serving.engines.installed import OLDEST_VLLM, TOO_NEW_VLLM, refuse_version
 from serving.engines.spec import EngineSpec
 from serving.engines.vllm import CLOSED, OURS, plan_engine
 from serving.errors import BadSettings
-from serving.hardware.known import known_machine
+from serving.hardware.known import GpuKind, machine
 from serving.planner import Engines, VllmPlan, Wishes, plan
 from serving.registry import load_catalogue
 from serving.settings import Settings
@@ -25,12 +25,12 @@ from serving.settings.model import Vllm
 CATALOGUE = load_catalogue()
 
 
-def spec(model: str = "llama3.1-8b", gpus: str = "1xH100", wishes: Wishes = Wishes(), **vllm: Any) -> EngineSpec:  # noqa: B008 - frozen
+def spec(
+    model: str = "llama3.1-8b", gpus: tuple[GpuKind, int] = ("H100", 1), wishes: Wishes | None = None, **vllm: Any
+) -> EngineSpec:
     """The engine that would serve that model on these GPUs."""
-    machine = known_machine(gpus)
-    assert machine is not None
     entry = CATALOGUE.find(model)
-    outcome = plan(machine, entry, wishes, Engines(vllm=True))
+    outcome = plan(machine(*gpus), entry, wishes or Wishes(), Engines(vllm=True))
     assert isinstance(outcome, VllmPlan)
     settings = Settings()
     engines = settings.engines.model_copy(update={"vllm": Vllm(**vllm)})
@@ -52,7 +52,7 @@ def value(made: EngineSpec, flag: str) -> str:
 
 def test_the_plan_is_passed_on() -> None:
     """Each number of the plan is where vLLM looks for it; several GPUs share the model, named by their UUIDs."""
-    made = spec("llama3.1-70b", "4xH100", Wishes(context=8192, concurrency=32, kv_dtype="fp8"))
+    made = spec("llama3.1-70b", ("H100", 4), Wishes(context=8192, concurrency=32, kv_dtype="fp8"))
     env = dict(made.env)
     assert value(made, "--max-model-len") == "8192"
     assert value(made, "--max-num-seqs") == "32"
@@ -66,9 +66,7 @@ def test_the_plan_is_passed_on() -> None:
 def test_dummy_weights_are_vllms_own() -> None:
     """Where the plan says dummy, vLLM makes them up, and the model's card will say so."""
     entry = CATALOGUE.find("llama3.1-8b")
-    machine = known_machine("1xH100")
-    assert machine is not None
-    outcome = plan(machine, dataclasses.replace(entry, dummy=True), Wishes(), Engines(vllm=True))
+    outcome = plan(machine("H100", 1), dataclasses.replace(entry, dummy=True), Wishes(), Engines(vllm=True))
     assert isinstance(outcome, VllmPlan)
     made = plan_engine(outcome, entry, Settings(), Path("/run/x.sock"), Path("/run/x.d"), Path("/c"))
     assert value(made, "--load-format") == "dummy"

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.sizing import COUNTS, MODELS, document
 from serving.hardware import Gpu, Machine
-from serving.hardware.known import KINDS, GpuKind, known_machine, machine
+from serving.hardware.described import described_machine
+from serving.hardware.known import KINDS, GpuKind, machine
 from serving.planner import Engines, LlamacppPlan, NoFit, Plan, VllmPlan, Wishes, plan
 from serving.planner.vllm import cache_bytes, equal_gpus
 from serving.registry import load_catalogue
@@ -111,9 +112,16 @@ def test_plan_or_refusal_by_hand(name: str, kind: GpuKind, count: int) -> None:
             assert total == (outcome.gpu_budget_bytes or 0) + outcome.short_bytes
         enough = outcome.enough
         if enough and int(enough.split()[0]) <= 16:
-            bigger = known_machine(f"{enough.split()[0]}x{kind}")
-            assert bigger is not None
+            bigger = described_machine(f"{enough.split()[0]}x{kind}")
             assert isinstance(plan(bigger, CATALOGUE.find(name), Wishes(), VLLM), VllmPlan)
+
+
+def test_the_page_says_in_whole_sentences_why_no_number_is_enough() -> None:
+    """Its last column has a number, or why there is none; nothing cut, and no bare dash."""
+    rows = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    last = [row.split(" | ")[-1].removesuffix(" |") for row in rows if not row.startswith("| GPU")]
+    assert all(cell.isdigit() or cell.startswith("none: ") for cell in last)
+    assert not any("gguf is served" in cell for cell in last)
 
 
 def test_the_page_is_what_the_planner_says() -> None:
@@ -191,7 +199,7 @@ def test_without_vllm_a_gpu_is_not_left_idle_in_silence() -> None:
     """The plan for the CPU says that the GPU is not used, and why."""
     outcome = plan(machine("L4", 1), CATALOGUE.find("llama3-8b"), Wishes(), Engines())
     assert isinstance(outcome, LlamacppPlan)
-    assert any("1 GPU(s) seen and not used" in reason for reason in outcome.reasons)
+    assert any("1 GPU seen and not used" in reason for reason in outcome.reasons)
     assert outcome.rejected[0].what == "engine vllm"
     assert outcome.rejected[0].why == "it is not installed here"
 

@@ -102,17 +102,19 @@ def test_the_environment_has_the_fields_types(variable: str, text: str, path: st
     ("text", "says"),
     [
         ("[server]\nport = 70000", ["`server.port` = `70000`", "65535", "TCP port"]),
-        ("[server]\nport = '8000'", ["`server.port` = `'8000'`", "integer"]),
-        ("[server]\nport = true", ["`server.port` = `True`", "integer"]),
+        ("[server]\nport = '8000'", ['`server.port` = `"8000"`: must be a whole number', "≤ 65535"]),
+        ("[server]\nport = true", ["`server.port` = `true`: must be a whole number"]),
         ("[server]\nprot = 1", ["`[server]` has no field `prot`", "did you mean `port`", "allowed: host, port"]),
         ("[sever]\nport = 1", ["no field `sever`", "did you mean `server`"]),
-        ("server = 1", ["`server` = `1`"]),
+        ("server = 1", ["`server` must be a table", "write `[server]`", "host, port"]),
+        ("[engines]\nllamacpp = [1]", ["`engines.llamacpp` must be a table"]),
         (
             "[engines.llamacpp]\nkv_layout = 'both'",
-            ["`engines.llamacpp.kv_layout` = `'both'`", "'streams' or 'unified'"],
+            ["`engines.llamacpp.kv_layout` = `\"both\"`: must be 'auto', 'streams' or 'unified'"],
         ),
         ("[engines.llamacpp]\nheadroom = nan", ["`engines.llamacpp.headroom`"]),
-        ("[server]\nport = 70000\nhost = ''", ["1 more to correct"]),
+        ("[server]\nport = 70000\nhost = ''", ['`server.host` = `""`: must not be empty', "to correct: `server.port`"]),
+        ("[paths]\nruntime_dir = ''", ['`paths.runtime_dir` = `""`: is empty']),
         ("[server\n", ["is not TOML"]),
     ],
 )
@@ -124,11 +126,21 @@ def test_a_mistake_in_a_file_is_named(text: str, says: list[str], tmp_path: Path
     assert str(tmp_path / "serving.toml") in shown
     for part in says:
         assert part in shown
+    assert "nput should" not in shown
+    assert "alue error" not in shown
+    assert "\nhint: " in shown
+
+
+def test_a_table_given_as_a_value_is_named_under_flags_and_variables_too(tmp_path: Path) -> None:
+    """What would go into it from elsewhere changes nothing."""
+    for more in ({"flags": {"server.port": 1}}, {"environment": {"PERIMETER_SERVER__PORT": "1"}}):
+        with pytest.raises(BadSettings, match="`server` must be a table"):
+            load("server = 5", tmp_path, **more)
 
 
 def test_a_mistake_elsewhere_is_named_by_its_source() -> None:
     """A variable or a flag at fault is called by its name."""
-    with pytest.raises(BadSettings, match=r"environment `PERIMETER_SERVER__PORT`: `server\.port` = `'x'`"):
+    with pytest.raises(BadSettings, match=r'environment `PERIMETER_SERVER__PORT`: `server\.port` = `"x"`: must'):
         load_settings(environment={"PERIMETER_SERVER__PORT": "x"}, site_file=NOWHERE)
     with pytest.raises(BadSettings, match=r"flag `--port`: `server\.port` = `-1`"):
         load_settings(flags={"server.port": -1}, site_file=NOWHERE)
@@ -172,5 +184,9 @@ def test_what_kubernetes_puts_into_a_pod_is_no_setting() -> None:
     assert load_settings(environment=links, site_file=Path("/nowhere")) == Settings()
     with pytest.raises(BadSettings, match="PERIMETER_SERVER__PROT"):
         load_settings(environment={"PERIMETER_SERVER__PROT": "1"}, site_file=Path("/nowhere"))
+    for name, value in (("PERIMETER_SERVER_PORT", "8001"), ("PERIMETER_PORT", "8001")):
+        with pytest.raises(BadSettings, match=f"`{name}` names no setting") as caught:
+            load_settings(environment={name: value}, site_file=Path("/nowhere"))
+        assert caught.value.hint == "did you mean `PERIMETER_SERVER__PORT`?"
     with pytest.raises(BadSettings, match="PERIMETER_SERVERPORT"):
         load_settings(environment={"PERIMETER_SERVERPORT": "1"}, site_file=Path("/nowhere"))

@@ -1,0 +1,21 @@
+"""Who could reach an address, and the refusal of one that others could while there are no keys."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+
+from serving.errors import UnsafeBind
+
+
+def check_exposure(host: str, *, is_allowed: bool) -> None:
+    """Refuse to be reachable from elsewhere without keys. Raises UnsafeBind."""
+    if is_allowed or host == "localhost":
+        return
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    raise UnsafeBind(
+        f"refused to listen on `{host}`: anyone who reaches it could use the models, since there are no keys",
+        hint="listen on 127.0.0.1, or pass --allow-insecure-bind where the network itself is trusted",
+    )

@@ -1,0 +1,89 @@
+"""What is wrong with a value that came from outside, in our words: settings, catalogues and flags share them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, get_args
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic.fields import FieldInfo
+
+MOST_NAMED: Final = 4
+"""Further mistakes that are named; the rest are counted."""
+_SHOWN_CHARS: Final = 80
+_SIGNS: Final = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
+_PHRASES: Final = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text, in quotes",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "path_type": "must be a path, in quotes",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "dataclass_type": "must be a table",
+    "list_type": "must be a list, in brackets",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "string_too_short": "must not be empty",
+    "too_short": "must have at least {min_length} entry",
+    "string_pattern_mismatch": "must match {pattern}",
+}
+"""By pydantic's type of error, with its context."""
+
+
+def mistake(error: Mapping[str, Any]) -> str:
+    """One of `ValidationError.errors()` as the end of a sentence: `must be at least 1`."""
+    phrase = _PHRASES.get(error["type"])
+    if phrase is not None:
+        return phrase.format(**error.get("ctx") or {})
+    text: str = error["msg"].removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
+
+
+def shown(value: object) -> str:
+    """A value as a settings file would have it, cut to a length that can be read."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
+
+
+def also(places: Iterable[str]) -> str:
+    """The other places to correct, as the end of a hint; nothing where there are none."""
+    names = list(dict.fromkeys(places))
+    if not names:
+        return ""
+    named = ", ".join(f"`{name}`" for name in names[:MOST_NAMED])
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"; also to correct: {named}{more}"
+
+
+def describe(field: FieldInfo) -> str:
+    """What the setting is for, and what may stand there."""
+    bounds = allowed(field)
+    return f"{field.description} [{bounds}]" if bounds else str(field.description)
+
+
+def allowed(field: FieldInfo) -> str:
+    """The values that are taken: the words themselves, or the bounds."""
+    words = [word for word in get_args(field.annotation) if isinstance(word, str)]
+    if words:
+        return " | ".join(words)
+    if field.annotation is bool:
+        return "true | false"
+    bounds = []
+    for rule in field.metadata:
+        if type(rule) in _SIGNS:
+            sign, name = _SIGNS[type(rule)]
+            bounds.append(f"{sign} {getattr(rule, name)}")
+        elif isinstance(rule, (MinLen, MaxLen)):
+            bounds.append("not empty")
+    return ", ".join(bounds)
