@@ -16,9 +16,11 @@ Order as in vLLM: bias, penalties, temperature, min_p, top_k, top_p. Decision 00
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -138,7 +140,7 @@ class Sampler:
             ids = np.flatnonzero(row >= top + options.temperature * math.log(options.min_p))
             row = row[ids]
         if self._top_k and self._top_k < len(row):
-            chosen = _largest(row, self._top_k)
+            chosen = largest(row, self._top_k)
             ids = chosen if ids is None else ids[chosen]
             row = row[chosen]
         # exp((row - top) / temperature), in memory that is there already: a fresh array of a vocabulary's size comes
@@ -197,6 +199,17 @@ class Sampler:
         return int(order[min(int(np.searchsorted(mass[:count], target, side="right")), count - 1)])
 
 
+def for_choice(options: Sampling, index: int) -> Sampling:
+    """The options of one of several answers to a prompt: with a seed, each draws from a stream of its own.
+
+    The first one's is that of the only answer with this seed.
+    """
+    if options.seed is None or index == 0:
+        return options
+    digest = hashlib.sha256(f"{options.seed} {index}".encode()).digest()
+    return replace(options, seed=int.from_bytes(digest[:8], "big"))
+
+
 @functools.lru_cache(maxsize=1)
 def _blocks(n_vocab: int) -> npt.NDArray[np.float32]:
     """Room for one row of weights, in whole blocks; what no token has is zero and stays so.
@@ -206,7 +219,7 @@ def _blocks(n_vocab: int) -> npt.NDArray[np.float32]:
     return np.zeros((-(-n_vocab // _BLOCK), _BLOCK), dtype=np.float32)
 
 
-def _largest(row: Row, k: int) -> npt.NDArray[np.intp]:
+def largest(row: Row, k: int) -> npt.NDArray[np.intp]:
     """Indices of the k largest values, among equals the lower index.
 
     The k-th largest of the blocks' maxima is a bound that at least k values reach, so only the few that reach it are

@@ -77,7 +77,8 @@ def main() -> None:
 
 async def serve(options: argparse.Namespace) -> None:
     """Bind the socket, then load: `/ready` tells how far it is."""
-    app = App(Limits(unknown_fields=options.unknown_fields))
+    # The gateway holds requests to what its settings say; this is the most that they can say.
+    app = App(Limits(unknown_fields=options.unknown_fields, n=128, top_logprobs=100))
     config = uvicorn.Config(
         app,
         uds=None if options.uds is None else str(options.uds),

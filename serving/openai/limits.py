@@ -55,5 +55,5 @@ class Serves:
 
 DEFAULT_LIMITS = Limits()
 """What holds where nothing else was configured."""
-LLAMACPP = Serves()
+LLAMACPP = Serves(choices=True, logprobs=True)
 """What the llama.cpp engine serves."""
