@@ -78,7 +78,7 @@ class StreamedAnswer:
         for index, update in updates:
             parts.append(self.choices[index].take(update))
             if update.finish == "error":
-                parts.append(responses.error_event(failure()))
+                parts.append(responses.error_event(failure(update)))
                 self.failed = True
                 break
             if update.finish is not None:
@@ -90,9 +90,9 @@ class StreamedAnswer:
         return b"".join(parts)
 
 
-def failure() -> ServingError:
+def failure(update: Update) -> ServingError:
     """What a client is told of a choice that ended in an error."""
-    return InternalError("the engine failed on this answer")
+    return update.error or InternalError("the engine failed on this answer")
 
 
 def whole_answer(

@@ -7,10 +7,12 @@ the head and the end of the answer; what is between them the engine thread write
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from serving.errors import EngineUnavailable, InvalidRequest, ModelNotFound, Overloaded
+from serving.generation.compiler import Grammar, Grammars, format_grammar
 from serving.generation.prompt import check_tokens, render, room_for_answer
 from serving.generation.sampling import for_choice
 from serving.generation.template import ChatTemplate, Piece
@@ -35,6 +37,9 @@ from serving.openai import (
 from serving.openai.answer import Answer, watch
 from serving.openai.asgi import SSE_HEADERS, Receive, Scope, Send, Server, header, read_body, respond
 
+if TYPE_CHECKING:
+    from serving.generation.constraint import Constraint
+
 KEEP_ALIVE_S = 15.0
 STALLED_S = 30.0
 """An engine thread that has work and was not heard of for so long is not ready, which gets it restarted."""
@@ -57,6 +62,7 @@ class Service:
     engine: Engine
     text: TextThread
     template: ChatTemplate | None
+    grammars: Grammars
     context: int
     """Tokens that one sequence may hold."""
     parallel: int
@@ -95,6 +101,7 @@ class App(Server):
             service,
             body,
             lambda: tokenize(service.model, conversation(service, body), service.context, add_special=False),
+            format_grammar(body.response_format),
             scope,
             receive,
             send,
@@ -112,13 +119,14 @@ class App(Server):
             check_tokens(prompt, service.model.n_vocab, "prompt")
             return list(prompt)
 
-        await self._generate(service, body, prepare, scope, receive, send)
+        await self._generate(service, body, prepare, None, scope, receive, send)
 
     async def _generate(
         self,
         service: Service,
         body: Body,
         prepare: Callable[[], list[int]],
+        grammar: Grammar | None,
         scope: Scope,
         receive: Receive,
         send: Send,
@@ -135,26 +143,28 @@ class App(Server):
 
         # From here on it counts, and is dropped when its client leaves: preparing a long prompt takes a while, too.
         answer: Answer[tuple[int, Update]] = Answer()
+        domain = header(scope, b"x-cache-domain") or ""
         self._outstanding += body.n
         watcher = asyncio.create_task(watch(receive, answer))
         requests: list[Request] = []
         finished = False
         try:
-            tokens = await answer.unless_gone(service.text.run(prepare, PREPARE_TIMEOUT_S))
-            if tokens is None:
+            prepared = await answer.unless_gone(prepare_all(service, body, prepare, grammar, domain))
+            if prepared is None:
                 return
+            tokens, constraints = prepared
             max_tokens = room_for_answer(service.context, len(tokens), body.sampling)
-            root = ("", header(scope, b"x-cache-domain") or "")
             requests += [
                 Request(
                     tokens=tokens.copy(),
-                    root=root,
+                    root=("", domain),
                     sampling=for_choice(body.sampling, index),
                     max_tokens=max_tokens,
                     on_update=to_choice(index),
                     logprobs=body.logprobs,
+                    constraint=constraint,
                 )
-                for index in range(body.n)
+                for index, constraint in enumerate(constraints)
             ]
             if body.stream:
                 transport = scope.get("extensions", {}).get("serving.transport")
@@ -224,8 +234,9 @@ class App(Server):
             last.update(await answer.next())
             if answer.gone:
                 return False
-            if any(update.finish == "error" for update in last.values()):
-                raise failure()
+            for update in last.values():
+                if update.finish == "error":
+                    raise failure(update)
         usage = usage_of(prompt_length, last)
         await respond(send, 200, whole_answer(body, service.model, service.alias, collected, last, usage))
         return True
@@ -287,6 +298,16 @@ class App(Server):
         if model is not None and model != self.service.alias:
             raise ModelNotFound(f"`{model}` is not served here", param="model", hint=f"use `{self.service.alias}`")
         return self.service
+
+
+async def prepare_all(
+    service: Service, body: Body, prepare: Callable[[], list[int]], grammar: Grammar | None, domain: str
+) -> tuple[list[int], Sequence[Constraint | None]]:
+    """The tokens of the prompt, and for each choice the grammar that it follows, at its beginning."""
+    tokens = await service.text.run(prepare, PREPARE_TIMEOUT_S)
+    if grammar is None:
+        return tokens, [None] * body.n
+    return tokens, await service.grammars.compile(grammar, body.n, domain)
 
 
 def conversation(service: Service, body: ChatRequest | TokenizeRequest) -> list[Piece]:

@@ -59,14 +59,18 @@ def test_what_asks_for_nothing_passes(name: str) -> None:
     request = parse_chat(
         chat(**{"logprobs": False, name: NO_OPS[name]} if name == "top_logprobs" else {name: NO_OPS[name]})
     )
-    assert name not in request.body or name in {"parallel_tool_calls", "n", "logprobs", "top_logprobs"}
+    assert name not in request.body or name in {
+        "parallel_tool_calls",
+        "n",
+        "logprobs",
+        "top_logprobs",
+        "response_format",
+    }
     assert parse_chat(chat(**{name: None})).body == chat()
 
 
 REFUSED = [
     ({"store": True}, "store"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
     ({"service_tier": "flex"}, "service_tier"),
     ({"audio": {"voice": "x", "format": "wav"}}, "audio"),
     ({"modalities": ["text", "audio"]}, "modalities"),
@@ -134,6 +138,10 @@ INVALID = [
     ({"logprobs": False, "top_logprobs": 3}, "top_logprobs"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"logprobs": 2}, "logprobs"),
+    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.name"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": []}}},
+     "response_format.json_schema.schema"),
+    ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
     ({"max_tokens": 5, "min_tokens": 6}, "min_tokens"),
@@ -325,7 +333,13 @@ def test_what_completions_do_not_serve(fields: dict) -> None:
 
 def test_an_engine_that_serves_less_is_asked_for_less() -> None:
     """The same table closes down with what the engine does not serve."""
-    for fields in ({"n": 2}, {"logprobs": True}, {"logprobs": False, "top_logprobs": 3}):
+    for fields in (
+        {"n": 2},
+        {"logprobs": True},
+        {"logprobs": False, "top_logprobs": 3},
+        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "json_schema", "json_schema": {}}},
+    ):
         with pytest.raises(UnsupportedFeature) as caught:
             parse_chat(chat(**fields), serves=Serves())
         assert caught.value.param == list(fields)[-1]
