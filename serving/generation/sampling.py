@@ -16,9 +16,11 @@ Order as in vLLM: bias, penalties, temperature, min_p, top_k, top_p. Decision 00
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -66,10 +68,15 @@ class Sampler:
             and options.min_p <= 0.0
             and not self._top_k
         )
+        self.truncates = bool(options.top_p < 1.0 or options.min_p > 0.0 or self._top_k)
+        """Some tokens are never chosen, and which depends on the others."""
         self._inverse_temperature = np.float32(1.0 / max(options.temperature, _GREEDY_TEMPERATURE))
 
-    def sample(self, row: Row) -> int:
-        """One token from one row of logits, which is changed in place."""
+    def sample(self, row: Row, allowed: npt.NDArray[np.bool_] | None = None) -> int:
+        """One token from one row of logits, which is changed in place; of those `allowed`, where that is given.
+
+        A token that is not allowed comes only where no other one has a probability.
+        """
         options = self._options
         if len(self._bias_ids):
             row[self._bias_ids] += self._bias
@@ -77,6 +84,8 @@ class Sampler:
             self._penalise(row)
         if options.ignore_eos or self._generated < options.min_tokens:
             row[self._ends] = -np.inf
+        if allowed is not None:
+            row[~allowed] = -np.inf
         token = -1
         if options.temperature < _GREEDY_TEMPERATURE:
             token = int(row.argmax())
@@ -88,6 +97,14 @@ class Sampler:
         if self._penalises:
             self._count[token] = self._count.get(token, 0) + 1
         return token
+
+    def take_back(self, token: int) -> None:
+        """The last token was not used: as if it had not been chosen, but for the random stream."""
+        self._generated -= 1
+        if self._penalises:
+            self._count[token] -= 1
+            if not self._count[token]:
+                del self._count[token]
 
     def _penalise(self, row: Row) -> None:
         options = self._options
@@ -124,8 +141,8 @@ class Sampler:
         if block:
             target -= float(sums[block - 1])
         within = int(part.searchsorted(target, "right"))
-        if within >= _BLOCK:  # rounding put the target past the block's last weight
-            within = int(np.flatnonzero(self._blocks[block])[-1])
+        if within >= _BLOCK:  # rounding put the target past the last weight of the block, or of all
+            return int(np.flatnonzero(weights[: (block + 1) * _BLOCK])[-1])
         return block * _BLOCK + within
 
     def _draw(self, row: Row) -> int:
@@ -138,7 +155,7 @@ class Sampler:
             ids = np.flatnonzero(row >= top + options.temperature * math.log(options.min_p))
             row = row[ids]
         if self._top_k and self._top_k < len(row):
-            chosen = _largest(row, self._top_k)
+            chosen = largest(row, self._top_k)
             ids = chosen if ids is None else ids[chosen]
             row = row[chosen]
         # exp((row - top) / temperature), in memory that is there already: a fresh array of a vocabulary's size comes
@@ -164,8 +181,8 @@ class Sampler:
         part = np.cumsum(weights[start : start + _BLOCK], dtype=np.float64)
         target -= sums[block - 1] if block else 0.0
         within = int(np.searchsorted(part, target, side="right"))
-        if within >= len(part):  # rounding put the target past the block's last weight
-            within = int(np.flatnonzero(weights[start : start + _BLOCK])[-1])
+        if within >= len(part):  # rounding put the target past the last weight of the block, or of all
+            return int(np.flatnonzero(weights[: start + _BLOCK])[-1])
         return start + within
 
     def _nucleus_by_rejection(self, row: Row, weights: Row) -> int:
@@ -197,6 +214,17 @@ class Sampler:
         return int(order[min(int(np.searchsorted(mass[:count], target, side="right")), count - 1)])
 
 
+def for_choice(options: Sampling, index: int) -> Sampling:
+    """The options of one of several answers to a prompt: with a seed, each draws from a stream of its own.
+
+    The first one's is that of the only answer with this seed.
+    """
+    if options.seed is None or index == 0:
+        return options
+    digest = hashlib.sha256(f"{options.seed} {index}".encode()).digest()
+    return replace(options, seed=int.from_bytes(digest[:8], "big"))
+
+
 @functools.lru_cache(maxsize=1)
 def _blocks(n_vocab: int) -> npt.NDArray[np.float32]:
     """Room for one row of weights, in whole blocks; what no token has is zero and stays so.
@@ -206,7 +234,7 @@ def _blocks(n_vocab: int) -> npt.NDArray[np.float32]:
     return np.zeros((-(-n_vocab // _BLOCK), _BLOCK), dtype=np.float32)
 
 
-def _largest(row: Row, k: int) -> npt.NDArray[np.intp]:
+def largest(row: Row, k: int) -> npt.NDArray[np.intp]:
     """Indices of the k largest values, among equals the lower index.
 
     The k-th largest of the blocks' maxima is a bound that at least k values reach, so only the few that reach it are

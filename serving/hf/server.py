@@ -237,8 +237,7 @@ class App(Server):
             response_id=responses.new_id("chatcmpl" if is_chat else "cmpl"),
             model=service.alias,
             created=int(time.time()),
-            text="".join(update.text for update in updates),
-            finish_reason=last.finish,
+            choices=[responses.Choice("".join(update.text for update in updates), last.finish)],
             usage=Usage(len(request.tokens), last.generated),
         )
         await respond(send, 200, payload)

@@ -15,6 +15,7 @@ import uvicorn
 import uvloop
 
 from serving.errors import BadFile, EngineFailed, FileMissing, InternalError, NoFitError, ServingError
+from serving.generation.compiler import Grammars
 from serving.generation.template import ChatTemplate
 from serving.generation.thread import TextThread
 from serving.llamacpp import binding
@@ -77,7 +78,8 @@ def main() -> None:
 
 async def serve(options: argparse.Namespace) -> None:
     """Bind the socket, then load: `/ready` tells how far it is."""
-    app = App(Limits(unknown_fields=options.unknown_fields))
+    # The gateway holds requests to what its settings say; this is the most that they can say.
+    app = App(Limits(unknown_fields=options.unknown_fields, n=128, top_logprobs=100))
     config = uvicorn.Config(
         app,
         uds=None if options.uds is None else str(options.uds),
@@ -97,6 +99,8 @@ async def serve(options: argparse.Namespace) -> None:
     loading = asyncio.create_task(load(options, app, loop))
     await server.serve()
     loading.cancel()
+    if app.service is not None:
+        app.service.grammars.close()
 
 
 async def load(options: argparse.Namespace, app: App, loop: asyncio.AbstractEventLoop) -> None:
@@ -150,6 +154,7 @@ async def load(options: argparse.Namespace, app: App, loop: asyncio.AbstractEven
         engine=engine,
         text=text,
         template=template,
+        grammars=Grammars(model.vocabulary),
         context=limit,
         parallel=scheduling.parallel,
         max_queue=options.max_queue,

@@ -17,6 +17,8 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from serving.generation.compiler import Vocabulary
+
 KvDtype = Literal["f16", "bf16", "f32", "q8_0"]
 KvLayout = Literal["unified", "streams"]
 LoadMode = Literal["mmap", "none"]
@@ -202,6 +204,12 @@ class Model:
                 if text:
                     texts.append(text)
         return texts
+
+    def vocabulary(self) -> Vocabulary:
+        """The tokens as a grammar sees them. What `pieces` leaves empty is written out, and no text spells it."""
+        control = [token for token, piece in enumerate(self.pieces) if not piece and self.special_piece(token)]
+        pieces = [piece or self.special_piece(token) for token, piece in enumerate(self.pieces)]
+        return Vocabulary(pieces, control, sorted(self.ends_generation))
 
     def special_piece(self, token: int) -> bytes:
         """The bytes of a token, control tokens written out."""

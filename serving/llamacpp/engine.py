@@ -14,12 +14,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from serving.generation.sampling import Sampler
+from serving.errors import InvalidRequest, ServingError
+from serving.generation.logprobs import log_probability
+from serving.generation.sampling import Row, Sampler
 from serving.generation.text import TextStream
 from serving.llamacpp.binding import Context, Model
 from serving.llamacpp.prefix import NO_MATCH, Match, PrefixTree, Root, common_length
@@ -37,6 +39,10 @@ from serving.llamacpp.scheduler import (
     schedule,
 )
 from serving.openai.fields import Sampling
+from serving.openai.logprobs import TokenLogprob
+
+if TYPE_CHECKING:
+    from serving.generation.constraint import Constraint
 
 log = logging.getLogger("serving.llamacpp")
 
@@ -58,6 +64,10 @@ class Update(NamedTuple):
     cached: int
     """Prompt tokens that were not computed because another request of the same cache domain had."""
     finish: FinishReason | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Where asked for: of every token since the last update that had text; those that were held back come with it."""
+    error: ServingError | None = None
+    """Of an answer that failed, where its client can be told why."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +83,10 @@ class Request:
     """Called on the event loop."""
     pass_on: Callable[[Update], Update | None] | None = None
     """Called on the engine's thread with each update first; what it gives back goes to the event loop."""
+    logprobs: int | None = None
+    """How many likeliest tokens to report beside each chosen one; None for no log-probabilities at all."""
+    constraint: Constraint | None = None
+    """The grammar that the answer follows; its own, at its beginning."""
     id: int = 0
     prompt_length: int = 0
     seq: int = -1
@@ -82,6 +96,8 @@ class Request:
     cuts: set[int] = field(default_factory=set)
     text: TextStream = field(default_factory=TextStream)
     sampler: Sampler | None = None
+    unsent: list[TokenLogprob] = field(default_factory=list)
+    """Log-probabilities of tokens whose text is held back."""
     was_started: bool = False
 
 
@@ -556,15 +572,32 @@ class Engine:
         for row, request in enumerate(requests):
             assert request.sampler is not None  # noqa: S101 - set on admission
             try:
-                token = request.sampler.sample(logits[row])
+                if request.logprobs is None and request.constraint is None:
+                    token = request.sampler.sample(logits[row])
+                else:
+                    token = self._choose(request, request.sampler, logits[row])
+            except InvalidRequest as error:
+                self._fail(request, error)
             except Exception:
                 # a fault in choosing is this request's alone; the thread serves all the others
                 log.exception("choosing a token failed")
-                self._retire(request)
-                self._outbox.append((request, Update("", request.generated, request.cached, "error")))
+                self._fail(request)
             else:
                 self._commit(request, token)
         self.counters.sample_s += time.perf_counter() - began
+
+    def _choose(self, request: Request, sampler: Sampler, row: Row) -> int:
+        """A token for a request that asks for more than a token; those that do not never come here."""
+        raw = row.copy()  # sampling changes the row
+        constraint = request.constraint
+        token = sampler.sample(row) if constraint is None else constraint.choose(sampler, row, raw)
+        if request.logprobs is not None:
+            request.unsent.append(log_probability(raw, token, request.logprobs))
+        return token
+
+    def _fail(self, request: Request, error: ServingError | None = None) -> None:
+        self._retire(request)
+        self._outbox.append((request, Update("", request.generated, request.cached, "error", error=error)))
 
     def _commit(self, request: Request, token: int) -> None:
         request.tokens.append(token)
@@ -583,6 +616,9 @@ class Engine:
             text = request.text.push(self._model.pieces[token], may_stop=may_end)
             if request.text.stopped:
                 finish = "stop"
+            elif request.constraint is not None and request.constraint.is_complete:
+                finish = "stop"
+                text += request.text.finish()
             elif request.generated >= request.max_tokens or len(request.tokens) >= self._context_length:
                 finish = "length"
                 text += request.text.finish()
@@ -591,6 +627,9 @@ class Engine:
         if finish is not None:
             self._retire(request)
         update = Update(text, request.generated, request.cached, finish)
+        if request.unsent and (text or finish is not None):
+            update = update._replace(logprobs=tuple(request.unsent))
+            request.unsent.clear()
         left = update if request.pass_on is None else request.pass_on(update)
         if left is not None:
             self._outbox.append((request, left))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.llamacpp.engine import Update
+from serving.openai.logprobs import TokenLogprob
 
 
 class Line:
@@ -82,14 +83,17 @@ class Line:
 class Collected:
     """The text of an answer that is sent whole: the event loop hears of its end only."""
 
-    __slots__ = ("parts",)
+    __slots__ = ("logprobs", "parts")
 
     def __init__(self) -> None:
         self.parts: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
 
     def pass_on(self, update: Update) -> Update | None:
         """On the engine's thread."""
         self.parts.append(update.text)
+        if update.logprobs:
+            self.logprobs += update.logprobs
         return None if update.finish is None else update
 
 

@@ -7,25 +7,26 @@ the head and the end of the answer; what is between them the engine thread write
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-from serving.errors import EngineUnavailable, InternalError, InvalidRequest, ModelNotFound, Overloaded
+from serving.errors import EngineUnavailable, InvalidRequest, ModelNotFound, Overloaded
+from serving.generation.compiler import Grammar, Grammars, format_grammar
 from serving.generation.prompt import check_tokens, render, room_for_answer
+from serving.generation.sampling import for_choice
 from serving.generation.template import ChatTemplate, Piece
 from serving.generation.thread import PREPARE_TIMEOUT_S, TextThread
 from serving.llamacpp import metrics
+from serving.llamacpp.answers import Body, StreamedAnswer, failure, usage_of, whole_answer
 from serving.llamacpp.binding import Model
 from serving.llamacpp.engine import Engine, Request, Update
 from serving.llamacpp.line import Collected, Line
 from serving.llamacpp.tokenizer import tokenize
 from serving.openai import (
     ChatRequest,
-    CompletionRequest,
     Limits,
     TokenizeRequest,
-    Usage,
     parse_chat,
     parse_completion,
     parse_detokenize,
@@ -36,7 +37,8 @@ from serving.openai import (
 from serving.openai.answer import Answer, watch
 from serving.openai.asgi import SSE_HEADERS, Receive, Scope, Send, Server, header, read_body, respond
 
-Chunks = responses.ChatStream | responses.CompletionStream
+if TYPE_CHECKING:
+    from serving.generation.constraint import Constraint
 
 KEEP_ALIVE_S = 15.0
 STALLED_S = 30.0
@@ -60,6 +62,7 @@ class Service:
     engine: Engine
     text: TextThread
     template: ChatTemplate | None
+    grammars: Grammars
     context: int
     """Tokens that one sequence may hold."""
     parallel: int
@@ -98,6 +101,7 @@ class App(Server):
             service,
             body,
             lambda: tokenize(service.model, conversation(service, body), service.context, add_special=False),
+            format_grammar(body.response_format),
             scope,
             receive,
             send,
@@ -115,124 +119,126 @@ class App(Server):
             check_tokens(prompt, service.model.n_vocab, "prompt")
             return list(prompt)
 
-        await self._generate(service, body, prepare, scope, receive, send)
+        await self._generate(service, body, prepare, None, scope, receive, send)
 
     async def _generate(
         self,
         service: Service,
-        body: ChatRequest | CompletionRequest,
+        body: Body,
         prepare: Callable[[], list[int]],
+        grammar: Grammar | None,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
         check_tokens([token for token, _ in body.sampling.logit_bias], service.model.n_vocab, "logit_bias")
-        if self._outstanding >= service.parallel + service.max_queue:
-            raise Overloaded(f"{self._outstanding} requests are running or waiting, no more fit", retry_after_s=2)
+        most = service.parallel + service.max_queue
+        if body.n > most:
+            raise InvalidRequest(f"`n` is {body.n}; {most} answers may run or wait here at a time", param="n")
+        if self._outstanding + body.n > most:
+            raise Overloaded(f"{self._outstanding} answers are running or waiting, no more fit", retry_after_s=2)
+
+        def to_choice(index: int) -> Callable[[Update], None]:
+            return lambda update: answer.put((index, update))
+
         # From here on it counts, and is dropped when its client leaves: preparing a long prompt takes a while, too.
-        answer: Answer[Update] = Answer()
-        self._outstanding += 1
+        answer: Answer[tuple[int, Update]] = Answer()
+        domain = header(scope, b"x-cache-domain") or ""
+        self._outstanding += body.n
         watcher = asyncio.create_task(watch(receive, answer))
-        request: Request | None = None
+        requests: list[Request] = []
         finished = False
         try:
-            tokens = await answer.unless_gone(service.text.run(prepare, PREPARE_TIMEOUT_S))
-            if tokens is None:
+            prepared = await answer.unless_gone(prepare_all(service, body, prepare, grammar, domain))
+            if prepared is None:
                 return
-            request = Request(
-                tokens=tokens,
-                root=("", header(scope, b"x-cache-domain") or ""),
-                sampling=body.sampling,
-                max_tokens=room_for_answer(service.context, len(tokens), body.sampling),
-                on_update=answer.put,
-            )
+            tokens, constraints = prepared
+            max_tokens = room_for_answer(service.context, len(tokens), body.sampling)
+            requests += [
+                Request(
+                    tokens=tokens.copy(),
+                    root=("", domain),
+                    sampling=for_choice(body.sampling, index),
+                    max_tokens=max_tokens,
+                    on_update=to_choice(index),
+                    logprobs=body.logprobs,
+                    constraint=constraint,
+                )
+                for index, constraint in enumerate(constraints)
+            ]
             if body.stream:
                 transport = scope.get("extensions", {}).get("serving.transport")
-                finished = await self._stream(service, body, request, answer, send, transport)
+                finished = await self._stream(service, body, requests, answer, send, transport)
             else:
-                finished = await self._whole(service, body, request, answer, send)
+                finished = await self._whole(service, body, requests, answer, send)
         finally:
-            self._outstanding -= 1
+            self._outstanding -= body.n
             watcher.cancel()
             scope["client_left"] = answer.gone
-            if request is not None and not finished:
-                service.engine.cancel(request)
+            if not finished:
+                for request in requests:
+                    service.engine.cancel(request)
 
     async def _stream(
         self,
         service: Service,
-        body: ChatRequest | CompletionRequest,
-        request: Request,
-        answer: Answer[Update],
+        body: Body,
+        requests: list[Request],
+        answer: Answer[tuple[int, Update]],
         send: Send,
         transport: asyncio.Transport | None,
     ) -> bool:
         """Write the answer as it grows. True: it came to its end."""
-        prompt_length = len(request.tokens)
-        is_chat = isinstance(body, ChatRequest)
-        kind = responses.ChatStream if is_chat else responses.CompletionStream
-        chunks = kind(responses.new_id("chatcmpl" if is_chat else "cmpl"), service.alias, int(time.time()))
-        opening = chunks.start()
-        line = None if transport is None else Line(transport, chunks.text)
-        request.pass_on = None if line is None else line.pass_on
-        service.engine.submit(request)
+        out = StreamedAnswer(body, service.model, service.alias, len(requests[0].tokens))
+        line = None
+        if transport is not None and body.n == 1 and body.logprobs is None:
+            line = Line(transport, out.choices[0].chunks.text)
+            requests[0].pass_on = line.pass_on
+        for request in requests:
+            service.engine.submit(request)
         await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
         has_begun = False
-        while True:
+        while not out.is_over:
             updates = await answer.next(None if has_begun else KEEP_ALIVE_S)
             if answer.gone:
                 return False
             if not updates:
                 await send({"type": "http.response.body", "body": responses.KEEP_ALIVE, "more_body": True})
                 continue
+            has_begun = True
             if line is not None:
                 line.resume()
-            parts = [] if has_begun else [opening]
-            has_begun = True
-            parts += [chunks.text(update.text) for update in updates if update.text]
-            last = updates[-1]
-            if last.finish == "error":
-                parts.append(responses.error_event(InternalError("the engine failed on this answer")))
-            elif last.finish is not None:
-                parts += closing(chunks, body, last, prompt_length)
-            data = b"".join(parts)
+            data = out.take(updates)
             if data:
-                await send({"type": "http.response.body", "body": data, "more_body": last.finish is None})
-            if last.finish is not None:
-                return True
-            if line is not None:
+                await send({"type": "http.response.body", "body": data, "more_body": not out.is_over})
+            if line is not None and not out.is_over:
                 line.handled(len(updates))
+        return not out.failed
 
     async def _whole(
         self,
         service: Service,
-        body: ChatRequest | CompletionRequest,
-        request: Request,
-        answer: Answer[Update],
+        body: Body,
+        requests: list[Request],
+        answer: Answer[tuple[int, Update]],
         send: Send,
     ) -> bool:
         """Write the answer once it is there. True: it came to its end."""
-        prompt_length = len(request.tokens)
-        collected = Collected()
-        request.pass_on = collected.pass_on
-        service.engine.submit(request)
-        updates = await answer.next()
-        if answer.gone:
-            return False
-        last = updates[-1]
-        if last.finish is None or last.finish == "error":
-            raise InternalError("the engine failed on this answer")
-        is_chat = isinstance(body, ChatRequest)
-        build = responses.chat_completion if is_chat else responses.completion
-        payload = build(
-            response_id=responses.new_id("chatcmpl" if is_chat else "cmpl"),
-            model=service.alias,
-            created=int(time.time()),
-            text="".join(collected.parts),
-            finish_reason=last.finish,
-            usage=Usage(prompt_length, last.generated, last.cached),
-        )
-        await respond(send, 200, payload)
+        prompt_length = len(requests[0].tokens)
+        collected = [Collected() for _ in requests]
+        for request, each in zip(requests, collected, strict=True):
+            request.pass_on = each.pass_on
+            service.engine.submit(request)
+        last: dict[int, Update] = {}
+        while len(last) < body.n:
+            last.update(await answer.next())
+            if answer.gone:
+                return False
+            for update in last.values():
+                if update.finish == "error":
+                    raise failure(update)
+        usage = usage_of(prompt_length, last)
+        await respond(send, 200, whole_answer(body, service.model, service.alias, collected, last, usage))
         return True
 
     # --- the small routes ------------------------------------------------------------------------------------------
@@ -294,15 +300,16 @@ class App(Server):
         return self.service
 
 
+async def prepare_all(
+    service: Service, body: Body, prepare: Callable[[], list[int]], grammar: Grammar | None, domain: str
+) -> tuple[list[int], Sequence[Constraint | None]]:
+    """The tokens of the prompt, and for each choice the grammar that it follows, at its beginning."""
+    tokens = await service.text.run(prepare, PREPARE_TIMEOUT_S)
+    if grammar is None:
+        return tokens, [None] * body.n
+    return tokens, await service.grammars.compile(grammar, body.n, domain)
+
+
 def conversation(service: Service, body: ChatRequest | TokenizeRequest) -> list[Piece]:
     """The prompt that the messages make."""
     return render(service.template, body, context=service.context, longest_piece=service.model.longest_piece)
-
-
-def closing(chunks: Chunks, body: ChatRequest | CompletionRequest, last: Update, prompt_length: int) -> Iterator[bytes]:
-    """What follows the last text of a stream."""
-    if last.finish is not None and last.finish != "error":
-        yield chunks.finish(last.finish)
-    if body.include_usage:
-        yield chunks.usage(Usage(prompt_length, last.generated, last.cached))
-    yield responses.DONE

@@ -92,7 +92,7 @@ def chat_schema(limits: Limits = DEFAULT_LIMITS, serves: Serves = LLAMACPP) -> C
     def finish(checked: dict[str, object], path: str) -> None:
         finish_generation(checked, path)
         _finish_tools(checked, serves)
-        if "top_logprobs" in checked and checked.get("logprobs") is not True:
+        if checked.get("top_logprobs") and checked.get("logprobs") is not True:
             raise InvalidRequest("`top_logprobs` is only accepted with `logprobs: true`", param="top_logprobs")
 
     return Closed(fields, limits.unknown_fields == "ignore", finish)

@@ -52,12 +52,12 @@ def completion_schema(limits: Limits = DEFAULT_LIMITS, serves: Serves = LLAMACPP
         "prompt": Field(_prompt(), "Text, a list of one text, or token ids.", required=True),
         "echo": Field(Refused("the prompt is not repeated; join it on your side", (False,), Flag())),
         "suffix": Field(Refused("filling in the middle is not served", ("",), Text())),
-        "best_of": Field(Refused("one answer per request; send several requests", (1,), Integer(1, limits.n))),
+        "best_of": Field(Integer(1, limits.n), "Only as large as `n`: answers are not ranked."),
         "logprobs": Field(
             logprobs if serves.logprobs else Refused("log-probabilities are not served by this engine", (), logprobs)
         ),
     }
-    return Closed(fields, limits.unknown_fields == "ignore", finish_generation)
+    return Closed(fields, limits.unknown_fields == "ignore", _finish)
 
 
 def parse_completion(
@@ -76,6 +76,17 @@ def parse_completion(
         logprobs=cast("int | None", checked.get("logprobs")),
         body=checked,
     )
+
+
+def _finish(checked: dict[str, object], path: str) -> None:
+    finish_generation(checked, path)
+    n = checked.get("n", 1)
+    if checked.pop("best_of", n) != n:
+        raise UnsupportedFeature(
+            "`best_of` other than `n` is not served",
+            param="best_of",
+            hint="ask for `n` answers with `logprobs` and choose among them",
+        )
 
 
 def _prompt() -> Rule:

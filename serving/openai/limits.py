@@ -46,14 +46,14 @@ class Serves:
     """`n` above 1."""
     logprobs: bool = False
     structured_output: bool = False
-    """`response_format` json_object and json_schema, and `strict` tools."""
+    """`response_format` json_object and json_schema."""
     forced_tools: bool = False
-    """`tool_choice` required or named, and `parallel_tool_calls: false`."""
+    """`tool_choice` required or named, `parallel_tool_calls: false`, and `strict` tools."""
     images: bool = False
     audio: bool = False
 
 
 DEFAULT_LIMITS = Limits()
 """What holds where nothing else was configured."""
-LLAMACPP = Serves()
+LLAMACPP = Serves(choices=True, logprobs=True, structured_output=True)
 """What the llama.cpp engine serves."""

@@ -251,7 +251,7 @@ def _tool_call_rule(limits: Limits, *, ignore: bool) -> Rule:
 def tool_rule(limits: Limits, serves: Serves) -> Rule:
     """A tool that is offered to the model."""
     ignore = limits.unknown_fields == "ignore"
-    strict = Flag() if serves.structured_output else Refused("arguments are not constrained here", (False,), Flag())
+    strict = Flag() if serves.forced_tools else Refused("arguments are not constrained here", (False,), Flag())
     function = Closed(
         {
             "name": Field(Text(64, pattern=_TOOL_NAME), required=True),

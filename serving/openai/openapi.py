@@ -76,13 +76,14 @@ def _object(**properties: JsonSchema) -> JsonSchema:
 
 
 def _generated(kind: str, choice: dict[str, JsonSchema]) -> JsonSchema:
+    logprobs: JsonSchema = {"type": ["object", "null"]}
     reason: JsonSchema = {"enum": ["stop", "length", "tool_calls", "content_filter", None]}
     return _object(
         id=_TEXT,
         object={"const": kind},
         created=_COUNT,
         model=_TEXT,
-        choices={"type": "array", "items": _object(index=_COUNT, finish_reason=reason, **choice)},
+        choices={"type": "array", "items": _object(index=_COUNT, finish_reason=reason, logprobs=logprobs, **choice)},
         usage=_USAGE,
     )
 

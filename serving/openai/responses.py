@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final, Literal
 from serving.openai.strict import serialise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from serving.errors import ServingError
     from serving.openai.messages import ToolCall
 
 FinishReason = Literal["stop", "length", "tool_calls"]
+Logprobs = dict[str, object]
 
 DONE: Final = b"data: [DONE]\n\n"
 """The last event of a stream that ended well; one that broke ends with `error_event` instead."""
@@ -46,6 +47,17 @@ class Usage:
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One whole answer to a request; its place among the others is its `index`."""
+
+    text: str
+    finish_reason: FinishReason
+    tool_calls: Sequence[ToolCall] = ()
+    logprobs: Logprobs | None = None
+    """In the shape of its route (`serving.openai.logprobs`); None where they were not asked for."""
 
 
 def new_id(prefix: Literal["chatcmpl", "cmpl", "call"]) -> str:
@@ -107,12 +119,16 @@ class ChatStream(_Stream):
             {"tool_calls": [{"index": first + place, **_call_body(call)} for place, call in enumerate(calls)]}, None
         )
 
-    def finish(self, reason: FinishReason) -> bytes:
-        """The chunk that says why the answer ended."""
-        return self._chunk({}, reason)
+    def likely(self, text: str, logprobs: Logprobs) -> bytes:
+        """As `text`, with the log-probabilities of the tokens that made it."""
+        return self._chunk({"content": text}, None, logprobs)
 
-    def _chunk(self, delta: dict[str, object], reason: FinishReason | None) -> bytes:
-        choice = {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": reason}
+    def finish(self, reason: FinishReason, logprobs: Logprobs | None = None) -> bytes:
+        """The chunk that says why the answer ended; `logprobs` of tokens that gave no text."""
+        return self._chunk({}, reason, logprobs)
+
+    def _chunk(self, delta: dict[str, object], reason: FinishReason | None, logprobs: Logprobs | None = None) -> bytes:
+        choice = {"index": self._index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return event({**self._head, "choices": [choice]})
 
 
@@ -126,52 +142,47 @@ class CompletionStream(_Stream):
         super().__init__(head, {"index": index, "text": _MARK, "logprobs": None, "finish_reason": None})
         self._index = index
 
-    def finish(self, reason: FinishReason) -> bytes:
-        """The chunk that says why the answer ended."""
-        choice = {"index": self._index, "text": "", "logprobs": None, "finish_reason": reason}
+    def likely(self, text: str, logprobs: Logprobs) -> bytes:
+        """As `text`, with the log-probabilities of the tokens that made it."""
+        return self._chunk(text, None, logprobs)
+
+    def finish(self, reason: FinishReason, logprobs: Logprobs | None = None) -> bytes:
+        """The chunk that says why the answer ended; `logprobs` of tokens that gave no text."""
+        return self._chunk("", reason, logprobs)
+
+    def _chunk(self, text: str, reason: FinishReason | None, logprobs: Logprobs | None) -> bytes:
+        choice = {"index": self._index, "text": text, "logprobs": logprobs, "finish_reason": reason}
         return event({**self._head, "choices": [choice]})
 
 
-def chat_completion(
-    *,
-    response_id: str,
-    model: str,
-    created: int,
-    text: str,
-    finish_reason: FinishReason,
-    usage: Usage,
-    tool_calls: Sequence[ToolCall] = (),
-) -> bytes:
+def chat_completion(*, response_id: str, model: str, created: int, choices: Sequence[Choice], usage: Usage) -> bytes:
     """The body of a chat completion that is not streamed; `created` in seconds since the epoch."""
-    message: dict[str, object] = {"role": "assistant", "content": text or None if tool_calls else text, "refusal": None}
-    if tool_calls:
-        message["tool_calls"] = [_call_body(call) for call in tool_calls]
-    return serialise(
-        {
-            "id": response_id,
-            "object": "chat.completion",
-            "created": created,
-            "model": model,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}],
-            "usage": usage.as_body(),
-        }
-    )
+    bodies = []
+    for index, choice in enumerate(choices):
+        content = choice.text or None if choice.tool_calls else choice.text
+        message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
+        if choice.tool_calls:
+            message["tool_calls"] = [_call_body(call) for call in choice.tool_calls]
+        bodies.append(
+            {"index": index, "message": message, "logprobs": choice.logprobs, "finish_reason": choice.finish_reason}
+        )
+    return _whole(response_id, "chat.completion", model, created, bodies, usage)
 
 
-def completion(
-    *, response_id: str, model: str, created: int, text: str, finish_reason: FinishReason, usage: Usage
-) -> bytes:
+def completion(*, response_id: str, model: str, created: int, choices: Sequence[Choice], usage: Usage) -> bytes:
     """The body of a completion that is not streamed; `created` in seconds since the epoch."""
-    return serialise(
-        {
-            "id": response_id,
-            "object": "text_completion",
-            "created": created,
-            "model": model,
-            "choices": [{"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}],
-            "usage": usage.as_body(),
-        }
-    )
+    bodies = [
+        {"index": index, "text": choice.text, "logprobs": choice.logprobs, "finish_reason": choice.finish_reason}
+        for index, choice in enumerate(choices)
+    ]
+    return _whole(response_id, "text_completion", model, created, bodies, usage)
+
+
+def _whole(
+    response_id: str, kind: str, model: str, created: int, choices: Sequence[Mapping[str, object]], usage: Usage
+) -> bytes:
+    head = {"id": response_id, "object": kind, "created": created, "model": model}
+    return serialise({**head, "choices": choices, "usage": usage.as_body()})
 
 
 def model_card(name: str, *, created: int, max_model_len: int | None = None, dummy: bool = False) -> dict[str, object]:

@@ -3,42 +3,17 @@
 import json
 import os
 import signal
-import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
 import pytest
 
-from tests.support.harness import SOURCE, Client, Gateway, chat, gateway, wait_until
+from tests.support.demo import MODEL, llamacpp, needs_demo
+from tests.support.harness import Client, Gateway, chat, gateway, wait_until
 
-MODEL = SOURCE / "serving" / "models" / "demo" / "demo-q8_0.gguf"
-pytestmark = pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not there")
-
-
-def llamacpp(directory: Path) -> dict:
-    """What the harness starts: the engine as its own module, as the planner would."""
-    socket = directory / "run" / "engine.sock"
-    argv = [sys.executable, "-m", "serving.llamacpp", "--model", str(MODEL), "--uds", str(socket), "--alias", "m"]
-    argv += ["--kv-layout", "streams", "--parallel", "16", "--ctx", "512", "--threads", "2"]
-    environment = {"PYTHONPATH": str(SOURCE), "OMP_WAIT_POLICY": "passive", "GGML_NO_BACKTRACE": "1"}
-    return {"argv": argv, "env": environment, "socket": str(socket)}
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    directory = tmp_path_factory.mktemp("g")
-    with gateway(directory, **llamacpp(directory)) as running:
-        yield running
-
-
-@pytest.fixture
-def client(demo: Gateway) -> Iterator[openai.OpenAI]:
-    host, port = demo.address
-    with openai.OpenAI(base_url=f"http://{host}:{port}/v1", api_key="none", max_retries=0) as client:
-        yield client
+pytestmark = needs_demo
 
 
 def test_streaming_and_not_give_the_same(client: openai.OpenAI) -> None:

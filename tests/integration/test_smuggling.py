@@ -147,7 +147,7 @@ def test_a_chunked_body_is_read(served: Gateway) -> None:
 def test_the_engine_receives_the_value_that_was_checked(served: Gateway) -> None:
     """The engine's bytes are ours: compact, with what was dropped gone, and equal in value."""
     spaced = (
-        '{ "model" : "m", "user": "me", "metadata": {"k": "v"}, "store": false, "n": 1, "logprobs": null,\n'
+        '{ "model" : "m", "user": "me", "metadata": {"k": "v"}, "store": false, "n": 2, "logprobs": null,\n'
         '"messages": [ {"role": "user", "content": "tokens=1 \\u00e9\\ud83d\\ude00 \\u0000"} ], "temperature": 1.50 }'
     )
     assert served.post(CHAT, spaced.encode()).status == 200
@@ -155,6 +155,7 @@ def test_the_engine_receives_the_value_that_was_checked(served: Gateway) -> None
     assert json.loads(got) == {
         "model": "m",
         "messages": [{"role": "user", "content": "tokens=1 é😀 \x00"}],
+        "n": 2,
         "temperature": 1.5,
     }
     assert "é😀" in got

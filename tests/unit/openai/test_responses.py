@@ -48,10 +48,13 @@ def test_a_stream_has_its_parts() -> None:
 @pytest.mark.parametrize("text", TEXTS)
 def test_whole_answers_hold_their_text(text: str) -> None:
     """Chat and text completions are read back by the client's own types."""
-    same = {"model": "m", "created": 17, "text": text, "finish_reason": "length", "usage": USAGE}
+    choices = [responses.Choice(text, "length"), responses.Choice("another", "stop")]
+    same = {"model": "m", "created": 17, "choices": choices, "usage": USAGE}
     chat = ChatCompletion.model_validate(json.loads(responses.chat_completion(response_id="chatcmpl-1", **same)))
     plain = Completion.model_validate(json.loads(responses.completion(response_id="cmpl-1", **same)))
     assert chat.choices[0].message.content == plain.choices[0].text == text
+    assert [(choice.index, choice.finish_reason) for choice in chat.choices] == [(0, "length"), (1, "stop")]
+    assert [choice.index for choice in plain.choices] == [0, 1]
     assert chat.usage.total_tokens == plain.usage.total_tokens == 8
 
 
@@ -62,10 +65,8 @@ def test_an_answer_with_tool_calls_may_have_no_text() -> None:
             response_id="x",
             model="m",
             created=1,
-            text=text,
-            finish_reason="tool_calls",
+            choices=[responses.Choice(text, "tool_calls", [ToolCall("c", "f", "{}")])],
             usage=USAGE,
-            tool_calls=[ToolCall("c", "f", "{}")],
         )
         message = ChatCompletion.model_validate(json.loads(body)).choices[0].message
         assert message.content == content

@@ -59,17 +59,18 @@ def test_what_asks_for_nothing_passes(name: str) -> None:
     request = parse_chat(
         chat(**{"logprobs": False, name: NO_OPS[name]} if name == "top_logprobs" else {name: NO_OPS[name]})
     )
-    assert name not in request.body or name == "parallel_tool_calls"
+    assert name not in request.body or name in {
+        "parallel_tool_calls",
+        "n",
+        "logprobs",
+        "top_logprobs",
+        "response_format",
+    }
     assert parse_chat(chat(**{name: None})).body == chat()
 
 
 REFUSED = [
-    ({"n": 2}, "n"),
-    ({"logprobs": True}, "logprobs"),
-    ({"logprobs": False, "top_logprobs": 3}, "top_logprobs"),
     ({"store": True}, "store"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
     ({"service_tier": "flex"}, "service_tier"),
     ({"audio": {"voice": "x", "format": "wav"}}, "audio"),
     ({"modalities": ["text", "audio"]}, "modalities"),
@@ -133,6 +134,14 @@ INVALID = [
     ({"n": 9}, "n"),
     ({"n": True}, "n"),
     ({"n": "1"}, "n"),
+    ({"top_logprobs": 3}, "top_logprobs"),
+    ({"logprobs": False, "top_logprobs": 3}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"logprobs": 2}, "logprobs"),
+    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.name"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": []}}},
+     "response_format.json_schema.schema"),
+    ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
     ({"max_tokens": 5, "min_tokens": 6}, "min_tokens"),
@@ -212,7 +221,7 @@ def test_unknown_fields_are_dropped_where_so_configured() -> None:
         "stream_options": {},
     }
     with pytest.raises(UnsupportedFeature):
-        parse_chat(chat(n=2), lax)
+        parse_chat(chat(store=True), lax)
 
 
 def test_the_view_of_a_chat_is_typed() -> None:
@@ -312,13 +321,30 @@ def test_other_prompts_are_refused(prompt: object, kind: type[InvalidRequest]) -
     assert str(caught.value.param).startswith("prompt")
 
 
-@pytest.mark.parametrize("fields", [{"echo": True}, {"suffix": "x"}, {"best_of": 2}, {"logprobs": 0}])
+@pytest.mark.parametrize("fields", [{"echo": True}, {"suffix": "x"}, {"best_of": 2}, {"best_of": 1, "n": 2}])
 def test_what_completions_do_not_serve(fields: dict) -> None:
     """Refused by name; their defaults pass."""
     with pytest.raises(UnsupportedFeature) as caught:
         parse_completion(completion(**fields))
     assert caught.value.param in fields
-    parse_completion(completion(echo=False, suffix="", best_of=1, logprobs=None))
+    assert parse_completion(completion(echo=False, suffix="", best_of=1, logprobs=None)).body == completion()
+    assert parse_completion(completion(best_of=3, n=3)).body == completion(n=3)
+
+
+def test_an_engine_that_serves_less_is_asked_for_less() -> None:
+    """The same table closes down with what the engine does not serve."""
+    for fields in (
+        {"n": 2},
+        {"logprobs": True},
+        {"logprobs": False, "top_logprobs": 3},
+        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "json_schema", "json_schema": {}}},
+    ):
+        with pytest.raises(UnsupportedFeature) as caught:
+            parse_chat(chat(**fields), serves=Serves())
+        assert caught.value.param == list(fields)[-1]
+    with pytest.raises(UnsupportedFeature):
+        parse_completion(completion(logprobs=0), serves=Serves())
 
 
 def test_an_engine_that_serves_more_is_allowed_more() -> None:
