@@ -36,6 +36,7 @@ def plan_engine(
         *("--model", str(plan.weights)),
         *("--uds", str(socket)),
         *("--alias", plan.model),
+        *(("--task", plan.task) if plan.task != "generate" else ()),
         *("--kv-layout", plan.kv_layout),
         *("--parallel", str(plan.concurrency)),
         *("--ctx", str(plan.context)),
@@ -76,7 +77,7 @@ def plan_engine(
         argv=tuple(argv),
         env=tuple(environment.items()),
         socket=socket,
-        capabilities=Capabilities(),
+        capabilities=Capabilities(tasks=frozenset({plan.task})),
         dummy=plan.dummy,
     )
 

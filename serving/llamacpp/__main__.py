@@ -21,10 +21,13 @@ from serving.generation.template import ChatTemplate
 from serving.llamacpp import binding
 from serving.llamacpp.engine import Engine, Request, Update
 from serving.llamacpp.line import Protocol
+from serving.llamacpp.pooling_server import PoolingApp
+from serving.llamacpp.pooling_start import load_pooling
 from serving.llamacpp.scheduler import Config
 from serving.llamacpp.server import App, Service
 from serving.llamacpp.tokenizer import TextThread
 from serving.openai import Limits
+from serving.pooling import ENCODERS
 from serving.telemetry.logs import setup
 
 _CACHED_SEQUENCES = 32
@@ -42,6 +45,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--alias", help="name that requests use; default: the file's")
+    parser.add_argument("--task", choices=("generate", "embed", "rerank"), default="generate")
     parser.add_argument("--kv-layout", choices=("unified", "streams"), default="streams")
     parser.add_argument("--parallel", type=int, default=16, help="sequences computed at the same time")
     parser.add_argument("--ctx", type=int, default=4096, help="tokens one sequence may hold")
@@ -78,7 +82,8 @@ def main() -> None:
 
 async def serve(options: argparse.Namespace) -> None:
     """Bind the socket, then load: `/ready` tells how far it is."""
-    app = App(Limits(unknown_fields=options.unknown_fields))
+    limits = Limits(unknown_fields=options.unknown_fields)
+    app = App(limits) if options.task == "generate" else PoolingApp(limits)
     config = uvicorn.Config(
         app,
         uds=None if options.uds is None else str(options.uds),
@@ -95,9 +100,19 @@ async def serve(options: argparse.Namespace) -> None:
     )
     server = uvicorn.Server(config)
     loop = asyncio.get_running_loop()
-    loading = asyncio.create_task(load(options, app, loop))
+    loading = asyncio.create_task(load(options, app, loop) if isinstance(app, App) else load_whole_texts(options, app))
     await server.serve()
     loading.cancel()
+
+
+async def load_whole_texts(options: argparse.Namespace, app: PoolingApp) -> None:
+    """As `load`, for a model that embeds or ranks."""
+    try:
+        await load_pooling(options, app, thread_died, resident_bytes)
+    except ServingError as error:
+        die(error)
+    except Exception as error:  # noqa: BLE001 - as in `load`
+        die(InternalError(f"the engine failed to start: {type(error).__name__}: {error}"))
 
 
 async def load(options: argparse.Namespace, app: App, loop: asyncio.AbstractEventLoop) -> None:
@@ -138,7 +153,7 @@ async def load(options: argparse.Namespace, app: App, loop: asyncio.AbstractEven
         snapshot_bytes=options.snapshot_bytes,
         post=post,
         core=int(options.cores.split(",")[0]) if is_bound else None,
-        on_fatal=lambda error: die(EngineFailed(f"the engine thread died: {type(error).__name__}: {error}")),
+        on_fatal=thread_died,
     )
     engine.start()
     # What is there now stays; a collection that walks it would stop the engine thread in the middle of a step.
@@ -183,8 +198,8 @@ def open_model(options: argparse.Namespace, app: App) -> tuple[binding.Model, bi
         )
     except binding.LoadError as error:
         raise BadFile(f"llama.cpp could not load `{options.model}`: {error}") from error
-    if model.has_encoder or not model.has_decoder:
-        raise BadFile(f"`{options.model}` is an encoder; it cannot generate text")
+    if model.has_encoder or not model.has_decoder or model.metadata("general.architecture") in ENCODERS:
+        raise BadFile(f"`{options.model}` is an encoder; it cannot generate text", hint="use --task embed or rerank")
     app.loading.stage = "context"
     layout: binding.KvLayout = options.kv_layout
     if layout == "unified" and not (model.shares_partially or options.swa_full):
@@ -239,6 +254,11 @@ def resident_bytes() -> dict[str, int]:
         if name in {"RssAnon", "RssFile"}:
             memory[name] = int(value.split()[0]) * 1024
     return memory
+
+
+def thread_died(error: BaseException) -> NoReturn:
+    """The process cannot go on without the thread that computes."""
+    die(EngineFailed(f"the engine thread died: {type(error).__name__}: {error}"))
 
 
 def die(error: ServingError) -> NoReturn:

@@ -32,6 +32,8 @@ class Limits:
     n: int = 8
     """Largest `n` and `best_of`, where the engine serves more than one choice at all."""
     top_logprobs: int = 20
+    inputs: int = 2048
+    """Texts to embed, or documents to rank; OpenAI's own bound."""
     name_chars: int = 256
     """Characters in a model, participant or tool-call name or id."""
     unknown_fields: Literal["refuse", "ignore"] = "refuse"

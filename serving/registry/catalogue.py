@@ -10,7 +10,7 @@ from pathlib import Path
 import serving
 from serving.errors import FileMissing, UnknownModel
 from serving.gguf import read_header
-from serving.registry.local import architecture_of, check_servable, describe, model_of
+from serving.registry.local import architecture_of, check_kind, check_servable, describe, model_of
 from serving.registry.model import Model
 from serving.registry.schema import read_catalogue
 from serving.registry.sizes import foretell
@@ -69,6 +69,7 @@ def with_files(model: Model) -> Model:
         elif variant.format == "gguf":
             header = read_header(variant.path)
             check_servable(header)
+            check_kind(header, model.name, model.kind)
             architecture = architecture_of(header) if architecture is None else architecture
             variants.append(describe(variant, header))
         else:

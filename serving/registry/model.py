@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+
+from serving.pooling import ENCODERS, Task
 
 Backend = Literal["llamacpp", "vllm", "transformers"]
 Kind = Literal["chat", "embedding", "reranker"]
+KIND_OF: Final[dict[Task, Kind]] = {"generate": "chat", "embed": "embedding", "rerank": "reranker"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +64,6 @@ class Architecture:
     def encoder(self) -> bool:
         """It reads a whole text at once and keeps no KV cache."""
         return self.family in ENCODERS
-
-
-ENCODERS = frozenset({"bert", "jina-bert-v3", "nomic-bert", "modern-bert", "t5encoder"})
 
 
 @dataclass(frozen=True, slots=True)
