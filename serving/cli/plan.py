@@ -84,7 +84,9 @@ def facts(outcome: LlamacppPlan | VllmPlan) -> list[tuple[str, str]]:
     ]
     match outcome:
         case LlamacppPlan():
-            rows.append(("cache", f"{outcome.kv_layout}, {outcome.kv_tokens} tokens, {outcome.kv_dtype}"))
+            cache = f"{outcome.kv_layout}, {outcome.kv_tokens} tokens, {outcome.kv_dtype}"
+            rows.append(("task", outcome.task))
+            rows.append(("cache", cache if outcome.kv_tokens else "none: a text is computed whole"))
             cores = ",".join(map(str, outcome.cores)) or "any"
             rows.append(("compute", f"{outcome.threads} threads on cores {cores}, idle ones {outcome.wait_policy}"))
             if outcome.gpu_layers:

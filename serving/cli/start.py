@@ -74,8 +74,9 @@ def start(options: StartOptions) -> int:
 
     from serving.gateway.run import run
 
-    chats = read_header(outcome.weights).text("tokenizer.chat_template") is not None
-    return run([spec], settings, listener_of(outcome.model, chats=chats, dummy=outcome.dummy), machine.gpus)
+    chats = outcome.task == "generate" and read_header(outcome.weights).text("tokenizer.chat_template") is not None
+    listener = listener_of(outcome.model, chats=chats, task=outcome.task, dummy=outcome.dummy)
+    return run([spec], settings, listener, machine.gpus)
 
 
 def with_dummy_weights(
@@ -167,7 +168,7 @@ def summary(machine: Machine, outcome: LlamacppPlan) -> list[str]:
     gpus = ", ".join(gpu.name or "GPU" for gpu in machine.gpus) or "no GPU"
     total, anonymous = outcome.total_bytes, outcome.bytes_of("anonymous")
     size = gib(outcome.weights_bytes)
-    cache = f"KV cache {outcome.kv_layout}, {outcome.kv_dtype}"
+    cache = f"KV cache {outcome.kv_layout}, {outcome.kv_dtype}" if outcome.kv_tokens else "no cache"
     limit = "limit not known" if outcome.budget_bytes is None else f"{gib(outcome.budget_bytes)} allowed"
     return [
         f"machine   {cpu.model or 'unknown CPU'}, {cores}, {memory}, {gpus}",
