@@ -275,7 +275,7 @@ def _output(architecture: Architecture, shape: Shape) -> MemoryLine:
 def _vocabulary(architecture: Architecture, variant: Variant) -> MemoryLine:
     entries = variant.vocabulary_entries
     if entries is None:
-        entries = 3 * (architecture.vocabulary or 0)
+        entries = (4 if architecture.encoder else 3) * (architecture.vocabulary or 0)
     formula = f"{entries} tokens and merges × {VOCABULARY_BYTES} bytes"
     return MemoryLine("vocabulary", entries * VOCABULARY_BYTES, "anonymous", formula)
 

@@ -96,7 +96,7 @@ class Variant:
     tied_output: bool = False
     """The output matrix is the token embedding."""
     vocabulary_entries: int | None = None
-    """Tokens and merge rules that the file carries."""
+    """Tokens and merge rules that the file carries; a token whose kind takes more memory counts as several."""
 
 
 @dataclass(frozen=True, slots=True)
