@@ -142,6 +142,8 @@ class PoolingApp(Server):
         job: Job | None = None
         gone = asyncio.create_task(until_gone(receive))
         preparing = asyncio.create_task(service.text.run(prepare, PREPARE_TIMEOUT_S))
+        # An error that nobody is there to be told of is looked at, or asyncio would log it with the text's traceback.
+        preparing.add_done_callback(lambda task: None if task.cancelled() else task.exception())
         try:
             await asyncio.wait({gone, preparing}, return_when=asyncio.FIRST_COMPLETED)
             if gone.done():
