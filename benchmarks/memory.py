@@ -13,6 +13,7 @@ the last result of that as a page.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import http.client
 import json
@@ -327,14 +328,13 @@ def request(path: Path, method: str, route: str, body: dict[str, Any] | None) ->
     """One request over the engine's socket. Raises OSError."""
     connection = http.client.HTTPConnection("engine", timeout=600)
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(600)
-    connection.sock.connect(str(path))
-    data = json.dumps(body) if body is not None else None
-    connection.request(method, route, data, {"content-type": "application/json"})
-    response = connection.getresponse()
-    answer = response.status, response.read()
-    connection.close()
-    return answer
+    with contextlib.closing(connection):
+        connection.sock.settimeout(600)
+        connection.sock.connect(str(path))
+        data = json.dumps(body) if body is not None else None
+        connection.request(method, route, data, {"content-type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read()
 
 
 def fill(path: Path, planned: LlamacppPlan) -> None:

@@ -62,6 +62,8 @@ _SCALARS: Final[dict[int, struct.Struct]] = {
     12: struct.Struct("<d"),
 }
 _BOOL: Final = 7
+_U8_TYPE: Final = 0
+_I8_TYPE: Final = 1
 _U32_TYPE: Final = 4
 _STRING: Final = 8
 _ARRAY: Final = 9
@@ -221,6 +223,20 @@ def read_strings(header: Header, key: str) -> list[bytes]:
         return reader.strings(value, key)
 
 
+def read_bytes(header: Header, key: str) -> bytes:
+    """The elements of a metadata array of 8-bit numbers; empty where the key holds no such array.
+
+    Raises FileMissing or BadFile where the file is no longer what it was when its header was read.
+    """
+    value = header.metadata.get(key)
+    if isinstance(value, tuple):
+        return bytes(int(element) & 0xFF for element in value if isinstance(element, int))
+    if not isinstance(value, LongArray) or value.element_type not in (_U8_TYPE, _I8_TYPE):
+        return b""
+    with _opened(header.path) as reader:
+        return reader.small(value, key)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[_Reader]:
     try:
@@ -328,6 +344,12 @@ class _Reader:
                 raise self._short(f"string {index} of `{_shown(key)}`")
             found.append(data[start:at])
         return found
+
+    def small(self, array: LongArray, key: str) -> bytes:
+        """The elements of an array of 8-bit numbers that `header` stepped over."""
+        if array.offset + array.length > self._end:
+            raise self._short(f"array `{_shown(key)}`")
+        return self._data[array.offset : array.offset + array.length]
 
     def _tensors(self, version: int, metadata: dict[str, Value], count: int, alignment: int) -> Header:
         found: list[Tensor] = []

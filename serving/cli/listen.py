@@ -8,14 +8,24 @@ import json
 import logging
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from serving.pooling import Task
 from serving.telemetry.logs import facts
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 log = logging.getLogger("serving.cli")
+
+
+_EXAMPLES: Final[dict[str, tuple[str, dict[str, object]]]] = {
+    "chat": ("chat/completions", {"messages": [{"role": "user", "content": "Who are you?"}]}),
+    "generate": ("completions", {"prompt": "Once upon a time", "max_tokens": 32}),
+    "embed": ("embeddings", {"input": ["a text", "another"]}),
+    "rerank": ("rerank", {"query": "a question", "documents": ["a document", "another"]}),
+}
+"""A route and a request to try, by what the model is for."""
 
 
 def base_of(url: str) -> str:
@@ -26,7 +36,7 @@ def base_of(url: str) -> str:
 class TerminalListener:
     """For people: a bar while weights load, then the address, a request to try, and how to stop."""
 
-    def __init__(self, model: str, *, chats: bool, dummy: bool = False) -> None:
+    def __init__(self, model: str, *, chats: bool, task: Task = "generate", dummy: bool = False) -> None:
         """`chats`: the model has a chat template, so that a chat request can be shown as an example.
 
         `dummy`: its weights are synthetic, which is said beside the address.
@@ -34,8 +44,9 @@ class TerminalListener:
         self._model = model
         self._dummy = dummy
         self._chats = chats
+        self._task: Task = task
         self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar: TaskID | None = None
         self._stage = ""
 
     def on_progress(self, model: str, fraction: float, stage: str) -> None:
@@ -51,17 +62,15 @@ class TerminalListener:
 
             columns = (TextColumn("loading   {task.description}"), BarColumn(), TaskProgressColumn())
             self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._progress.add_task(model, total=1.0)
+            self._bar = self._progress.add_task(model, total=1.0)
             self._progress.start()
-        if self._task is not None:
-            self._progress.update(self._task, completed=fraction, description=f"{model}: {stage}")
+        if self._bar is not None:
+            self._progress.update(self._bar, completed=fraction, description=f"{model}: {stage}")
 
     def on_ready(self, url: str) -> None:
         """The API answers at `url`."""
         self._end_progress()
-        route, asked = "completions", {"prompt": "Once upon a time", "max_tokens": 32}
-        if self._chats:
-            route, asked = "chat/completions", {"messages": [{"role": "user", "content": "Who are you?"}]}
+        route, asked = _EXAMPLES["chat" if self._chats else self._task]
         body = json.dumps({"model": self._model, **asked})
         base = base_of(url)
         here = base.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
@@ -93,8 +102,8 @@ class TerminalListener:
 class JsonListener:
     """For machines: the same as log lines."""
 
-    def __init__(self, model: str, *, chats: bool, dummy: bool = False) -> None:
-        del model, chats
+    def __init__(self, model: str, *, chats: bool, task: Task = "generate", dummy: bool = False) -> None:
+        del model, chats, task
         self._dummy = dummy
         self._last = (0.0, "")
 

@@ -109,7 +109,9 @@ def facts(outcome: LlamacppPlan | VllmPlan) -> list[tuple[str, str]]:
     ]
     match outcome:
         case LlamacppPlan():
-            rows.append(("cache", f"{outcome.kv_layout}, {outcome.kv_tokens} tokens, {outcome.kv_dtype}"))
+            cache = f"{outcome.kv_layout}, {outcome.kv_tokens} tokens, {outcome.kv_dtype}"
+            rows.append(("task", outcome.task))
+            rows.append(("cache", cache if outcome.kv_tokens else "none: a text is computed whole"))
             cores = ranges(outcome.cores) or "any"
             threads = counted(outcome.threads, "thread")
             rows.append(("compute", f"{threads} on cores {cores}, idle ones {outcome.wait_policy}"))

@@ -78,8 +78,10 @@ def start(options: StartOptions) -> int:
 
     from serving.gateway.run import run
 
-    chats = outcome.weights is not None and has_template(outcome.weights)
-    status = run([spec], settings, listener_of(outcome.model, chats=chats, dummy=outcome.dummy), machine.gpus)
+    task = outcome.task if isinstance(outcome, LlamacppPlan) else "generate"
+    chats = task == "generate" and outcome.weights is not None and has_template(outcome.weights)
+    listener = listener_of(outcome.model, chats=chats, task=task, dummy=outcome.dummy)
+    status = run([spec], settings, listener, machine.gpus)
     if for_people and status == 0:
         sys.stderr.write("stopped\n")
     return status
@@ -89,7 +91,7 @@ def spec_of(outcome: LlamacppPlan | VllmPlan, model: Model, settings: Settings, 
     """How to start the engine that was planned. Raises BadSettings."""
     home = state_directory(socket)
     if isinstance(outcome, LlamacppPlan):
-        return llamacpp.plan_engine(outcome, settings, socket, home, source=_source())
+        return llamacpp.plan_engine(outcome, settings, socket, home, model=model, source=_source())
     return vllm.plan_engine(outcome, model, settings, socket, home, cache_dir(settings.paths.cache_dir, os.environ))
 
 
@@ -179,7 +181,8 @@ def summary(machine: Machine, outcome: LlamacppPlan | VllmPlan) -> list[str]:
     total, anonymous = outcome.total_bytes, outcome.bytes_of("anonymous")
     size = gib(outcome.weights_bytes)
     if isinstance(outcome, LlamacppPlan):
-        how = f"KV cache {outcome.kv_layout}, {outcome.kv_dtype}; {counted(outcome.threads, 'thread')}"
+        cache = f"KV cache {outcome.kv_layout}, {outcome.kv_dtype}" if outcome.kv_tokens else "no cache"
+        how = f"{cache}; {counted(outcome.threads, 'thread')}"
     else:
         how = vllm_compute(outcome)
     limit = "limit not known" if outcome.budget_bytes is None else f"{gib(outcome.budget_bytes)} allowed"

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.engines.spec import Capabilities, EngineSpec
+from serving.generation.parsers import KNOWN_REASONING_PARSERS, KNOWN_TOOL_PARSERS
+from serving.openai.limits import serves_of
 from serving.planner import LlamacppPlan
 from serving.planner.types import WaitPolicy
+from serving.registry import Model
 from serving.settings import Settings
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -22,13 +25,19 @@ spin for minutes after the last request, and burn the cores of an idle server.""
 
 
 def plan_engine(
-    plan: LlamacppPlan, settings: Settings, socket: Path, home: Path, *, source: Path | None = None
+    plan: LlamacppPlan,
+    settings: Settings,
+    socket: Path,
+    home: Path,
+    *,
+    model: Model | None = None,
+    source: Path | None = None,
 ) -> EngineSpec:
     """How to start the engine that `plan` describes (docs/engine-protocol.md has the command line).
 
-    `socket` is where it will listen, `home` a private directory it may write to, `source` the directory of
-    this package where this interpreter does not have it installed. The environment is built from empty: nothing of the
-    operator's reaches the engine.
+    `socket` is where it will listen, `home` a private directory it may write to, `model` the entry that names the
+    parsers of its answers, `source` the directory of this package where this interpreter does not have it installed.
+    The environment is built from empty: nothing of the operator's reaches the engine.
     """
     llamacpp = settings.engines.llamacpp
     argv = [
@@ -36,6 +45,7 @@ def plan_engine(
         *("--model", str(plan.weights)),
         *("--uds", str(socket)),
         *("--alias", plan.model),
+        *(("--task", plan.task) if plan.task != "generate" else ()),
         *("--kv-layout", plan.kv_layout),
         *("--parallel", str(plan.concurrency)),
         *("--ctx", str(plan.context)),
@@ -58,6 +68,11 @@ def plan_engine(
     if plan.kv_layout == "streams":
         argv += ["--snapshot-bytes", str(plan.snapshot_bytes)]
     argv += ["--unknown-fields", settings.server.unknown_fields]
+    tool_parser = model.tool_parser if model is not None and model.tool_parser in KNOWN_TOOL_PARSERS else None
+    if tool_parser is not None:
+        argv += ["--tool-parser", tool_parser]
+    if model is not None and model.reasoning_parser in KNOWN_REASONING_PARSERS:
+        argv += ["--reasoning-parser", str(model.reasoning_parser)]
     environment = {
         "PATH": SYSTEM_PATH,
         "HOME": str(home),
@@ -76,7 +91,7 @@ def plan_engine(
         argv=tuple(argv),
         env=tuple(environment.items()),
         socket=socket,
-        capabilities=Capabilities(),
+        capabilities=Capabilities(tasks=frozenset({plan.task}), serves=serves_of(tool_parser)),
         dummy=plan.dummy,
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from serving.openai.limits import LLAMACPP, Serves
+from serving.pooling import Task
 
 Backend = Literal["llamacpp", "vllm", "transformers", "remote"]
 
@@ -20,6 +21,8 @@ class Capabilities:
     cache_domain_header: bool = True
     """Takes `x-cache-domain`; else the domain goes into the body as `cache_salt`."""
     tokenize: bool = True
+    tasks: frozenset[Task] = frozenset({"generate"})
+    """What its model is for; a route for anything else is refused."""
     keep_alive_comments: bool = True
     """Sends SSE comments while a prompt is computed."""
     serves: Serves = LLAMACPP

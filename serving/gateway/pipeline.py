@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from serving.gateway.config import GatewayConfig
     from serving.gateway.engine import Engine
     from serving.gateway.routes import Call, Route
+    from serving.pooling import Task
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +143,7 @@ class Pipeline:
         exchange.model, exchange.stream = engine.spec.model, call.stream
         if route.needs_tokenize and not engine.spec.capabilities.tokenize:
             raise UnsupportedFeature(f"`{engine.spec.model}` runs on an engine that does not serve `{route.path}`")
+        check_task(route, engine, self._engines)
         engine.supervisor.check_ready()
         exchange.reservation = engine.admission.reserve()
         return call, engine
@@ -379,6 +381,23 @@ def model_not_found(model: str | None, engines: Mapping[str, object]) -> ModelNo
         return ModelNotFound("`model` is missing, and more than one is served", param="model", hint=f"served: {served}")
     shown = model if len(model) <= 64 else model[:64] + "…"
     return ModelNotFound(f"the model `{shown}` is not served here", param="model", hint=f"served: {served}")
+
+
+_SERVES: Final[dict[Task, str]] = {"generate": "answers", "embed": "embeddings", "rerank": "scores of documents"}
+
+
+def check_task(route: Route, engine: Engine, engines: Mapping[str, Engine]) -> None:
+    """Refuse a route that the model is not for, naming those that it serves. Raises UnsupportedFeature."""
+    tasks = engine.spec.capabilities.tasks
+    if route.task is None or route.task in tasks:
+        return
+    serves = " and ".join(_SERVES[task] for task in sorted(tasks))
+    others = ", ".join(f"`{name}`" for name, other in engines.items() if route.task in other.spec.capabilities.tasks)
+    raise UnsupportedFeature(
+        f"`{engine.spec.model}` serves {serves}, not `{route.path}`",
+        param="model",
+        hint=f"models for this route: {others}" if others else "no model for this route is served here",
+    )
 
 
 def known_code(code: object) -> str:

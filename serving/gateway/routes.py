@@ -6,9 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from serving.openai import Limits, chat_schema, completion_schema, detokenize_schema, tokenize_schema
+from serving.openai import (
+    Limits,
+    chat_schema,
+    completion_schema,
+    detokenize_schema,
+    embeddings_schema,
+    rerank_schema,
+    tokenize_schema,
+)
 from serving.openai.fields import wants_usage
 from serving.openai.limits import Serves
+from serving.pooling import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,8 @@ class Route:
     path: str
     check: Callable[[dict[str, object], Limits, Serves], Call]
     needs_tokenize: bool = False
+    task: Task | None = None
+    """What the model must be for; None where it does not matter."""
 
 
 # The views that an engine reads are not built here: the gateway needs the checked fields alone.
@@ -48,21 +59,32 @@ def _generation(checked: dict[str, object]) -> Call:
     return Call(checked.get("stream") is True, wants_usage(checked), checked)
 
 
+def _embeddings(body: dict[str, object], limits: Limits, _serves: Serves) -> Call:
+    return _whole(embeddings_schema(limits).check_object(body, ""))
+
+
+def _rerank(body: dict[str, object], limits: Limits, _serves: Serves) -> Call:
+    return _whole(rerank_schema(limits).check_object(body, ""))
+
+
 def _tokenize(body: dict[str, object], limits: Limits, serves: Serves) -> Call:
-    return _about_tokens(tokenize_schema(limits, serves).check_object(body, ""))
+    return _whole(tokenize_schema(limits, serves).check_object(body, ""))
 
 
 def _detokenize(body: dict[str, object], limits: Limits, _serves: Serves) -> Call:
-    return _about_tokens(detokenize_schema(limits).check_object(body, ""))
+    return _whole(detokenize_schema(limits).check_object(body, ""))
 
 
-def _about_tokens(checked: dict[str, object]) -> Call:
+def _whole(checked: dict[str, object]) -> Call:
+    """A call whose answer is never streamed."""
     return Call(stream=False, include_usage=False, body=checked)
 
 
 ROUTES: Final = (
-    Route("chat.completions", "/v1/chat/completions", _chat),
-    Route("completions", "/v1/completions", _completion),
+    Route("chat.completions", "/v1/chat/completions", _chat, task="generate"),
+    Route("completions", "/v1/completions", _completion, task="generate"),
+    Route("embeddings", "/v1/embeddings", _embeddings, task="embed"),
+    Route("rerank", "/v1/rerank", _rerank, task="rerank"),
     Route("tokenize", "/tokenize", _tokenize, needs_tokenize=True),
     Route("detokenize", "/detokenize", _detokenize, needs_tokenize=True),
 )

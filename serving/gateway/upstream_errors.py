@@ -53,6 +53,8 @@ def error_of_event(error: object) -> ServingError:
     known = _STREAM_ERRORS.get(code or "")
     if known is not None:
         return known(message or "the engine broke off its answer")
+    if code in _REQUEST_ERRORS:
+        return _REQUEST_ERRORS[code](message or "the engine refused the request", param=param)
     if _DEAD.search(message or ""):
         return EngineUnavailable(DIED, retry_after_s=_AFTER_DEATH_S)
     if param is not None and code is None:

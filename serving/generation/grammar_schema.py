@@ -17,7 +17,7 @@ _REASON_CHARS: Final = 300
 _PREFIX: Final = "failed to compile JSON schema: "
 _OPTIONS: Final[Mapping[str, object]] = {
     # Any JSON layout a model was trained on, and no endless white space, in which weak models lose themselves.
-    "whitespace_pattern": r"[ \t\r\n]{1,40}",
+    "whitespace_pattern": " ",
 }
 
 

@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import jinja2
 import uvicorn
@@ -16,15 +17,21 @@ import uvloop
 
 from serving.errors import BadFile, EngineFailed, FileMissing, InternalError, NoFitError, ServingError
 from serving.generation.compiler import Grammars
+from serving.generation.parsers import KNOWN_REASONING_PARSERS, KNOWN_TOOL_PARSERS
 from serving.generation.template import ChatTemplate
 from serving.generation.thread import TextThread
 from serving.llamacpp import binding
 from serving.llamacpp.engine import Engine, Request, Update
 from serving.llamacpp.line import Protocol
+from serving.llamacpp.pooling_server import PoolingApp
+from serving.llamacpp.pooling_start import load_pooling
+from serving.llamacpp.reading import reading_of
 from serving.llamacpp.scheduler import Config
 from serving.llamacpp.server import App, Service
 from serving.openai import Limits
+from serving.openai.limits import serves_of
 from serving.openai.process import die, resident_bytes
+from serving.pooling import ENCODERS
 from serving.telemetry.logs import setup
 
 _CACHED_SEQUENCES = 32
@@ -42,6 +49,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--alias", help="name that requests use; default: the file's")
+    parser.add_argument("--task", choices=("generate", "embed", "rerank"), default="generate")
     parser.add_argument("--kv-layout", choices=("unified", "streams"), default="streams")
     parser.add_argument("--parallel", type=int, default=16, help="sequences computed at the same time")
     parser.add_argument("--ctx", type=int, default=4096, help="tokens one sequence may hold")
@@ -56,6 +64,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--max-queue", type=int, default=256, help="requests that may wait")
     parser.add_argument("--step-ms", type=float, default=250.0, help="prompt work in one step, at most")
     parser.add_argument("--snapshot-bytes", type=int, default=256 << 20, help="host memory for prefixes (streams)")
+    parser.add_argument("--tool-parser", choices=KNOWN_TOOL_PARSERS, help="how the model writes tool calls")
+    parser.add_argument("--reasoning-parser", choices=KNOWN_REASONING_PARSERS, help="how it marks its reasoning")
     parser.add_argument("--unknown-fields", choices=("refuse", "ignore"), default="refuse")
     parser.add_argument("--log-format", choices=("json", "text"), default="json")
     parser.add_argument("--log-level", default="info")
@@ -79,7 +89,8 @@ def main() -> None:
 async def serve(options: argparse.Namespace) -> None:
     """Bind the socket, then load: `/ready` tells how far it is."""
     # The gateway holds requests to what its settings say; this is the most that they can say.
-    app = App(Limits(unknown_fields=options.unknown_fields, n=128, top_logprobs=100))
+    limits = Limits(unknown_fields=options.unknown_fields, n=128, top_logprobs=100)
+    app = App(limits, serves_of(options.tool_parser)) if options.task == "generate" else PoolingApp(limits)
     config = uvicorn.Config(
         app,
         uds=None if options.uds is None else str(options.uds),
@@ -96,11 +107,21 @@ async def serve(options: argparse.Namespace) -> None:
     )
     server = uvicorn.Server(config)
     loop = asyncio.get_running_loop()
-    loading = asyncio.create_task(load(options, app, loop))
+    loading = asyncio.create_task(load(options, app, loop) if isinstance(app, App) else load_whole_texts(options, app))
     await server.serve()
     loading.cancel()
-    if app.service is not None:
+    if isinstance(app, App) and app.service is not None:
         app.service.grammars.close()
+
+
+async def load_whole_texts(options: argparse.Namespace, app: PoolingApp) -> None:
+    """As `load`, for a model that embeds or ranks."""
+    try:
+        await load_pooling(options, app, thread_died, resident_bytes)
+    except ServingError as error:
+        die(error)
+    except Exception as error:  # noqa: BLE001 - as in `load`
+        die(InternalError(f"the engine failed to start: {type(error).__name__}: {error}"))
 
 
 async def load(options: argparse.Namespace, app: App, loop: asyncio.AbstractEventLoop) -> None:
@@ -141,7 +162,7 @@ async def load(options: argparse.Namespace, app: App, loop: asyncio.AbstractEven
         snapshot_bytes=options.snapshot_bytes,
         post=post,
         core=int(options.cores.split(",")[0]) if is_bound else None,
-        on_fatal=lambda error: die(EngineFailed(f"the engine thread died: {type(error).__name__}: {error}")),
+        on_fatal=thread_died,
     )
     engine.start()
     # What is there now stays; a collection that walks it would stop the engine thread in the middle of a step.
@@ -158,6 +179,7 @@ async def load(options: argparse.Namespace, app: App, loop: asyncio.AbstractEven
         context=limit,
         parallel=scheduling.parallel,
         max_queue=options.max_queue,
+        reading=reading_of(model, options.tool_parser, options.reasoning_parser),
         facts={
             "model": alias,
             "n_ctx_seq": limit,
@@ -187,8 +209,8 @@ def open_model(options: argparse.Namespace, app: App) -> tuple[binding.Model, bi
         )
     except binding.LoadError as error:
         raise BadFile(f"llama.cpp could not load `{options.model}`: {error}") from error
-    if model.has_encoder or not model.has_decoder:
-        raise BadFile(f"`{options.model}` is an encoder; it cannot generate text")
+    if model.has_encoder or not model.has_decoder or model.metadata("general.architecture") in ENCODERS:
+        raise BadFile(f"`{options.model}` is an encoder; it cannot generate text", hint="use --task embed or rerank")
     app.loading.stage = "context"
     layout: binding.KvLayout = options.kv_layout
     if layout == "unified" and not (model.shares_partially or options.swa_full):
@@ -233,6 +255,11 @@ def deliver(batch: list[tuple[Request, Update]]) -> None:
     """On the event loop: hand each update to the coroutine that waits for it."""
     for request, update in batch:
         request.on_update(update)
+
+
+def thread_died(error: BaseException) -> NoReturn:
+    """The process cannot go on without the thread that computes."""
+    die(EngineFailed(f"the engine thread died: {type(error).__name__}: {error}"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What the engine brought for a request, as the bytes of its answer: `n` choices, whole or streamed.
 
-Whatever is to read the text of a choice before a client does (a parser of tool calls or of reasoning) belongs in
-`StreamedChoice.take` and `whole_choice`; a choice that has such a reader may not take the short way out (`line.py`).
+The text of a choice that may hold tool calls or reasoning is read here, on its way (`reading.py`); such a choice does
+not take the short way out (`line.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,15 @@ import time
 from collections.abc import Mapping, Sequence
 
 from serving.errors import InternalError, ServingError
+from serving.generation.parsers import (
+    AnswerParser,
+    CallArguments,
+    CallStart,
+    Content,
+    Delta,
+    Reasoning,
+    fold,
+)
 from serving.llamacpp.binding import Model
 from serving.llamacpp.engine import Update
 from serving.llamacpp.line import Collected
@@ -22,21 +31,25 @@ Body = ChatRequest | CompletionRequest
 class StreamedChoice:
     """One choice of a streamed answer: updates in, chunks out."""
 
-    __slots__ = ("_logprobs", "chunks")
+    __slots__ = ("_logprobs", "_reader", "chunks")
 
     def __init__(
         self,
         chunks: responses.ChatStream | responses.CompletionStream,
         logprobs: ChatLogprobs | CompletionLogprobs | None,
+        reader: AnswerParser | None,
     ) -> None:
         self.chunks = chunks
         self._logprobs = logprobs
+        self._reader = reader
 
     def take(self, update: Update) -> bytes:
         """The chunks that this update makes; often one, sometimes none."""
         likely = None
         if self._logprobs is not None and update.logprobs:
             likely = self._logprobs.body(update.logprobs)
+        if self._reader is not None and isinstance(self.chunks, responses.ChatStream):
+            return self._read(self._reader, self.chunks, update, likely)
         data = b""
         if update.text:
             data = self.chunks.text(update.text) if likely is None else self.chunks.likely(update.text, likely)
@@ -45,19 +58,53 @@ class StreamedChoice:
             data += self.chunks.finish(update.finish, likely)
         return data
 
+    def _read(
+        self, reader: AnswerParser, chunks: responses.ChatStream, update: Update, likely: responses.Logprobs | None
+    ) -> bytes:
+        deltas = reader.push(update.text) if update.text else []
+        if update.finish is not None and update.finish != "error":
+            deltas += reader.finish()
+        # Tokens and deltas do not begin and end together; the log-probabilities come first, in a chunk of their own.
+        parts = [] if likely is None else [chunks.likely("", likely)]
+        parts += [_chunk_of(chunks, delta) for delta in deltas]
+        if update.finish is not None and update.finish != "error":
+            parts.append(chunks.finish(reason_of(reader, update)))
+        return b"".join(parts)
+
+
+def _chunk_of(chunks: responses.ChatStream, delta: Delta) -> bytes:
+    match delta:
+        case Content(text):
+            return chunks.text(text)
+        case Reasoning(text):
+            return chunks.reasoning(text)
+        case CallStart(index, call_id, name):
+            return chunks.call_start(index, call_id, name)
+        case CallArguments(index, text):
+            return chunks.call_arguments(index, text)
+
+
+def reason_of(reader: AnswerParser | None, last: Update) -> responses.FinishReason:
+    """Why a choice ended, as OpenAI says it: with calls, unless they were cut."""
+    if last.finish == "length":
+        return "length"
+    return "tool_calls" if reader is not None and reader.whole_calls else "stop"
+
 
 class StreamedAnswer:
     """All choices of one streamed answer."""
 
     __slots__ = ("_body", "_has_begun", "_last", "_prompt_length", "choices", "failed")
 
-    def __init__(self, body: Body, model: Model, alias: str, prompt_length: int) -> None:
+    def __init__(
+        self, body: Body, model: Model, alias: str, prompt_length: int, readers: Sequence[AnswerParser | None]
+    ) -> None:
         is_chat = isinstance(body, ChatRequest)
         kind = responses.ChatStream if is_chat else responses.CompletionStream
         response_id, created = responses.new_id("chatcmpl" if is_chat else "cmpl"), int(time.time())
         self.choices = [
-            StreamedChoice(kind(response_id, alias, created, index=index), logprobs_of(body, model))
-            for index in range(body.n)
+            StreamedChoice(kind(response_id, alias, created, index=index), logprobs_of(body, model), reader)
+            for index, reader in enumerate(readers)
         ]
         self._body = body
         self._prompt_length = prompt_length
@@ -96,27 +143,42 @@ def failure(update: Update) -> ServingError:
 
 
 def whole_answer(
-    body: Body, model: Model, alias: str, collected: Sequence[Collected], last: Mapping[int, Update], usage: Usage
+    body: Body,
+    model: Model,
+    alias: str,
+    collected: Sequence[Collected],
+    last: Mapping[int, Update],
+    readers: Sequence[AnswerParser | None],
+    prompt_length: int,
 ) -> bytes:
     """The body of an answer that is not streamed; `last` is each choice's end."""
     is_chat = isinstance(body, ChatRequest)
+    usage = usage_of(prompt_length, last)
     build = responses.chat_completion if is_chat else responses.completion
     return build(
         response_id=responses.new_id("chatcmpl" if is_chat else "cmpl"),
         model=alias,
         created=int(time.time()),
-        choices=[whole_choice(body, model, parts, last[index]) for index, parts in enumerate(collected)],
+        choices=[
+            whole_choice(body, model, parts, last[index], reader)
+            for index, (parts, reader) in enumerate(zip(collected, readers, strict=True))
+        ],
         usage=usage,
     )
 
 
-def whole_choice(body: Body, model: Model, collected: Collected, last: Update) -> responses.Choice:
+def whole_choice(
+    body: Body, model: Model, collected: Collected, last: Update, reader: AnswerParser | None
+) -> responses.Choice:
     """One choice, at its end."""
+    text = "".join(collected.parts)
     logprobs = logprobs_of(body, model)
+    told = None if logprobs is None else logprobs.body(collected.logprobs)
+    if reader is None:
+        return responses.Choice(text, reason_of(None, last), logprobs=told)
+    read = fold([*reader.push(text), *reader.finish()])
     return responses.Choice(
-        "".join(collected.parts),
-        "length" if last.finish == "length" else "stop",
-        logprobs=None if logprobs is None else logprobs.body(collected.logprobs),
+        read.content, reason_of(reader, last), read.tool_calls, logprobs=told, reasoning=read.reasoning or None
     )
 
 

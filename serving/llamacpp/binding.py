@@ -22,11 +22,14 @@ from serving.generation.compiler import Vocabulary
 KvDtype = Literal["f16", "bf16", "f32", "q8_0"]
 KvLayout = Literal["unified", "streams"]
 LoadMode = Literal["mmap", "none"]
+Pooling = Literal["none", "mean", "cls", "last", "rank"]
+"""How the numbers of a text's tokens become those of the text; `rank` is a classifier's head."""
 
 MAX_SEQUENCES = 256
 """LLAMA_MAX_SEQ: the most sequence ids that a context can have (llama-cparams.h)."""
 
 _GGML_TYPES: dict[KvDtype, int] = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}
+_POOLINGS: dict[Pooling, int] = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}
 _LOAD_MODES: dict[LoadMode, int] = {"none": 0, "mmap": 1}
 
 _lib: Any = llama_cpp.llama_cpp._lib  # noqa: SLF001 - the loaded library itself; there is no public name for it
@@ -40,6 +43,11 @@ def _prototype(lib: Any, name: str, result: Any, *arguments: Any) -> Any:
     function.restype = result
     function.argtypes = arguments
     return function
+
+
+def quick_call(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of the library that returns at once, called with the GIL kept."""
+    return _prototype(_quick, name, result, *arguments)
 
 
 _seq_rm = _prototype(_quick, "llama_memory_seq_rm", ctypes.c_bool, _MEM, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32)
@@ -88,6 +96,8 @@ class ContextOptions:
     swa_full: bool = False
     offload: bool = False
     """Whether layers of the model lie on a GPU, and their cache with them."""
+    pooling: Pooling | None = None
+    """Set, the context computes embeddings or scores of whole texts, and no logits are asked for."""
 
 
 _log_lines: list[str] = []
@@ -235,6 +245,10 @@ class Model:
         source = llama_cpp.llama_model_chat_template(self.pointer, None)
         return None if source is None else source.decode("utf-8", "replace")
 
+    def special_id(self, which: Literal["bos", "eos", "sep"]) -> int:
+        """The id of a special token, below 0 where the vocabulary has none."""
+        return int(getattr(llama_cpp, f"llama_vocab_{which}")(self.vocab))
+
     def special_text(self, which: Literal["bos", "eos"]) -> str:
         """The text of the BOS or EOS token, empty where the vocabulary has none."""
         function = llama_cpp.llama_vocab_bos if which == "bos" else llama_cpp.llama_vocab_eos
@@ -274,7 +288,8 @@ class Context:
             # Only the last token of a prompt and one token per sequence ever need logits; the default reserves
             # a row for every token of a batch, which is 64 MiB at 32k and 256 MiB at 128k of vocabulary.
             # llama.cpp asserts that it is not below n_seq_max.
-            "n_outputs_max": options.n_seq_max,
+            # Where texts are pooled every token is an output, as it is where this is 0.
+            "n_outputs_max": options.n_seq_max if options.pooling is None else 0,
             "n_threads": options.threads,
             "n_threads_batch": options.threads,
             "type_k": _GGML_TYPES[options.kv_dtype],
@@ -284,6 +299,8 @@ class Context:
             "no_perf": True,
             "swa_full": options.swa_full,
             "kv_unified": options.kv_layout == "unified",
+            "embeddings": options.pooling is not None,
+            **({} if options.pooling is None else {"pooling_type": _POOLINGS[options.pooling]}),
         }.items():
             set_field(parameters, name, value)
         pointer = llama_cpp.llama_init_from_model(model.pointer, parameters)

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -87,6 +87,8 @@ class Request:
     """How many likeliest tokens to report beside each chosen one; None for no log-probabilities at all."""
     constraint: Constraint | None = None
     """The grammar that the answer follows; its own, at its beginning."""
+    shown: Mapping[int, bytes] = field(default_factory=dict)
+    """Control tokens that are text to whoever reads the answer, and that text."""
     id: int = 0
     prompt_length: int = 0
     seq: int = -1
@@ -613,7 +615,7 @@ class Engine:
             finish = "stop"
             text = request.text.finish()
         else:
-            text = request.text.push(self._model.pieces[token], may_stop=may_end)
+            text = request.text.push(self._model.pieces[token] or request.shown.get(token, b""), may_stop=may_end)
             if request.text.stopped:
                 finish = "stop"
             elif request.constraint is not None and request.constraint.is_complete:

@@ -12,16 +12,18 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from serving.errors import EngineUnavailable, InvalidRequest, ModelNotFound, Overloaded
-from serving.generation.compiler import Grammar, Grammars, format_grammar
+from serving.generation.compiler import Grammar, Grammars
+from serving.generation.parsers import AnswerParser
 from serving.generation.prompt import check_tokens, render, room_for_answer
 from serving.generation.sampling import for_choice
 from serving.generation.template import ChatTemplate, Piece
 from serving.generation.thread import PREPARE_TIMEOUT_S, TextThread
 from serving.llamacpp import metrics
-from serving.llamacpp.answers import Body, StreamedAnswer, failure, usage_of, whole_answer
+from serving.llamacpp.answers import Body, StreamedAnswer, failure, whole_answer
 from serving.llamacpp.binding import Model
 from serving.llamacpp.engine import Engine, Request, Update
 from serving.llamacpp.line import Collected, Line
+from serving.llamacpp.reading import Reading
 from serving.llamacpp.tokenizer import tokenize
 from serving.openai import (
     ChatRequest,
@@ -36,6 +38,7 @@ from serving.openai import (
 )
 from serving.openai.answer import Answer, watch
 from serving.openai.asgi import SSE_HEADERS, Receive, Scope, Send, Server, header, read_body, respond
+from serving.openai.limits import LLAMACPP, Serves
 
 if TYPE_CHECKING:
     from serving.generation.constraint import Constraint
@@ -63,6 +66,7 @@ class Service:
     text: TextThread
     template: ChatTemplate | None
     grammars: Grammars
+    reading: Reading
     context: int
     """Tokens that one sequence may hold."""
     parallel: int
@@ -71,10 +75,20 @@ class Service:
     """What `/ready` says of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is computed, and how what comes of it is held and read."""
+
+    tokens: list[int]
+    grammar: Grammar | None
+    readers: Sequence[AnswerParser | None]
+    """One for each choice; None where text is content."""
+
+
 class App(Server):
     """The ASGI application. `service` is None until the model is loaded."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, serves: Serves = LLAMACPP) -> None:
         super().__init__(
             limits,
             {
@@ -90,43 +104,45 @@ class App(Server):
         )
         self.loading = Loading()
         self.service: Service | None = None
+        self._serves = serves
         self._outstanding = 0
 
     # --- generating ------------------------------------------------------------------------------------------------
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = parse_chat(await read_body(scope, receive, self.limits), self.limits)
+        body = parse_chat(await read_body(scope, receive, self.limits), self.limits, serves=self._serves)
         service = self._service(body.model)
-        await self._generate(
-            service,
-            body,
-            lambda: tokenize(service.model, conversation(service, body), service.context, add_special=False),
-            format_grammar(body.response_format),
-            scope,
-            receive,
-            send,
-        )
+
+        def prepare() -> Prompt:
+            pieces = conversation(service, body)
+            tokens = tokenize(service.model, pieces, service.context, add_special=False)
+            starts = service.reading.opens_reasoning(pieces)
+            readers = [service.reading.reader(body, starts_in_reasoning=starts) for _ in range(body.n)]
+            return Prompt(tokens, service.reading.grammar(body, starts_in_reasoning=starts), readers)
+
+        await self._generate(service, body, prepare, scope, receive, send)
 
     async def _completion(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = parse_completion(await read_body(scope, receive, self.limits), self.limits)
+        body = parse_completion(await read_body(scope, receive, self.limits), self.limits, serves=self._serves)
         service = self._service(body.model)
         prompt = body.prompt
 
-        def prepare() -> list[int]:
+        def prepare() -> Prompt:
+            plain: list[AnswerParser | None] = [None] * body.n
             if isinstance(prompt, str):
-                return tokenize(service.model, [Piece(prompt, is_plain=False)], service.context, add_special=True)
+                pieces = [Piece(prompt, is_plain=False)]
+                return Prompt(tokenize(service.model, pieces, service.context, add_special=True), None, plain)
             room_for_answer(service.context, len(prompt), body.sampling)  # before each of them is looked at
             check_tokens(prompt, service.model.n_vocab, "prompt")
-            return list(prompt)
+            return Prompt(list(prompt), None, plain)
 
-        await self._generate(service, body, prepare, None, scope, receive, send)
+        await self._generate(service, body, prepare, scope, receive, send)
 
     async def _generate(
         self,
         service: Service,
         body: Body,
-        prepare: Callable[[], list[int]],
-        grammar: Grammar | None,
+        prepare: Callable[[], Prompt],
         scope: Scope,
         receive: Receive,
         send: Send,
@@ -149,10 +165,11 @@ class App(Server):
         requests: list[Request] = []
         finished = False
         try:
-            prepared = await answer.unless_gone(prepare_all(service, body, prepare, grammar, domain))
+            prepared = await answer.unless_gone(prepare_all(service, body, prepare, domain))
             if prepared is None:
                 return
-            tokens, constraints = prepared
+            prompt, constraints = prepared
+            tokens = prompt.tokens
             max_tokens = room_for_answer(service.context, len(tokens), body.sampling)
             requests += [
                 Request(
@@ -163,14 +180,15 @@ class App(Server):
                     on_update=to_choice(index),
                     logprobs=body.logprobs,
                     constraint=constraint,
+                    shown=service.reading.shown,
                 )
                 for index, constraint in enumerate(constraints)
             ]
             if body.stream:
                 transport = scope.get("extensions", {}).get("serving.transport")
-                finished = await self._stream(service, body, requests, answer, send, transport)
+                finished = await self._stream(service, body, requests, prompt.readers, answer, send, transport)
             else:
-                finished = await self._whole(service, body, requests, answer, send)
+                finished = await self._whole(service, body, requests, prompt.readers, answer, send)
         finally:
             self._outstanding -= body.n
             watcher.cancel()
@@ -184,14 +202,15 @@ class App(Server):
         service: Service,
         body: Body,
         requests: list[Request],
+        readers: Sequence[AnswerParser | None],
         answer: Answer[tuple[int, Update]],
         send: Send,
         transport: asyncio.Transport | None,
     ) -> bool:
         """Write the answer as it grows. True: it came to its end."""
-        out = StreamedAnswer(body, service.model, service.alias, len(requests[0].tokens))
+        out = StreamedAnswer(body, service.model, service.alias, len(requests[0].tokens), readers)
         line = None
-        if transport is not None and body.n == 1 and body.logprobs is None:
+        if transport is not None and body.n == 1 and body.logprobs is None and readers[0] is None:
             line = Line(transport, out.choices[0].chunks.text)
             requests[0].pass_on = line.pass_on
         for request in requests:
@@ -220,6 +239,7 @@ class App(Server):
         service: Service,
         body: Body,
         requests: list[Request],
+        readers: Sequence[AnswerParser | None],
         answer: Answer[tuple[int, Update]],
         send: Send,
     ) -> bool:
@@ -237,8 +257,8 @@ class App(Server):
             for update in last.values():
                 if update.finish == "error":
                     raise failure(update)
-        usage = usage_of(prompt_length, last)
-        await respond(send, 200, whole_answer(body, service.model, service.alias, collected, last, usage))
+        whole = whole_answer(body, service.model, service.alias, collected, last, readers, prompt_length)
+        await respond(send, 200, whole)
         return True
 
     # --- the small routes ------------------------------------------------------------------------------------------
@@ -301,13 +321,13 @@ class App(Server):
 
 
 async def prepare_all(
-    service: Service, body: Body, prepare: Callable[[], list[int]], grammar: Grammar | None, domain: str
-) -> tuple[list[int], Sequence[Constraint | None]]:
-    """The tokens of the prompt, and for each choice the grammar that it follows, at its beginning."""
-    tokens = await service.text.run(prepare, PREPARE_TIMEOUT_S)
-    if grammar is None:
-        return tokens, [None] * body.n
-    return tokens, await service.grammars.compile(grammar, body.n, domain)
+    service: Service, body: Body, prepare: Callable[[], Prompt], domain: str
+) -> tuple[Prompt, Sequence[Constraint | None]]:
+    """The prompt, and for each choice the grammar that it follows, at its beginning."""
+    prompt = await service.text.run(prepare, PREPARE_TIMEOUT_S)
+    if prompt.grammar is None:
+        return prompt, [None] * body.n
+    return prompt, await service.grammars.compile(prompt.grammar, body.n, domain)
 
 
 def conversation(service: Service, body: ChatRequest | TokenizeRequest) -> list[Piece]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -32,6 +32,8 @@ class Limits:
     n: int = 8
     """Largest `n` and `best_of`, where the engine serves more than one choice at all."""
     top_logprobs: int = 20
+    inputs: int = 2048
+    """Texts to embed, or documents to rank; OpenAI's own bound."""
     name_chars: int = 256
     """Characters in a model, participant or tool-call name or id."""
     unknown_fields: Literal["refuse", "ignore"] = "refuse"
@@ -56,4 +58,9 @@ class Serves:
 DEFAULT_LIMITS = Limits()
 """What holds where nothing else was configured."""
 LLAMACPP = Serves(choices=True, logprobs=True, structured_output=True)
-"""What the llama.cpp engine serves."""
+"""What the llama.cpp engine serves of any model."""
+
+
+def serves_of(tool_parser: str | None) -> Serves:
+    """What it serves of a model: calls can be forced where the form of the model's calls is known."""
+    return replace(LLAMACPP, forced_tools=tool_parser is not None)

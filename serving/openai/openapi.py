@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from serving.openai.chat import chat_schema
 from serving.openai.completion import completion_schema
+from serving.openai.embeddings import embeddings_schema
 from serving.openai.limits import DEFAULT_LIMITS, LLAMACPP, Limits, Serves
+from serving.openai.rerank import rerank_schema
 from serving.openai.rules import JsonSchema
 from serving.openai.tokens import detokenize_schema, tokenize_schema
 
@@ -37,6 +39,13 @@ _USAGE: JsonSchema = {
 }
 
 
+_INPUT_USAGE: JsonSchema = {
+    "type": "object",
+    "required": ["prompt_tokens", "total_tokens"],
+    "properties": {"prompt_tokens": _COUNT, "total_tokens": _COUNT},
+}
+
+
 def paths(limits: Limits = DEFAULT_LIMITS, serves: Serves = LLAMACPP) -> dict[str, JsonSchema]:
     """The `paths` of the document."""
     message: JsonSchema = {
@@ -62,6 +71,30 @@ def paths(limits: Limits = DEFAULT_LIMITS, serves: Serves = LLAMACPP) -> dict[st
             _generated("text_completion", {"text": _TEXT}),
             streams=True,
         ),
+        "/v1/embeddings": _post(
+            "The embeddings of some texts",
+            embeddings_schema(limits).describe(),
+            _object(
+                object={"const": "list"},
+                data=_list_of(
+                    object={"const": "embedding"},
+                    index=_COUNT,
+                    embedding={"anyOf": [{"type": "array", "items": {"type": "number"}}, _TEXT]},
+                ),
+                model=_TEXT,
+                usage=_INPUT_USAGE,
+            ),
+        ),
+        "/v1/rerank": _post(
+            "Documents in the order in which they answer a query",
+            rerank_schema(limits).describe(),
+            _object(
+                id=_TEXT,
+                model=_TEXT,
+                usage=_INPUT_USAGE,
+                results=_list_of(index=_COUNT, relevance_score={"type": "number"}),
+            ),
+        ),
         "/tokenize": _post(
             "The tokens of a text or of a conversation",
             tokenize_schema(limits, serves).describe(),
@@ -73,6 +106,10 @@ def paths(limits: Limits = DEFAULT_LIMITS, serves: Serves = LLAMACPP) -> dict[st
 
 def _object(**properties: JsonSchema) -> JsonSchema:
     return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _list_of(**properties: JsonSchema) -> JsonSchema:
+    return {"type": "array", "items": _object(**properties)}
 
 
 def _generated(kind: str, choice: dict[str, JsonSchema]) -> JsonSchema:

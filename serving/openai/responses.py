@@ -56,6 +56,8 @@ class Choice:
     text: str
     finish_reason: FinishReason
     tool_calls: Sequence[ToolCall] = ()
+    reasoning: str | None = None
+    """What the model said to itself first; None where it is not told apart from the answer."""
     logprobs: Logprobs | None = None
     """In the shape of its route (`serving.openai.logprobs`); None where they were not asked for."""
 
@@ -113,11 +115,18 @@ class ChatStream(_Stream):
         """The first chunk, which says that the assistant speaks."""
         return self._chunk({"role": "assistant", "content": ""}, None)
 
-    def tool_calls(self, calls: Sequence[ToolCall], *, first: int = 0) -> bytes:
-        """A chunk with whole tool calls; `first` is the index of the first of them in the answer."""
-        return self._chunk(
-            {"tool_calls": [{"index": first + place, **_call_body(call)} for place, call in enumerate(calls)]}, None
-        )
+    def reasoning(self, text: str) -> bytes:
+        """A chunk with more of what the model says to itself, under vLLM's name for it."""
+        return self._chunk({"reasoning": text})
+
+    def call_start(self, index: int, call_id: str, name: str) -> bytes:
+        """The chunk that begins the tool call `index`; its arguments follow."""
+        function = {"name": name, "arguments": ""}
+        return self._chunk({"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}]})
+
+    def call_arguments(self, index: int, text: str) -> bytes:
+        """A chunk with more of the arguments of the tool call `index`."""
+        return self._chunk({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
 
     def likely(self, text: str, logprobs: Logprobs) -> bytes:
         """As `text`, with the log-probabilities of the tokens that made it."""
@@ -127,7 +136,9 @@ class ChatStream(_Stream):
         """The chunk that says why the answer ended; `logprobs` of tokens that gave no text."""
         return self._chunk({}, reason, logprobs)
 
-    def _chunk(self, delta: dict[str, object], reason: FinishReason | None, logprobs: Logprobs | None = None) -> bytes:
+    def _chunk(
+        self, delta: dict[str, object], reason: FinishReason | None = None, logprobs: Logprobs | None = None
+    ) -> bytes:
         choice = {"index": self._index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return event({**self._head, "choices": [choice]})
 
@@ -161,6 +172,8 @@ def chat_completion(*, response_id: str, model: str, created: int, choices: Sequ
     for index, choice in enumerate(choices):
         content = choice.text or None if choice.tool_calls else choice.text
         message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
+        if choice.reasoning is not None:
+            message["reasoning"] = choice.reasoning
         if choice.tool_calls:
             message["tool_calls"] = [_call_body(call) for call in choice.tool_calls]
         bodies.append(

@@ -241,10 +241,6 @@ def _unwishable(model: Model, wishes: Wishes, gpu: Gpu | None) -> str | None:
     least = wishes.context or min(LEAST_CONTEXT, model.context)
     objections = (
         (
-            model.kind != "chat" or (model.architecture is not None and model.architecture.encoder),
-            "it turns texts into numbers, and this version serves models that write with llama.cpp",
-        ),
-        (
             wishes.kv_tokens is not None and wishes.kv_layout == "streams",
             "a number of cells in all goes with the unified layout; in streams it is concurrency × context",
         ),

@@ -258,7 +258,7 @@ def _masks(architecture: Architecture, shape: Shape) -> MemoryLine:
 
 def _work(architecture: Architecture, shape: Shape) -> MemoryLine:
     """Where activations are converted to what the weights are multiplied with, two bytes a number at most."""
-    tokens = min(shape.n_ubatch, shape.cells * shape.streams)
+    tokens = min(shape.n_ubatch, shape.cells * shape.streams or shape.n_ubatch)
     used = architecture.experts_used or 1
     inner = architecture.feed_forward or 4 * architecture.embedding
     if architecture.experts_used:
@@ -277,6 +277,41 @@ def _output(architecture: Architecture, shape: Shape) -> MemoryLine:
 def _vocabulary(architecture: Architecture, variant: Variant) -> MemoryLine:
     entries = variant.vocabulary_entries
     if entries is None:
-        entries = 3 * (architecture.vocabulary or 0)
+        entries = (4 if architecture.encoder else 3) * (architecture.vocabulary or 0)
     formula = f"{entries} tokens and merges × {VOCABULARY_BYTES} bytes"
     return MemoryLine("vocabulary", entries * VOCABULARY_BYTES, "anonymous", formula)
+
+
+def plan_pooling_memory(architecture: Architecture, variant: Variant, shape: Shape) -> tuple[MemoryLine, ...]:
+    """The memory table of an engine that embeds or ranks. The total grows with the longest text.
+
+    `shape.n_ubatch` is the tokens of one pass: a whole text of an encoder, which has no cache (`kv_tokens` 0).
+    """
+    lines = _weights(architecture, variant, shape)
+    tokens = shape.n_ubatch
+    embedding, inner = architecture.embedding, architecture.feed_forward or 4 * architecture.embedding
+    if shape.kv_tokens:
+        lines += _kv(architecture, shape)
+        vocabulary = architecture.vocabulary or 0
+        # Each token of a pass is an output: logits are computed for all of them, though nobody asked for any.
+        lines.append(_logits("compute buffers", tokens, vocabulary + embedding))
+        lines.append(_logits("output", tokens, vocabulary))
+    else:
+        # Feeding forward, or attending: read from dry runs of eight shapes, exact for all of them.
+        numbers = max(3 * embedding + inner, 11 * embedding // 2) + shape.concurrency + 2
+        formula = f"{tokens} tokens × {numbers} numbers × 4 bytes"
+        lines.append(MemoryLine("compute buffers", tokens * numbers * 4, "anonymous", formula))
+    keys = shape.kv_tokens or tokens
+    mask = f"{keys} × {tokens} tokens × 2 bytes"
+    lines += [
+        MemoryLine("attention masks", keys * tokens * 2, "anonymous", mask),
+        _work(architecture, shape),
+        _vocabulary(architecture, variant),
+        MemoryLine("process", PROCESS_BYTES, "anonymous", "Python and its packages, measured"),
+        MemoryLine("code", CODE_BYTES, "file", "interpreter and shared libraries, measured"),
+    ]
+    return tuple(lines)
+
+
+def _logits(name: str, tokens: int, numbers: int) -> MemoryLine:
+    return MemoryLine(name, tokens * numbers * 4, "anonymous", f"{tokens} rows × {numbers} numbers × 4 bytes")

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from serving.hardware import Machine
 from serving.planner.llamacpp import LEAST_CONTEXT, plan_llamacpp
+from serving.planner.llamacpp_pooling import plan_pooling
 from serving.planner.types import Engine, Engines, LlamacppPlan, NearestFit, NoFit, Rejected, VllmPlan, Wishes
 from serving.planner.vllm import equal_gpus, plan_vllm
 from serving.planner.vllm_cpu import plan_vllm_cpu
@@ -74,7 +75,10 @@ def _plan(
     if engine == "vllm":
         return plan_vllm(machine, model, wishes)
     more = () if comforts is None else (comforts,)
-    outcome = plan_llamacpp(machine, model, wishes, engines, *more)
+    if model.kind == "chat":
+        outcome = plan_llamacpp(machine, model, wishes, engines, *more)
+    else:
+        outcome = plan_pooling(machine, model, wishes)
     if why_not is None:
         return outcome
     return dataclasses.replace(outcome, rejected=(Rejected("engine vllm", why_not), *outcome.rejected))

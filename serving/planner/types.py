@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, TypeAdapter
 
 from serving.hardware import Gpu
+from serving.pooling import Task
 
 Engine = Literal["llamacpp", "vllm"]
 KvDtype = Literal["f16", "bf16", "f32", "q8_0", "fp8"]
@@ -147,6 +148,9 @@ class LlamacppPlan(Plan):
     """A model served by llama.cpp, from main memory and, where the build can, a GPU."""
 
     engine: Literal["llamacpp"] = "llamacpp"
+    task: Task = "generate"
+    """What the model is for. Embedders and rerankers compute whole texts: `n_ubatch` is the longest, `concurrency` the
+    most of them in one pass, and encoders keep no cache."""
     kv_layout: KvLayout
     swa_full: bool
     n_ubatch: int

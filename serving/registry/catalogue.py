@@ -11,7 +11,7 @@ import serving
 from serving.errors import FileMissing, UnknownModel
 from serving.gguf import read_header
 from serving.registry.directory import CONFIG, model_from_directory, weights_bytes
-from serving.registry.local import architecture_of, check_servable, describe, model_of
+from serving.registry.local import architecture_of, check_kind, check_servable, describe, model_of
 from serving.registry.model import Model
 from serving.registry.schema import read_catalogue
 from serving.registry.sizes import foretell
@@ -83,6 +83,7 @@ def with_files(model: Model) -> Model:
         elif variant.format == "gguf":
             header = read_header(variant.path)
             check_servable(header)
+            check_kind(header, model.name, model.kind)
             architecture = architecture_of(header) if architecture is None else architecture
             variants.append(describe(variant, header))
             most = header.integer("context_length") or context

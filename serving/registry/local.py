@@ -9,7 +9,8 @@ from typing import Literal
 
 from serving.errors import BadFile
 from serving.gguf import Header, read_header
-from serving.registry.model import Architecture, Model, TensorSum, Variant
+from serving.pooling import ENCODERS, SERVED_ENCODERS, pooling_of, task_of
+from serving.registry.model import KIND_OF, Architecture, Kind, Model, TensorSum, Variant
 from serving.registry.servable import check_sound
 
 DUMMY_KEY = "perimeter.dummy_weights"
@@ -27,6 +28,9 @@ FILE_TYPES: dict[object, str] = {
 }
 """Mixes by `general.file_type` (llama.h: llama_ftype); of the others, the main type is the name."""
 _TITLE_CHARS = 200
+_TABLES = {"t5": 3.7, "bert": 2.3}
+"""What a token takes in memory where more is kept of it than a table entry, in entries: llama.cpp keeps XLM-RoBERTa's
+as a tree as well, and we keep BERT's twice. Measured with the published vocabularies of both: 577 and 359 bytes."""
 _WINDOW_EVERY = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4, "exaone4": 4, "llama4": 4}
 """Families where all layers but each N-th are windowed, as llama.cpp hard-codes it per architecture."""
 
@@ -37,7 +41,7 @@ def model_from_file(path: Path) -> Model:
 
 
 def model_of(header: Header) -> Model:
-    """What a header says, as a model of one variant. Raises BadFile where it is not a decoder's."""
+    """What a header says, as a model of one variant. Raises BadFile where it is not a language model's."""
     path = header.path
     architecture = architecture_of(header)
     name = header.text("general.name")
@@ -48,6 +52,7 @@ def model_of(header: Header) -> Model:
         context=header.integer("context_length") or 0,
         architecture=architecture,
         variants=(describe(Variant(quantisation, "gguf", ("llamacpp",), None, path.resolve()), header),),
+        kind=KIND_OF[task_of(header)],
         licence=header.text("general.license"),
         dummy=DUMMY_KEY in header.metadata,
         origin=str(path),
@@ -81,7 +86,42 @@ def check_servable(header: Header) -> None:
     if rows[0] != tokens:
         message = f"`{header.path}` has a tokenizer of {tokens} tokens and embeddings for {rows[0]}"
         raise BadFile(message, hint="the conversion mixed two models; convert it again")
+    _check_task(header)
     check_sound(header)
+
+
+def check_kind(header: Header, name: str, kind: Kind) -> None:
+    """Refuse a file that is for something else than its entry in the catalogue says. Raises BadFile."""
+    found = KIND_OF[task_of(header)]
+    if found != kind:
+        message = f"`{header.path}` is a model of the kind `{found}`, and the catalogue has `{name}` as `{kind}`"
+        raise BadFile(
+            message, hint=f"convert it with its pooling (`{header.architecture}.pooling_type`), or name another"
+        )
+
+
+def _check_task(header: Header) -> None:
+    """Refuse what embeds or ranks and would do it wrongly. Raises BadFile."""
+    task, pooling = task_of(header), pooling_of(header)
+    if task == "generate":
+        return
+    path, family = header.path, header.architecture
+    if family in ENCODERS - SERVED_ENCODERS:
+        message = f"`{path}` is an encoder of the family `{family}`, which is not served yet"
+        raise BadFile(message, hint=f"served: {', '.join(sorted(SERVED_ENCODERS))} (BERT, RoBERTa), and decoders")
+    if pooling is None:
+        message = f"`{path}` does not say how the numbers of a text are pooled (`{family}.pooling_type`)"
+        raise BadFile(message, hint="convert the model again, with its modules.json beside its weights")
+    if task == "rerank" and family not in ENCODERS:
+        message = f"`{path}` ranks by what it would write (`{family}`), which is not served yet"
+        raise BadFile(message, hint="rerankers with a classifier's head are: bge-reranker-v2-m3 and its like")
+    if task == "rerank" and not any(tensor.name == "cls.output.weight" for tensor in header.tensors):
+        message = f"`{path}` is pooled for ranking and has no classifier's head (`cls.output.weight`)"
+        raise BadFile(message, hint="convert the model again, from its sequence classification checkpoint")
+    if task == "rerank" and header.metadata.get("tokenizer.ggml.token_type_count", 1) != 1:
+        # llama.cpp gives every token the first type (src/models/bert.cpp), and such models learnt with both.
+        message = f"`{path}` tells query and document apart by token type, which llama.cpp does not do"
+        raise BadFile(message, hint="its scores would be wrong; rerankers of the RoBERTa family have one type")
 
 
 def describe(variant: Variant, header: Header) -> Variant:
@@ -91,7 +131,9 @@ def describe(variant: Variant, header: Header) -> Variant:
         size_bytes=header.file_bytes,
         tensors=_sums(header),
         tied_output=not any(tensor.name == "output.weight" for tensor in header.tensors),
-        vocabulary_entries=(header.length("tokenizer.ggml.tokens") or 0)
+        vocabulary_entries=round(
+            (header.length("tokenizer.ggml.tokens") or 0) * _TABLES.get(header.text("tokenizer.ggml.model") or "", 1)
+        )
         + (header.length("tokenizer.ggml.merges") or 0),
     )
 
@@ -152,7 +194,8 @@ def architecture_of(header: Header) -> Architecture:
         key_length_mla=header.integer("attention.key_length_mla"),
         value_length_mla=header.integer("attention.value_length_mla"),
         recurrent_state=state,
-        tied=not any(tensor.name == "output.weight" for tensor in header.tensors),
+        tied=family not in ENCODERS and not any(tensor.name == "output.weight" for tensor in header.tensors),
+        positions=header.integer("context_length") if family in ENCODERS else None,
     )
 
 

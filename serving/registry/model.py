@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+
+from serving.pooling import ENCODERS, Task
 
 Backend = Literal["llamacpp", "vllm", "transformers"]
 Kind = Literal["chat", "embedding", "reranker"]
+KIND_OF: Final[dict[Task, Kind]] = {"generate": "chat", "embed": "embedding", "rerank": "reranker"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,6 @@ class Architecture:
         return self.family in ENCODERS
 
 
-ENCODERS = frozenset({"bert", "jina-bert-v3", "nomic-bert", "modern-bert", "t5encoder"})
-
-
 @dataclass(frozen=True, slots=True)
 class TensorSum:
     """All tensors of one number type and role in a weight file, added up."""
@@ -98,7 +98,7 @@ class Variant:
     tied_output: bool = False
     """The output matrix is the token embedding."""
     vocabulary_entries: int | None = None
-    """Tokens and merge rules that the file carries."""
+    """Tokens and merge rules that the file carries; a token whose kind takes more memory counts as several."""
 
 
 @dataclass(frozen=True, slots=True)

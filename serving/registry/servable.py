@@ -9,11 +9,13 @@ made to do harm; no converter writes one.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from serving.errors import BadFile
-from serving.gguf import Header, Tensor, read_strings
+from serving.gguf import Header, Tensor, read_bytes, read_strings
+from serving.pooling import ENCODERS, task_of
 
 TOKENS: Final = "tokenizer.ggml.tokens"
 MAX_LAYERS: Final = 512
@@ -23,15 +25,19 @@ MAX_EXPERTS: Final = 1024
 MAX_TEMPLATE: Final = 1 << 20
 """Characters of a chat template; published ones have some thousand, and each must be compiled before the first one."""
 
+_ENCODER_MODELS: Final = frozenset({"bert", "t5", "gpt2"})
+"""Tokenizers of encoders: BERT's, XLM-RoBERTa's, RoBERTa's."""
 _MODELS: Final = frozenset({"llama", "gpt2", "gemma4", "hybriddna", "whitespace", "rwkv", "plamo2"})
 """Tokenizers of decoders. `bert` and `t5` are those of encoders, and end the process on text they do not know."""
 _BYTES_NEEDED: Final = frozenset({"llama", "plamo2"})
-_DEFAULT_IDS: Final = {
+_DEFAULT_IDS: Final[dict[str, tuple[int | None, int | None]]] = {
     "llama": (1, 2),
     "plamo2": (1, 2),
     "gpt2": (11, 11),
     "hybriddna": (11, 11),
     "whitespace": (11, 11),
+    "bert": (101, None),
+    "t5": (None, 1),
 }
 """BOS and EOS that llama.cpp assumes where the file names none."""
 _PRE_WITHOUT_BOS: Final = frozenset({"chatglm-bpe", "glm4", "glm5"})
@@ -46,12 +52,12 @@ _ONE_HEAD_SIZE: Final = frozenset(
     {
         *("llama", "llama4", "mistral3", "granite", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "deepseek", "phi3"),
         *("command-r", "cohere2", "glm4", "olmo2", "smollm3", "starcoder2", "stablelm", "internlm2"),
-        *("gemma", "gemma2", "gemma3", "gpt-oss", "granitemoe", "exaone4", "lfm2", "lfm2moe"),
+        *("gemma", "gemma2", "gemma3", "gpt-oss", "granitemoe", "exaone4", "lfm2", "lfm2moe", "bert"),
     }
 )
 """Families whose graph needs keys and values that are equally long. More have that; some others (MLA) differ."""
 _PLAIN_TYPES: Final = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_K"})
-_ALWAYS_F32: Final = ("norm", "ssm_conv1d", "shortconv.conv")
+_ALWAYS_F32: Final = ("norm", "token_types", "ssm_conv1d", "shortconv.conv")
 _ALWAYS_F32_ENDS: Final = (".bias", ".ssm_a", ".ssm_d")
 
 
@@ -141,7 +147,7 @@ def _numbers(header: Header) -> Iterator[str]:
         epsilon = header.fact(key)
         if isinstance(epsilon, float) and epsilon < 0:
             yield f"`{header.architecture}.{key}` is {epsilon}, below 0"
-    if header.fact("attention.causal") is False:
+    if header.fact("attention.causal") is False and task_of(header) == "generate":
         yield "its attention is not causal, so it cannot generate token by token"
     scaling = header.fact("rope.scaling.type")
     if isinstance(scaling, str) and scaling not in _ROPE_SCALINGS:
@@ -180,8 +186,10 @@ def _name(tensor: Tensor) -> str:
 def _tokenizer(header: Header) -> Iterator[str]:
     """llama-vocab.cpp: load (each token once), byte_to_token, tokenize (special_bos_id and its like)."""
     model, pre = header.text("tokenizer.ggml.model") or "", header.text("tokenizer.ggml.pre") or ""
-    if model not in _MODELS:
-        yield "its tokenizer is of a kind that no decoder has (`tokenizer.ggml.model`)"
+    is_encoder = header.architecture in ENCODERS
+    if model not in (_ENCODER_MODELS if is_encoder else _MODELS):
+        which = "encoder" if is_encoder else "decoder"
+        yield f"its tokenizer is of a kind that no {which} has (`tokenizer.ggml.model`)"
         return
     if pre == "whitespace" and model != "whitespace":
         yield "pre-tokenizer type `whitespace` needs a tokenizer model of the same name"
@@ -197,14 +205,72 @@ def _tokenizer(header: Header) -> Iterator[str]:
         missing = [byte for byte in range(256) if known.isdisjoint(_byte_texts(model, byte))]
         if missing:
             yield f"its vocabulary has no token for the byte {missing[0]:#04x}"
+    yield from _ends_of_texts(header, model, len(known))
     bos, eos = _DEFAULT_IDS.get(model, (None, None))
     adds_bos = header.metadata.get("tokenizer.ggml.add_bos_token") is True or _PRE_ALWAYS_BOS & {pre, model}
     if adds_bos and not _is_known(header, "bos", None if pre in _PRE_WITHOUT_BOS else bos, len(known)):
         yield "a BOS token is added to each prompt, and there is none"
     if header.metadata.get("tokenizer.ggml.add_eos_token") is True and not _is_known(header, "eos", eos, len(known)):
         yield "an EOS token is added to each prompt, and there is none"
+
+
+def _template(header: Header) -> Iterator[str]:
     if len(header.text("tokenizer.chat_template") or "") > MAX_TEMPLATE:
         yield f"its chat template has more than {MAX_TEMPLATE} characters"
+
+
+def _ends_of_texts(header: Header, model: str, tokens: int) -> Iterator[str]:
+    """llama-vocab.cpp, tokenize: asserts on special_bos_id, special_sep_id and special_eos_id; unknown text."""
+    needed: dict[str, tuple[tuple[str, int | None], ...]] = {
+        "bert": (("bos", 101), ("seperator", 102), ("unknown", 100)),
+        "t5": (("eos", 1), ("unknown", 2)),
+    }
+    for which, default in needed.get(model, ()):
+        if not _is_known(header, which, default, tokens):
+            yield f"its vocabulary needs a token that is not there (`tokenizer.ggml.{which}_token_id`)"
+    if model == "t5":
+        yield from _normaliser(header)
+
+
+def _normaliser(header: Header) -> Iterator[str]:
+    """llama-vocab.cpp, llm_tokenizer_ugm_session: throws, in the middle of a text, where a table leads outside itself.
+
+    The table is a double array: from a state, a byte leads to the unit `state ^ byte` if that unit bears this byte, and
+    there the unit says the next state, and whether a text in place of what was read is at hand. Each state that can be
+    reached is looked at, so that no text can lead outside.
+    """
+    data = read_bytes(header, "tokenizer.ggml.precompiled_charsmap")
+    if not data:
+        return
+    size = int.from_bytes(data[:4], "little")
+    texts = data[4 + size :]
+    if size % 4 or not texts or texts[-1]:
+        yield "the table of its text normaliser is cut short (`tokenizer.ggml.precompiled_charsmap`)"
+        return
+    units = struct.unpack(f"<{size // 4}I", data[4 : 4 + size])
+    children: dict[int, list[int]] = {}
+    for place, unit in enumerate(units):
+        if 0 < unit & 0x800000FF < 256:
+            children.setdefault(place ^ (unit & 0xFF), []).append(place)
+    states = [_next(units[0])] if units else []
+    seen = set(states)
+    for state in states:
+        if state | 0xFF >= len(units):
+            yield "the table of its text normaliser leads outside itself (`tokenizer.ggml.precompiled_charsmap`)"
+            return
+        for place in children.get(state, ()):
+            after = place ^ _next(units[place])
+            if units[place] >> 8 & 1 and not (after < len(units) and units[after] & 0x7FFFFFFF < len(texts)):
+                yield "the table of its text normaliser names a text it does not have"
+                return
+            if after not in seen:
+                seen.add(after)
+                states.append(after)
+
+
+def _next(unit: int) -> int:
+    """The offset that a unit holds; bit 9 scales it."""
+    return (unit >> 10) << ((unit & 1 << 9) >> 6)
 
 
 def _byte_texts(model: str, byte: int) -> tuple[bytes, ...]:
@@ -245,4 +311,5 @@ _CHECKS: Final[tuple[Callable[[Header], Iterator[str]], ...]] = (
     _window,
     _types,
     _tokenizer,
+    _template,
 )

@@ -22,7 +22,7 @@ from serving.errors import BadFile, BadSettings, NoFitError, UsageError
 from serving.gguf import TYPES, TensorType, read_header
 from serving.registry import Architecture, Model, Variant
 from serving.registry.local import DUMMY_KEY
-from serving.registry.tensors import TensorShape, gguf_types, tensor_bytes
+from serving.registry.tensors import TYPE, TensorShape, gguf_types, tensor_bytes
 from serving.store.noise import noise
 from serving.store.vocabulary import vocabulary
 
@@ -126,11 +126,20 @@ def write_hollow(model: Model, variant: Variant, path: Path) -> Path:
 def _known_shape(model: Model, variant: Variant) -> tuple[Architecture, Typed]:
     architecture = model.architecture
     typed = gguf_types(architecture, variant.name) if architecture else None
-    if architecture is None or typed is None or architecture.encoder:
+    if architecture is None or typed is None or (architecture.encoder and not architecture.positions):
         raise UsageError(
             f"no synthetic weights can be made for `{model.name}` as {variant.name}",
-            hint="dummy weights go with decoders of the catalogue and GGUF variants; see `serve models show`",
+            hint="dummy weights go with models of the catalogue and GGUF variants; see `serve models show`",
         )
+    if model.kind == "reranker":
+        width = architecture.embedding
+        head = {
+            "cls.weight": (width, width),
+            "cls.bias": (width,),
+            "cls.output.weight": (width, 1),
+            "cls.output.bias": (1,),
+        }
+        typed += tuple((TensorShape(name, shape), TYPE["F32"]) for name, shape in head.items())
     return architecture, typed
 
 
@@ -177,7 +186,7 @@ def _chunks(shape: TensorShape, kind: TensorType) -> Iterator[bytes]:
 
 
 def _header(model: Model, variant: Variant, it: Architecture, typed: Typed) -> bytes:
-    metadata = {**_general(model, variant, it), **_hyperparameters(model, it), **_tokenizer(it)}
+    metadata = {**_general(model, variant, it), **_hyperparameters(model, it), **_pooling(model, it), **_tokenizer(it)}
     out = bytearray(struct.pack("<4sIQQ", b"GGUF", 3, len(typed), len(metadata)))
     for key, (form, value) in metadata.items():
         out += _string(key) + struct.pack("<I", form) + _value(form, value)
@@ -205,7 +214,7 @@ def _hyperparameters(model: Model, it: Architecture) -> dict[str, Value]:
     rotary = it.key_length - (it.kv_rank or 0)
     expert = it.expert_feed_forward or (it.feed_forward if it.family in _NAMED_EXPERTS else None)
     numbers: dict[str, int | None] = {
-        "context_length": model.context,
+        "context_length": it.positions or model.context,
         "embedding_length": it.embedding,
         "block_count": it.layers,
         "feed_forward_length": it.feed_forward,
@@ -229,7 +238,7 @@ def _hyperparameters(model: Model, it: Architecture) -> dict[str, Value]:
     }
     floats = {
         "attention.layer_norm_rms_epsilon": 1e-5,
-        "attention.layer_norm_epsilon": 1e-5 if it.family == "command-r" else None,
+        "attention.layer_norm_epsilon": 1e-5 if it.family in ("command-r", "bert") else None,
         "rope.freq_base": 500_000.0,
         "logit_scale": 1.0 if it.family in ("granite", "command-r") else None,
         "expert_weights_scale": 1.0 if it.family in ("deepseek", "deepseek2") else None,
@@ -238,6 +247,18 @@ def _hyperparameters(model: Model, it: Architecture) -> dict[str, Value]:
         f"{it.family}.{key}": (_U32, value) for key, value in numbers.items() if value is not None
     }
     known |= {f"{it.family}.{key}": (_F32, value) for key, value in floats.items() if value is not None}
+    return known
+
+
+def _pooling(model: Model, it: Architecture) -> dict[str, Value]:
+    """What makes of a model that writes one that embeds or ranks."""
+    if model.kind == "chat":
+        return {}
+    known: dict[str, Value] = {
+        f"{it.family}.pooling_type": (_U32, 4 if model.kind == "reranker" else 1 if it.encoder else 3)
+    }
+    if it.encoder:
+        known |= {f"{it.family}.attention.causal": (_BOOL, False), "tokenizer.ggml.token_type_count": (_U32, 1)}
     return known
 
 
@@ -250,6 +271,7 @@ def _tokenizer(it: Architecture) -> dict[str, Value]:
         "tokenizer.ggml.tokens": (_ARRAY, (_STRING, tokens)),
         "tokenizer.ggml.token_type": (_ARRAY, (_I32, types)),
         "tokenizer.ggml.merges": (_ARRAY, (_STRING, merges)),
+        "tokenizer.ggml.bos_token_id": (_U32, len(tokens) - 2),
         "tokenizer.ggml.eos_token_id": (_U32, len(tokens) - 1),
         "tokenizer.ggml.add_bos_token": (_BOOL, False),
         "tokenizer.chat_template": (_STRING, TEMPLATE),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from serving.engines.restart import RestartPolicy
-from serving.engines.spec import EngineSpec
+from serving.engines.spec import Capabilities, EngineSpec
 from serving.errors import ServingError
 from serving.gateway.config import GatewayConfig
 from serving.gateway.run import serve
@@ -51,11 +51,23 @@ def main() -> int:
         *given.get("engine", []),
     ]
     environment = {"PATH": "/usr/bin:/bin", "MARK": "from-the-spec", **given.get("env", {})}
-    spec = EngineSpec("m", "llamacpp", tuple(argv), tuple(environment.items()), socket)
+    specs = [EngineSpec("m", "llamacpp", tuple(argv), tuple(environment.items()), socket)]
+    for other in given.get("others", ()):
+        capabilities = Capabilities(tasks=frozenset(other["tasks"]))
+        specs.append(
+            EngineSpec(
+                other["model"],
+                "llamacpp",
+                tuple(other["argv"]),
+                tuple(environment.items()),
+                Path(other["socket"]),
+                capabilities=capabilities,
+            )
+        )
     logs.setup("json", given.get("log", "info"))
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     try:
-        return serve([spec], config, Printer())
+        return serve(specs, config, Printer())
     except ServingError as error:
         sys.stderr.write(error.for_terminal() + "\n")
         return error.exit_status

@@ -4,7 +4,7 @@ import json
 import typing
 
 import pytest
-from openai.types import completion_create_params
+from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 
 from serving.errors import InvalidRequest, UnsupportedFeature
@@ -14,6 +14,7 @@ from serving.openai import (
     Serves,
     chat_schema,
     completion_schema,
+    embeddings_schema,
     parse_chat,
     parse_completion,
     parse_detokenize,
@@ -42,6 +43,8 @@ def test_every_published_field_is_known() -> None:
     published = typing.get_type_hints(completion_create_params.CompletionCreateParamsBase)
     streaming = typing.get_type_hints(completion_create_params.CompletionCreateParamsStreaming)
     assert set(published) | set(streaming) <= set(completion_schema().fields)
+    published = typing.get_type_hints(embedding_create_params.EmbeddingCreateParams)
+    assert set(published) <= set(embeddings_schema().fields)
 
 
 NO_OPS = {
