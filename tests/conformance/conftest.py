@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import openai
 import pytest
 
-from tests.conformance.matrix import Outcome, record
+from tests.conformance.matrix import Outcome, keep, record, seen
 from tests.e2e.stack import serve
 
 Result = TypeVar("Result")
@@ -115,3 +115,11 @@ def tokens_of(target: Target, body: dict[str, object]) -> list[int]:
     assert answer["count"] == len(answer["tokens"])
     assert answer["max_model_len"] > 0
     return list(answer["tokens"])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Keep what was seen, where that is asked for (CONFORMANCE_KEEP=1), of engines whose whole suite ran."""
+    if os.environ.get("CONFORMANCE_KEEP") and not session.config.option.keyword:
+        for engine in ENGINES:
+            if seen(engine):
+                keep(engine, seen(engine))

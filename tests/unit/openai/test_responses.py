@@ -32,17 +32,27 @@ def test_a_chunk_holds_its_text(text: str) -> None:
 
 
 def test_a_stream_has_its_parts() -> None:
-    """Role first, then text, tool calls, the reason, the usage: each a chunk that the client's types accept."""
+    """Role, reasoning, text, a tool call in pieces, the reason, the usage: chunks that the client accepts."""
     stream = responses.ChatStream("chatcmpl-1", 'odd "name"\x00text\x01', 17)
-    calls = [ToolCall("call-1", "f", '{"a":1}')]
-    events = [stream.start(), stream.text("x"), stream.tool_calls(calls), stream.finish("stop"), stream.usage(USAGE)]
+    events = [
+        stream.start(),
+        stream.reasoning("hm"),
+        stream.text("x"),
+        stream.call_start(0, "call-1", "f"),
+        stream.call_arguments(0, '{"a":1}'),
+        stream.finish("tool_calls"),
+        stream.usage(USAGE),
+    ]
     chunks = [ChatCompletionChunk.model_validate(data(event), strict=True) for event in events]
     assert chunks[0].choices[0].delta.role == "assistant"
-    assert chunks[2].choices[0].delta.tool_calls[0].function.arguments == '{"a":1}'
-    assert chunks[3].choices[0].finish_reason == "stop"
-    assert chunks[4].choices == []
-    assert chunks[4].usage.prompt_tokens_details.cached_tokens == 2
-    assert chunks[4].usage.total_tokens == 8
+    assert data(events[1])["choices"][0]["delta"] == {"reasoning": "hm"}
+    start, arguments = (chunk.choices[0].delta.tool_calls[0] for chunk in chunks[3:5])
+    assert (start.index, start.id, start.function.name) == (0, "call-1", "f")
+    assert (arguments.index, arguments.function.arguments) == (0, '{"a":1}')
+    assert chunks[5].choices[0].finish_reason == "tool_calls"
+    assert chunks[6].choices == []
+    assert chunks[6].usage.prompt_tokens_details.cached_tokens == 2
+    assert chunks[6].usage.total_tokens == 8
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -1,0 +1,26 @@
+"""The support matrix says what the suite sees. This file's name puts it last, when everything has been seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.conftest import Target
+from tests.conformance.matrix import PAGE, noted, page, seen
+
+
+def test_the_page_is_what_the_notes_say() -> None:
+    """`make matrix` has been run."""
+    text = PAGE.read_text(encoding="utf-8")
+    assert page(text) == text
+
+
+def test_nothing_has_changed_since_it_was_noted(request: pytest.FixtureRequest, target: Target) -> None:
+    """Each feature came out as the notes have it; CONFORMANCE_KEEP=1 writes them anew."""
+    if not target.is_ours:
+        pytest.skip("the matrix is of our own engines")
+    now = seen(target.name)
+    noted_now = noted().get(target.name, {})
+    missing = set(noted_now) - set(now)
+    if missing and len(request.session.items) < 60:
+        pytest.skip("only a part of the suite ran")
+    assert now == noted_now
