@@ -79,7 +79,10 @@ def serve(
     context: typer.Context,
     *,
     wishes: PlanOptions,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Name of a model, or path of a GGUF file.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="Name of a model, or path of its weights; several for several models."),
+    ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option("--port", "-p", min=0, max=65535, help="TCP port; 0 for any.")] = None,
     config: Config = None,
@@ -98,17 +101,15 @@ def serve(
     """Serve a model: `serve --model demo`."""
     del debug, version  # acted on by serving.cli.run and the callback
     if context.invoked_subcommand is not None:
-        if model is not None:
+        if model:
             message = f"`--model` goes with no command; `{context.invoked_subcommand}` is one"
-            raise UsageError(message, hint=f"use `serve --model {model}`, or `serve plan {model}`")
+            raise UsageError(message, hint=f"use `serve --model {model[0]}`, or `serve plan {model[0]}`")
         _refuse_flags_before(context, context.invoked_subcommand)
         return 0
-    if model is None:
-        message = "no model named"
-        raise UsageError(message, hint="try `serve --model demo`; `serve models list` shows what there is")
     from serving.cli.start import start
 
-    return start(StartOptions(model, host, port, config, allow_insecure_bind or None, as_json, dummy_weights, wishes))
+    models = tuple(model or ())
+    return start(StartOptions(models, host, port, config, allow_insecure_bind or None, as_json, dummy_weights, wishes))
 
 
 def _refuse_flags_before(context: typer.Context, command: str) -> None:

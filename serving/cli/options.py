@@ -86,9 +86,10 @@ def takes_wishes(command: Callable[..., int]) -> Callable[..., int]:
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """`serve --model …`: what to serve and how."""
+    """`serve --model … [--model …]`: what to serve and how."""
 
-    model: str
+    models: tuple[str, ...] = ()
+    """Names or paths; () serves the set of the settings."""
     host: str | None = None
     port: int | None = None
     config: Path | None = None

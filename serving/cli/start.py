@@ -10,12 +10,13 @@ import ipaddress
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import serving
 from serving.cli.address import check_address
 from serving.cli.listen import JsonListener, TerminalListener
-from serving.cli.options import StartOptions, settings_for, wishes_from
+from serving.cli.options import PlanOptions, StartOptions, settings_for, wishes_from
 from serving.cli.plan import DUMMY_NOTE, machine_line, no_fit, plan_here, serves, vllm_compute
 from serving.cli.runtime import cache_dir, runtime_dir
 from serving.engines import llamacpp, vllm
@@ -27,11 +28,12 @@ from serving.gateway.exposure import check_exposure
 from serving.gguf import read_header
 from serving.hardware import Machine, detect
 from serving.hardware.watch import require_gpu
-from serving.planner import Engines, LlamacppPlan, NoFit, VllmPlan, Wishes, gib, plan
+from serving.planner import Engines, LlamacppPlan, NoFit, VllmPlan, Wanted, Wishes, gib, plan, plan_fleet
 from serving.planner.llamacpp import crowded
 from serving.planner.text import counted
 from serving.registry import Model, load_catalogue, model_from_file
 from serving.settings import Settings
+from serving.settings.model import Served
 from serving.store import write_dummy
 from serving.telemetry.logs import facts, setup
 
@@ -52,14 +54,14 @@ def start(options: StartOptions) -> int:
     settings = settings_for(options.config, flags)
     setup(settings.log.format, settings.log.level)
     for_people = settings.log.format == "text"
-    model = load_catalogue(settings.registry.site_file).find(options.model)
     machine = detect()
     if settings.hardware.require_gpu:
         require_gpu(machine)
-    wishes = wishes_from(settings, options.plan)
-    engines = installed_engines(machine, settings.engines.vllm.python, wants_vllm=wishes.backend == "vllm")
+    wanted = wanted_of(options, settings)
+    wants_vllm = any(one.wishes.backend == "vllm" for one in wanted)
+    engines = installed_engines(machine, settings.engines.vllm.python, wants_vllm=wants_vllm)
     if not options.dummy_weights:
-        plan_here(machine, model, wishes, engines)  # what cannot be served is said before anything about the address
+        plan_all(machine, wanted, engines)  # what cannot be served is said before anything about the address
     # What would end the start in any case is said before anything is written, and before the plan is shown.
     check_address(settings.server.host, settings.server.port)
     check_exposure(settings.server.host, is_allowed=settings.server.allow_insecure_bind)
@@ -67,24 +69,74 @@ def start(options: StartOptions) -> int:
     listener_of = _listeners(for_people=for_people)
     if options.dummy_weights:
         directory = cache_dir(settings.paths.cache_dir, os.environ) / "dummy"
-        model = with_dummy_weights(machine, model, wishes, engines, directory, listener_of(model.name, chats=True))
-    outcome = plan_here(machine, model, wishes, engines)
-    remarks = (crowded(machine.cpu, wishes.threads), DUMMY_NOTE if outcome.dummy else None)
-    warnings = [*machine.warnings, *model.warnings, *_exposure(settings), *filter(None, remarks)]
-    _announce(machine, outcome, warnings, for_people=for_people)
+        (one,) = wanted
+        listener = listener_of(one.model.name, chats=True)
+        made = with_dummy_weights(machine, one.model, one.wishes, engines, directory, listener)
+        wanted = (dataclasses.replace(one, model=made),)
+    outcomes = plan_all(machine, wanted, engines)
+    crowds = (crowded(machine.cpu, one.wishes.threads) for one in wanted)
+    remarks = dict.fromkeys([*filter(None, crowds), *(DUMMY_NOTE for outcome in outcomes if outcome.dummy)])
+    of_models = [warning for one in wanted for warning in one.model.warnings]
+    _announce(machine, outcomes, [*machine.warnings, *of_models, *_exposure(settings), *remarks], for_people=for_people)
 
-    socket = runtime / f"engine-{os.getpid()}.sock"
-    spec = spec_of(outcome, model, settings, socket)
+    specs = [
+        spec_of(outcome, one.model, settings, runtime / f"engine-{os.getpid()}{f'-{at}' if at else ''}.sock")
+        for at, (one, outcome) in enumerate(zip(wanted, outcomes, strict=True))
+    ]
 
     from serving.gateway.run import run
 
-    task = outcome.task if isinstance(outcome, LlamacppPlan) else "generate"
-    chats = task == "generate" and outcome.weights is not None and has_template(outcome.weights)
-    listener = listener_of(outcome.model, chats=chats, task=task, dummy=outcome.dummy)
-    status = run([spec], settings, listener, machine.gpus)
+    first = outcomes[0]
+    task = first.task if isinstance(first, LlamacppPlan) else "generate"
+    chats = task == "generate" and first.weights is not None and has_template(first.weights)
+    listener = listener_of(first.model, chats=chats, task=task, dummy=first.dummy)
+    status = run(specs, settings, listener, machine.gpus)
     if for_people and status == 0:
         sys.stderr.write("stopped\n")
     return status
+
+
+def wanted_of(options: StartOptions, settings: Settings) -> tuple[Wanted, ...]:
+    """The models to serve, and what is wished of each: those of the flags, else the set of the settings.
+
+    Raises UsageError where none is named, one is named twice, or a flag would go to all of several.
+    """
+    catalogue = load_catalogue(settings.registry.site_file)
+    if options.models:
+        named = [(name, options.plan) for name in options.models]
+    else:
+        named = [(served.name, options_of(served)) for served in settings.models]
+    if not named:
+        hint = "try `serve --model demo`; `serve models list` shows what there is; or give `[[models]]` in the settings"
+        raise UsageError("no model named", hint=hint)
+    if len(named) > 1 and (options.plan != PlanOptions() or options.dummy_weights):
+        message = f"{len(named)} models are to be served, and flags that shape a plan go to one"
+        raise UsageError(message, hint="give each model its own in a `[[models]]` table of the settings")
+    wanted = tuple(Wanted(catalogue.find(name), wishes_from(settings, plan)) for name, plan in named)
+    names = [one.model.name for one in wanted]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"`{twice}` is named twice", hint="one engine serves it for all; raise its concurrency")
+    return wanted
+
+
+def options_of(served: Served) -> PlanOptions:
+    """The wishes of one `[[models]]` table."""
+    return PlanOptions(**served.model_dump(exclude={"name"}))
+
+
+def plan_all(machine: Machine, wanted: tuple[Wanted, ...], engines: Engines) -> tuple[LlamacppPlan | VllmPlan, ...]:
+    """The plans, with weights that are on this host. Raises NoFitError or FileMissing, naming the model."""
+    if len(wanted) == 1:
+        return (plan_here(machine, wanted[0].model, wanted[0].wishes, engines),)
+    for one in wanted:
+        plan_here(machine, one.model, one.wishes, engines)  # what does not even fit alone is said as such
+    local = [dataclasses.replace(one, wishes=dataclasses.replace(one.wishes, local=True)) for one in wanted]
+    outcome = plan_fleet(machine, local, engines)
+    if isinstance(outcome, NoFit):
+        model = next(one.model for one in wanted if one.model.name == outcome.model)
+        raise no_fit(outcome, machine, model)
+    return outcome
 
 
 def spec_of(outcome: LlamacppPlan | VllmPlan, model: Model, settings: Settings, socket: Path) -> EngineSpec:
@@ -148,16 +200,19 @@ def _exposure(settings: Settings) -> list[str]:
     return []
 
 
-def _announce(machine: Machine, outcome: LlamacppPlan | VllmPlan, warnings: list[str], *, for_people: bool) -> None:
+def _announce(
+    machine: Machine, outcomes: Sequence[LlamacppPlan | VllmPlan], warnings: list[str], *, for_people: bool
+) -> None:
     if not for_people:
-        _log(machine, outcome, warnings)
+        _log(machine, outcomes, warnings)
         return
-    lines = [*(f"warning   {warning}" for warning in warnings), *summary(machine, outcome)]
+    plans = [line for outcome in outcomes for line in summary(outcome)]
+    lines = [*(f"warning   {warning}" for warning in warnings), f"machine   {machine_line(machine)}", *plans]
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
 
 
-def _log(machine: Machine, outcome: LlamacppPlan | VllmPlan, warnings: list[str]) -> None:
+def _log(machine: Machine, outcomes: Sequence[LlamacppPlan | VllmPlan], warnings: list[str]) -> None:
     cpu, memory = machine.cpu, machine.memory
     for warning in warnings:
         log.warning("warning", extra=facts(what=warning))
@@ -165,19 +220,20 @@ def _log(machine: Machine, outcome: LlamacppPlan | VllmPlan, warnings: list[str]
         "machine",
         extra=facts(cpu=cpu.model, cores=cpu.parallel, memory_bytes=memory.usable_bytes, gpus=len(machine.gpus)),
     )
-    own = ("cores", "memory", "rejected", "reasons")
-    values = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
-    told = {
-        name: str(value) if isinstance(value, Path | tuple) else value
-        for name, value in values.items()
-        if name not in own
-    }
-    totals = {"total_bytes": outcome.total_bytes, "anonymous_bytes": outcome.bytes_of("anonymous")}
-    log.info("plan", extra=facts(**told, **totals, gpu_bytes=outcome.bytes_of("gpu")))
+    for outcome in outcomes:
+        own = ("cores", "memory", "rejected", "reasons")
+        values = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
+        told = {
+            name: str(value) if isinstance(value, Path | tuple) else value
+            for name, value in values.items()
+            if name not in own
+        }
+        totals = {"total_bytes": outcome.total_bytes, "anonymous_bytes": outcome.bytes_of("anonymous")}
+        log.info("plan", extra=facts(**told, **totals, gpu_bytes=outcome.bytes_of("gpu")))
 
 
-def summary(machine: Machine, outcome: LlamacppPlan | VllmPlan) -> list[str]:
-    """What was detected and what was planned, in four lines."""
+def summary(outcome: LlamacppPlan | VllmPlan) -> list[str]:
+    """What was planned, in three lines."""
     total, anonymous = outcome.total_bytes, outcome.bytes_of("anonymous")
     size = gib(outcome.weights_bytes)
     if isinstance(outcome, LlamacppPlan):
@@ -187,7 +243,6 @@ def summary(machine: Machine, outcome: LlamacppPlan | VllmPlan) -> list[str]:
         how = vllm_compute(outcome)
     limit = "limit not known" if outcome.budget_bytes is None else f"{gib(outcome.budget_bytes)} allowed"
     return [
-        f"machine   {machine_line(machine)}",
         f"model     {outcome.model} {outcome.variant} ({size}), served by {outcome.engine}",
         f"plan      {serves(outcome)}; {how}",
         f"memory    {gib(total)} planned ({gib(anonymous)} private), {limit}",

@@ -31,6 +31,8 @@ _SERVICE_LINKS = tuple(
 """What Kubernetes puts into every pod of a namespace that has a Service named `perimeter…`, names and values."""
 
 FieldPath = tuple[str, ...]
+MODELS: FieldPath = ("models",)
+"""The one setting that is a list of tables."""
 
 
 def load_settings(
@@ -73,7 +75,7 @@ def walk_fields(section: type[Section] = Settings, prefix: FieldPath = ()) -> It
     for name, info in section.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
             yield from walk_fields(info.annotation, (*prefix, name))
-        else:
+        elif (*prefix, name) != MODELS:
             yield (*prefix, name), info
 
 

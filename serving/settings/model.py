@@ -267,8 +267,28 @@ class Paths(Section):
     )
 
 
+class Served(Section):
+    """One model of the set that `serve` keeps resident where no --model is given; one such table for each.
+
+    The set is planned as a whole, in this order: what does not fit beside those before it is refused by name.
+    """
+
+    name: str = Field(min_length=1, description="Name of a model, or path of a GGUF file or a safetensors directory.")
+    backend: Literal["llamacpp", "vllm"] | None = Field(default=None, description="Engine that serves it.")
+    variant: str | None = Field(default=None, description="Form of the weights, such as `q8_0`.")
+    context: int | None = Field(default=None, ge=1, description="Tokens that one sequence may hold.")
+    concurrency: int | None = Field(default=None, ge=1, le=256, description="Sequences computed at the same time.")
+    kv_dtype: Literal["f16", "bf16", "f32", "q8_0", "fp8"] | None = Field(
+        default=None, description="Numbers in the cache."
+    )
+    parallel: int | None = Field(default=None, ge=1, le=64, description="GPUs that share it (vLLM).")
+    threads: int | None = Field(default=None, ge=1, le=1024, description="Compute threads (llama.cpp).")
+
+
 class Settings(Section):
     """Everything that can be set. `Settings()` is the defaults."""
+
+    models: list[Served] = []
 
     server: Server = Server()
     limits: Limits = Limits()

@@ -74,7 +74,7 @@ def serve(
     *flags: str, model: str = "demo", config: Path | None = None, timeout_s: float = START_TIMEOUT_S
 ) -> Iterator[Stack]:
     """`serve --model … --port 0 --json`, ready; stopped at the end."""
-    argv = [sys.executable, "-m", "serving", "--model", model, "--port", "0", "--json", *flags]
+    argv = [sys.executable, "-m", "serving", *(["--model", model] if model else []), "--port", "0", "--json", *flags]
     if config is not None:
         argv += ["--config", str(config)]
     process = subprocess.Popen(
