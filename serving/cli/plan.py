@@ -95,6 +95,8 @@ def _gpus(machine: Machine) -> str:
 def serves(outcome: LlamacppPlan | VllmPlan) -> str:
     """How many sequences of how many tokens, for people: a pool is not as large as all of them together could be."""
     together, each = f"{outcome.concurrency} at a time", counted(outcome.context, "token")
+    if isinstance(outcome, LlamacppPlan) and outcome.task != "generate":
+        return f"{together}, up to {each} each"
     if outcome.concurrency * outcome.context <= outcome.kv_tokens:
         return f"{together}, {each} each"
     return f"{together}, up to {each} each, {outcome.kv_tokens} in all"
