@@ -221,14 +221,18 @@ def _log(machine: Machine, outcomes: Sequence[LlamacppPlan | VllmPlan], warnings
         extra=facts(cpu=cpu.model, cores=cpu.parallel, memory_bytes=memory.usable_bytes, gpus=len(machine.gpus)),
     )
     for outcome in outcomes:
-        own = ("cores", "memory", "rejected", "reasons")
+        own = ("cores", "memory", "rejected", "reasons", "dummy")
         values = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
         told = {
             name: str(value) if isinstance(value, Path | tuple) else value
             for name, value in values.items()
             if name not in own
         }
-        totals = {"total_bytes": outcome.total_bytes, "anonymous_bytes": outcome.bytes_of("anonymous")}
+        totals = {
+            "dummy_weights": outcome.dummy,
+            "total_bytes": outcome.total_bytes,
+            "anonymous_bytes": outcome.bytes_of("anonymous"),
+        }
         log.info("plan", extra=facts(**told, **totals, gpu_bytes=outcome.bytes_of("gpu")))
 
 
