@@ -32,7 +32,7 @@ $(VLLM_VENV)/.ready:
 
 test-vllm: $(VENV)/.dev $(VLLM_VENV)/.ready ## the suites against the real vLLM (its CPU build) and Transformers
 	SERVING_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python SERVING_HF_PYTHON=$(abspath $(VLLM_VENV))/bin/python \
-		$(VENV)/bin/python -m pytest tests/conformance tests/vllm tests/hf
+		$(VENV)/bin/python -m pytest tests/conformance tests/advisories tests/vllm tests/hf
 
 matrix: ## write the support matrix in docs/engines.md from the last runs of the conformance suite
 	$(VENV)/bin/python -m tests.conformance.matrix

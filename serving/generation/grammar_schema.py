@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-from llguidance import LLMatcher
-
 from serving.errors import InvalidRequest
 from serving.openai.strict import serialise
 
@@ -34,6 +32,8 @@ def json_rule(schema: object, path: str) -> str:
         )
     # The engine reads options out of this key; they are ours to set.
     rule = "%json " + json.dumps({**schema, "x-guidance": _OPTIONS})
+    from llguidance import LLMatcher  # noqa: PLC0415 - loaded with the first schema: it is large, and most never ask
+
     fault = LLMatcher.validate_grammar(f"start: {rule}")
     if fault:
         raise InvalidRequest(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.errors import BadFile, FileMissing
@@ -80,6 +80,7 @@ def test_a_directory_without_what_is_needed_says_so(tmp_path: Path) -> None:
         model_from_directory(tmp_path)
 
 
+@settings(deadline=None)
 @given(
     key=st.sampled_from(["num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size", "head_dim"]),
     value=st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=5), st.booleans(), st.lists(st.integers())),
