@@ -10,6 +10,7 @@ from serving.errors import InvalidRequest, UnsupportedFeature
 from serving.openai.fields import Sampling, finish_generation, generation_fields, sampling_of, wants_usage
 from serving.openai.limits import DEFAULT_LIMITS, LLAMACPP, Limits, Serves
 from serving.openai.messages import Message, message_of, message_rule, tool_choice_rule, tool_rule
+from serving.openai.references import schema_rule
 from serving.openai.rules import (
     AnyObject,
     Array,
@@ -157,7 +158,7 @@ def _response_format(limits: Limits, serves: Serves) -> Rule:
         {
             "name": Field(Text(64, pattern="[a-zA-Z0-9_-]{1,64}"), required=True),
             "description": Field(Text()),
-            "schema": Field(AnyObject()),
+            "schema": Field(schema_rule()),
             "strict": Field(Flag()),
         },
         ignore,

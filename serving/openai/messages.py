@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from serving.errors import InvalidRequest, UnsupportedFeature
+from serving.openai.references import schema_rule
 from serving.openai.rules import (
     NEVER,
     AnyObject,
@@ -256,7 +257,7 @@ def tool_rule(limits: Limits, serves: Serves) -> Rule:
         {
             "name": Field(Text(64, pattern=_TOOL_NAME), required=True),
             "description": Field(Text()),
-            "parameters": Field(AnyObject(), "JSON Schema of the arguments."),
+            "parameters": Field(schema_rule(), "JSON Schema of the arguments."),
             "strict": Field(strict),
         },
         ignore,
