@@ -33,6 +33,7 @@ def show_health(config: Path | None, *, as_json: bool, measured: bool) -> int:
         runtime=lambda: look_at_runtime_dir(settings.paths.runtime_dir, os.environ),
         cache=lambda: look_at_cache_dir(settings.paths.cache_dir, os.environ),
         require_gpu=settings.hardware.require_gpu,
+        vllm_python=str(settings.engines.vllm.python or sys.executable),
         measured=measured,
     )
     findings = examine(facts)
