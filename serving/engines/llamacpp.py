@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving.engines.spec import Capabilities, EngineSpec
+from serving.engines.spec import SYSTEM_PATH, Capabilities, EngineSpec
 from serving.generation.parsers import KNOWN_REASONING_PARSERS, KNOWN_TOOL_PARSERS
 from serving.openai.limits import serves_of
 from serving.planner import LlamacppPlan
@@ -14,7 +14,6 @@ from serving.planner.types import WaitPolicy
 from serving.registry import Model
 from serving.settings import Settings
 
-SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 WAITING: dict[WaitPolicy, dict[str, str]] = {
     "active": {},
     "brief": {"GOMP_SPINCOUNT": "5000"},

@@ -9,6 +9,8 @@ from typing import Literal
 from serving.openai.limits import LLAMACPP, Serves
 from serving.pooling import Task
 
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+"""Where an engine finds programs, whatever the operator's environment says."""
 Backend = Literal["llamacpp", "vllm", "transformers", "remote"]
 
 

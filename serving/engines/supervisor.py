@@ -51,6 +51,7 @@ _GONE_WAIT_S: Final = 5.0
 _LAST_LINES: Final = 12
 _TURN: Final = "waiting for another engine's load"
 _TURN_EVERY_S: Final = 0.1
+_OUTPUT_EVERY_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +312,8 @@ class Supervisor:
             loading = self._understood(await self._probe(self.spec))
             if loading is not None:
                 self._inbox.put_nowait(_Seen(life, loading))
-            await asyncio.sleep(self._probe_every_s)
+            # Without `/ready` its output is read through each time, during a load of minutes, beside others' streams.
+            await asyncio.sleep(self._probe_every_s if self.spec.capabilities.readiness else _OUTPUT_EVERY_S)
         answered = time.monotonic()
         while time.monotonic() - answered < self._hang_timeout_s:
             # Several chances before the time is up: a machine under load may be late now and then.

@@ -16,14 +16,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from serving.engines.spec import Capabilities, EngineSpec
+from serving.engines.spec import SYSTEM_PATH, Capabilities, EngineSpec
 from serving.errors import BadSettings
 from serving.openai.limits import Serves
 from serving.planner import VllmPlan
 from serving.registry import Model
 from serving.settings import Settings
 
-SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 KEEP_ALIVE_S: Final = 15
 SOCKET_BYTES: Final = 107
 """Longest path of a Unix socket (sys/un.h), which vLLM's processes use among themselves, too."""

@@ -279,10 +279,10 @@ def _candidates_of(
 ) -> Iterator[Shape]:
     wishes = case.wishes
     most = min(case.model_context, wishes.kv_tokens or case.model_context)
-    for concurrency in _halved(wishes.concurrency, wishes.most_concurrency, 1):
+    for concurrency in halved(wishes.concurrency, wishes.most_concurrency, 1):
         for comfort in comforts:
             for layout in _layouts(case, concurrency):
-                for context in _halved(wishes.context, most, min(floor, most)):
+                for context in halved(wishes.context, most, min(floor, most)):
                     shape = case.shape(context, concurrency, layout, ubatch=ubatch, load_mode=mode)
                     if _is_comfortable(case, shape, comfort):
                         yield _grow(case, shape, comfort)
@@ -318,7 +318,7 @@ def _outgrows(architecture: Architecture, wishes: Wishes, concurrency: int) -> b
     return architecture.family in FEW_TENSORS and wishes.kv_dtype == "q8_0" and concurrency > 1
 
 
-def _halved(wish: int | None, most: int, least: int) -> Iterator[int]:
+def halved(wish: int | None, most: int, least: int) -> Iterator[int]:
     """The wish alone, or `most`, then half of it, and so on down to `least`."""
     if wish is not None:
         yield wish

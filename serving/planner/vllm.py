@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from serving.hardware import Gpu, Machine
-from serving.planner.llamacpp import LEAST_CONTEXT, POOL_SHARE, budget, unservable, usable_variants
+from serving.planner.llamacpp import LEAST_CONTEXT, POOL_SHARE, budget, halved, unservable, usable_variants
 from serving.planner.text import gib
 from serving.planner.types import MemoryLine, NoFit, Rejected, VllmPlan, Wishes, host_bytes, name_of, sum_bytes
 from serving.registry import Architecture, Model, Variant
@@ -326,18 +326,10 @@ def _candidates(cases: list[_Case], model: Model, wishes: Wishes) -> Iterator[tu
     for case in cases:
         wanted = COMFORTABLE_SEQUENCES * case.sequence_bytes(comfortable)
         if wanted <= case.room():
-            for context in _halved(full, comfortable):
+            for context in halved(None, full, comfortable):
                 yield case, context, together
-    for context in (full,) if wishes.context else _halved(full, min(LEAST_CONTEXT, full)):
+    for context in (full,) if wishes.context else halved(None, full, min(LEAST_CONTEXT, full)):
         yield from itertools.product(cases, (context,), (together,))
-
-
-def _halved(most: int, least: int) -> Iterator[int]:
-    number = most
-    while number > least:
-        yield number
-        number //= 2
-    yield least
 
 
 def _build(case: _Case, context: int, concurrency: int, available: int, rejected: tuple[Rejected, ...]) -> VllmPlan:

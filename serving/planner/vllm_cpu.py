@@ -6,12 +6,11 @@ CPU faster and from smaller weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from serving.hardware import Machine
-from serving.planner.llamacpp import LEAST_CONTEXT, budget, unservable, usable_variants
+from serving.planner.llamacpp import LEAST_CONTEXT, budget, halved, unservable, usable_variants
 from serving.planner.text import gib
 from serving.planner.types import MemoryLine, NoFit, Rejected, VllmPlan, Wishes, host_bytes
 from serving.planner.vllm import BLOCK_TOKENS, GIB, MIB, cache_bytes
@@ -71,8 +70,8 @@ def plan_vllm_cpu(machine: Machine, model: Model, wishes: Wishes) -> VllmPlan | 
         return NoFit(model.name, wishes.variant, reason or "", None, budget_bytes=limit, rejected=tuple(rejected))
     cases = [
         _Case(architecture, variants[0], context, concurrency)
-        for concurrency in _halved(wishes.concurrency, SEQUENCES, 1)
-        for context in _halved(wishes.context, model.context, min(LEAST_CONTEXT, model.context))
+        for concurrency in halved(wishes.concurrency, SEQUENCES, 1)
+        for context in halved(wishes.context, model.context, min(LEAST_CONTEXT, model.context))
     ]
     case = next((case for case in cases if limit is None or host_bytes(case.table()) <= limit), None)
     if case is not None:
@@ -94,15 +93,6 @@ def _unwishable(machine: Machine, wishes: Wishes) -> str | None:
     if machine.cpu.isa and not {"avx512f", "avx2"} & set(machine.cpu.isa):
         return "vLLM's CPU build needs AVX2 or AVX-512"
     return None
-
-
-def _halved(wish: int | None, most: int, least: int) -> Iterator[int]:
-    """The wish alone, or `most`, then half of it, and so on down to `least`."""
-    number = wish or most
-    yield number
-    while wish is None and number > least:
-        number = max(least, number // 2)
-        yield number
 
 
 def _build(
