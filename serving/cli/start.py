@@ -34,7 +34,7 @@ from serving.planner.text import counted
 from serving.registry import Model, load_catalogue, model_from_file
 from serving.settings import Settings
 from serving.settings.model import Served
-from serving.store import write_dummy
+from serving.store import write_description, write_dummy
 from serving.telemetry.logs import facts, setup
 
 log = logging.getLogger("serving.cli")
@@ -168,15 +168,18 @@ def with_dummy_weights(
 ) -> Model:
     """The model with synthetic weights in place of its own, written to `directory` unless they are there.
 
+    llama.cpp reads a whole file of them; vLLM makes the numbers itself from a directory that describes the shape.
     Raises NoFitError where machine or disk is too small, UsageError for a shape that is not known.
     """
-    if wishes.backend == "vllm":
-        message = "`--dummy-weights` are made for llama.cpp, and `--backend vllm` is asked for"
-        raise UsageError(message, hint="leave out `--backend`, or `--dummy-weights`")
-    on_paper = plan(machine, model, dataclasses.replace(wishes, backend="llamacpp"), engines)
+    on_paper = plan(machine, model, wishes, engines)
     if isinstance(on_paper, NoFit):
         raise no_fit(on_paper, machine, model)
     variant = next(variant for variant in model.variants if variant.name == on_paper.variant)
+    if isinstance(on_paper, VllmPlan):
+        described = write_description(model, variant, directory)
+        here = dataclasses.replace(variant, path=described)
+        # its tokenizer is not the model's, so no parser would find the tokens that it goes by
+        return dataclasses.replace(model, variants=(here,), dummy=True, tool_parser=None, reasoning_parser=None)
     path = write_dummy(
         model,
         variant,
