@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 class PlanOptions:
     """Wishes given as flags; None where a flag was not given. The names are those of `planner.Wishes`."""
 
-    backend: Annotated[Literal["llamacpp", "vllm"] | None, typer.Option("--backend", help="Engine that serves it.")] = (
-        None
-    )
+    backend: Annotated[
+        Literal["llamacpp", "vllm", "transformers"] | None,
+        typer.Option("--backend", "--engine", help="Engine that serves it."),
+    ] = None
     variant: Annotated[str | None, typer.Option("--variant", help="Form of the weights, such as q8_0.")] = None
     context: Annotated[int | None, typer.Option("--context", min=1, help="Tokens that one sequence may hold.")] = None
     concurrency: Annotated[

@@ -20,11 +20,13 @@ from serving.hardware import Machine, detect
 from serving.hardware.described import described_machine
 from serving.hardware.watch import require_gpu
 from serving.planner import (
+    AnyPlan,
     Engines,
     LlamacppPlan,
     MemoryLine,
     NearestFit,
     NoFit,
+    TransformersPlan,
     VllmPlan,
     Wishes,
     gib,
@@ -52,10 +54,9 @@ def show_plan(name: str, config: Path | None, options: PlanOptions, *, as_json: 
         from serving.engines.installed import installed_engines
 
         machine = detect()
-        vllm = settings.engines.vllm.python
-        engines = installed_engines(machine, vllm, wants_vllm=wishes.backend == "vllm")
+        engines = installed_engines(machine, settings, {wishes.backend})
     else:
-        machine, engines = described_machine(other), Engines(vllm=True)
+        machine, engines = described_machine(other), Engines(vllm=True, transformers=True, transformers_cuda=True)
     if settings.hardware.require_gpu:
         require_gpu(machine)
     outcome = plan(machine, model, wishes, engines)
@@ -92,7 +93,7 @@ def _gpus(machine: Machine) -> str:
     return ", ".join(name if count == 1 else f"{count} × {name}" for name, count in names.items()) or "no GPU"
 
 
-def serves(outcome: LlamacppPlan | VllmPlan) -> str:
+def serves(outcome: AnyPlan) -> str:
     """How many sequences of how many tokens, for people: a pool is not as large as all of them together could be."""
     together, each = f"{outcome.concurrency} at a time", counted(outcome.context, "token")
     if isinstance(outcome, LlamacppPlan) and outcome.task != "generate":
@@ -102,7 +103,7 @@ def serves(outcome: LlamacppPlan | VllmPlan) -> str:
     return f"{together}, up to {each} each, {outcome.kv_tokens} in all"
 
 
-def facts(outcome: LlamacppPlan | VllmPlan) -> list[tuple[str, str]]:
+def facts(outcome: AnyPlan) -> list[tuple[str, str]]:
     """The plan as (what, value) for people."""
     rows = [
         ("model", f"{outcome.model}, {outcome.variant}, served by {outcome.engine}"),
@@ -122,6 +123,9 @@ def facts(outcome: LlamacppPlan | VllmPlan) -> list[tuple[str, str]]:
         case VllmPlan():
             rows.append(("cache", f"{outcome.kv_tokens} tokens, {outcome.kv_dtype}"))
             rows.append(("compute", vllm_compute(outcome)))
+        case TransformersPlan():
+            rows.append(("cache", f"{outcome.kv_tokens} tokens, as the model computes"))
+            rows.append(("compute", transformers_compute(outcome)))
     if outcome.dummy:
         rows.append(("note", DUMMY_NOTE))
     return rows
@@ -135,16 +139,23 @@ def vllm_compute(outcome: VllmPlan) -> str:
     return f"{counted(len(outcome.gpus), 'GPU')}, {outcome.memory_utilisation:.1%} of each one's memory, {step}"
 
 
+def transformers_compute(outcome: TransformersPlan) -> str:
+    """What PyTorch computes with, for people."""
+    if outcome.gpu is not None:
+        return f"GPU {outcome.gpu}, one request at a time"
+    return f"{counted(outcome.threads, 'thread')} on cores {ranges(outcome.cores) or 'any'}, one request at a time"
+
+
 DUMMY_NOTE = "DUMMY WEIGHTS: synthetic numbers, every answer is noise"
 
 
-def weights_of(outcome: LlamacppPlan | VllmPlan) -> str:
+def weights_of(outcome: AnyPlan) -> str:
     """Where the weights are and how large, for people."""
     where = str(outcome.weights) if outcome.weights else "not on this host"
     return f"{where} ({gib(outcome.weights_bytes)})"
 
 
-def table(outcome: LlamacppPlan | VllmPlan | NoFit) -> list[tuple[str, str, str, str]]:
+def table(outcome: AnyPlan | NoFit) -> list[tuple[str, str, str, str]]:
     """The memory table for people."""
     rows = [("MEMORY", "SIZE", "KIND", "HOW")]
     rows += [(line.name, gib(line.bytes), line.kind, line.formula) for line in outcome.memory]
@@ -162,7 +173,7 @@ def _host_bytes(lines: tuple[MemoryLine, ...]) -> int:
     return sum_bytes(lines, "anonymous") + sum_bytes(lines, "file")
 
 
-def plan_here(machine: Machine, model: Model, wishes: Wishes, engines: Engines) -> LlamacppPlan | VllmPlan:
+def plan_here(machine: Machine, model: Model, wishes: Wishes, engines: Engines) -> AnyPlan:
     """The plan with weights that are on this host.
 
     Raises NoFitError where none fits, or FileMissing, which says what this machine would serve and how to get it here.
@@ -179,7 +190,7 @@ def plan_here(machine: Machine, model: Model, wishes: Wishes, engines: Engines) 
     return outcome
 
 
-def missing_weights(model: Model, on_paper: LlamacppPlan | VllmPlan) -> FileMissing:
+def missing_weights(model: Model, on_paper: AnyPlan) -> FileMissing:
     """What is missing, how large it is, and the ways to get it here."""
     variant = next(variant for variant in model.variants if variant.name == on_paper.variant)
     others = [other for other in model.variants if other is not variant]

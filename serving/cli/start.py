@@ -17,9 +17,17 @@ import serving
 from serving.cli.address import check_address
 from serving.cli.listen import JsonListener, TerminalListener
 from serving.cli.options import PlanOptions, StartOptions, settings_for, wishes_from
-from serving.cli.plan import DUMMY_NOTE, machine_line, no_fit, plan_here, serves, vllm_compute
+from serving.cli.plan import (
+    DUMMY_NOTE,
+    machine_line,
+    no_fit,
+    plan_here,
+    serves,
+    transformers_compute,
+    vllm_compute,
+)
 from serving.cli.runtime import cache_dir, runtime_dir
-from serving.engines import llamacpp, vllm
+from serving.engines import llamacpp, transformers, vllm
 from serving.engines.installed import installed_engines
 from serving.engines.runtime import state_directory
 from serving.engines.spec import EngineSpec
@@ -28,7 +36,19 @@ from serving.gateway.exposure import check_exposure
 from serving.gguf import read_header
 from serving.hardware import Machine, detect
 from serving.hardware.watch import require_gpu
-from serving.planner import Engines, LlamacppPlan, NoFit, VllmPlan, Wanted, Wishes, gib, plan, plan_fleet
+from serving.planner import (
+    AnyPlan,
+    Engines,
+    LlamacppPlan,
+    NoFit,
+    TransformersPlan,
+    VllmPlan,
+    Wanted,
+    Wishes,
+    gib,
+    plan,
+    plan_fleet,
+)
 from serving.planner.llamacpp import crowded
 from serving.planner.text import counted
 from serving.registry import Model, load_catalogue, model_from_file
@@ -58,8 +78,7 @@ def start(options: StartOptions) -> int:
     if settings.hardware.require_gpu:
         require_gpu(machine)
     wanted = wanted_of(options, settings)
-    wants_vllm = any(one.wishes.backend == "vllm" for one in wanted)
-    engines = installed_engines(machine, settings.engines.vllm.python, wants_vllm=wants_vllm)
+    engines = installed_engines(machine, settings, {one.wishes.backend for one in wanted})
     if not options.dummy_weights:
         plan_all(machine, wanted, engines)  # what cannot be served is said before anything about the address
     # What would end the start in any case is said before anything is written, and before the plan is shown.
@@ -125,7 +144,7 @@ def options_of(served: Served) -> PlanOptions:
     return PlanOptions(**served.model_dump(exclude={"name"}))
 
 
-def plan_all(machine: Machine, wanted: tuple[Wanted, ...], engines: Engines) -> tuple[LlamacppPlan | VllmPlan, ...]:
+def plan_all(machine: Machine, wanted: tuple[Wanted, ...], engines: Engines) -> tuple[AnyPlan, ...]:
     """The plans, with weights that are on this host. Raises NoFitError or FileMissing, naming the model."""
     if len(wanted) == 1:
         return (plan_here(machine, wanted[0].model, wanted[0].wishes, engines),)
@@ -139,11 +158,13 @@ def plan_all(machine: Machine, wanted: tuple[Wanted, ...], engines: Engines) -> 
     return outcome
 
 
-def spec_of(outcome: LlamacppPlan | VllmPlan, model: Model, settings: Settings, socket: Path) -> EngineSpec:
+def spec_of(outcome: AnyPlan, model: Model, settings: Settings, socket: Path) -> EngineSpec:
     """How to start the engine that was planned. Raises BadSettings."""
     home = state_directory(socket)
     if isinstance(outcome, LlamacppPlan):
         return llamacpp.plan_engine(outcome, settings, socket, home, model=model, source=_source())
+    if isinstance(outcome, TransformersPlan):
+        return transformers.plan_engine(outcome, settings, socket, home, source=_source())
     return vllm.plan_engine(outcome, model, settings, socket, home, cache_dir(settings.paths.cache_dir, os.environ))
 
 
@@ -203,9 +224,7 @@ def _exposure(settings: Settings) -> list[str]:
     return []
 
 
-def _announce(
-    machine: Machine, outcomes: Sequence[LlamacppPlan | VllmPlan], warnings: list[str], *, for_people: bool
-) -> None:
+def _announce(machine: Machine, outcomes: Sequence[AnyPlan], warnings: list[str], *, for_people: bool) -> None:
     if not for_people:
         _log(machine, outcomes, warnings)
         return
@@ -215,7 +234,7 @@ def _announce(
     sys.stderr.flush()
 
 
-def _log(machine: Machine, outcomes: Sequence[LlamacppPlan | VllmPlan], warnings: list[str]) -> None:
+def _log(machine: Machine, outcomes: Sequence[AnyPlan], warnings: list[str]) -> None:
     cpu, memory = machine.cpu, machine.memory
     for warning in warnings:
         log.warning("warning", extra=facts(what=warning))
@@ -239,15 +258,17 @@ def _log(machine: Machine, outcomes: Sequence[LlamacppPlan | VllmPlan], warnings
         log.info("plan", extra=facts(**told, **totals, gpu_bytes=outcome.bytes_of("gpu")))
 
 
-def summary(outcome: LlamacppPlan | VllmPlan) -> list[str]:
+def summary(outcome: AnyPlan) -> list[str]:
     """What was planned, in three lines."""
     total, anonymous = outcome.total_bytes, outcome.bytes_of("anonymous")
     size = gib(outcome.weights_bytes)
     if isinstance(outcome, LlamacppPlan):
         cache = f"KV cache {outcome.kv_layout}, {outcome.kv_dtype}" if outcome.kv_tokens else "no cache"
         how = f"{cache}; {counted(outcome.threads, 'thread')}"
-    else:
+    elif isinstance(outcome, VllmPlan):
         how = vllm_compute(outcome)
+    else:
+        how = transformers_compute(outcome)
     limit = "limit not known" if outcome.budget_bytes is None else f"{gib(outcome.budget_bytes)} allowed"
     return [
         f"model     {outcome.model} {outcome.variant} ({size}), served by {outcome.engine}",

@@ -6,12 +6,15 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from serving.doctor.gather import ask_vllm
 from serving.hardware import Machine
 from serving.planner import Engines
+from serving.settings import Settings
 
 ASK_TIMEOUT_S: Final = 30.0
 OLDEST_VLLM: Final = (0, 32)
@@ -19,32 +22,62 @@ OLDEST_VLLM: Final = (0, 32)
 PYSEC-2026-4349 and -4344 (chat templates in requests), with those before it CVE-2026-114051 (`min_tokens`),
 CVE-2026-105757 (structured output ends the engine), CVE-2026-93989 and -93840 (token ids of other requests) and their
 elders. An older one is not started, and nothing overrides that."""
+_ASK_TRANSFORMERS: Final = """
+import importlib.metadata, importlib.util
+names = ("torch", "transformers", "uvicorn", "httptools", "uvloop", "jinja2", "numpy")
+print(", ".join(name for name in names if importlib.util.find_spec(name) is None), end=";")
+local = importlib.metadata.version("torch").partition("+")[2] if importlib.util.find_spec("torch") else "cpu"
+print("" if local == "cpu" else local or "cuda")
+"""
+"""Prints what is lacking, and what PyTorch was built for: without importing it, which takes seconds."""
 TOO_NEW_VLLM: Final = (0, 34)
 """The first version that this program has not been tried with."""
 
 
-def installed_engines(machine: Machine, vllm_python: Path | None = None, *, wants_vllm: bool = False) -> Engines:
+def installed_engines(machine: Machine, settings: Settings, wanted: Collection[str | None] = ()) -> Engines:
     """What can be started here, each asked in a process of its own.
 
     llama.cpp is asked whether it can use a GPU only where there is one. vLLM is looked for where it would be used: with
-    a GPU, where its Python is configured, or where it `wants_vllm` by name.
+    a GPU, where its Python is configured, or where it is `wanted` by name; Transformers only where that is wanted.
     """
-    offload = bool(machine.gpus) and _offloads()
-    if not (machine.gpus or vllm_python or wants_vllm):
-        return Engines(offload=offload)
-    install = ask_vllm(str(vllm_python or sys.executable))
+    engines = Engines(offload=bool(machine.gpus) and _offloads())
+    if "transformers" in wanted:
+        engines = _with_transformers(engines, settings.engines.transformers.python)
+    if machine.gpus or settings.engines.vllm.python or "vllm" in wanted:
+        engines = _with_vllm(engines, settings.engines.vllm.python)
+    return engines
+
+
+def _with_vllm(engines: Engines, python: Path | None) -> Engines:
+    install = ask_vllm(str(python or sys.executable))
     if install.failure is not None:
-        return Engines(offload=offload, vllm_lacks=f"`{install.python}` cannot be asked: {install.failure}")
+        return replace(engines, vllm_lacks=f"`{install.python}` cannot be asked: {install.failure}")
     if install.version is None:
         lacks = f"`{install.python}` does not have it; name one that does with engines.vllm.python"
-        return Engines(offload=offload, vllm_lacks=lacks)
+        return replace(engines, vllm_lacks=lacks)
     refusal = refuse_version(install.version)
     if refusal is not None:
-        return Engines(offload=offload, vllm_lacks=refusal)
+        return replace(engines, vllm_lacks=refusal)
     if install.cuda is None:
         lacks = f"`{install.python}` has vLLM {install.version} built for processors"
-        return Engines(vllm_cpu=True, offload=offload, vllm_lacks=lacks)
-    return Engines(vllm=True, offload=offload)
+        return replace(engines, vllm_cpu=True, vllm_lacks=lacks)
+    return replace(engines, vllm=True)
+
+
+def _with_transformers(engines: Engines, python: Path | None) -> Engines:
+    chosen = str(python or sys.executable)
+    try:
+        done = subprocess.run(  # noqa: S603 - the interpreter that the operator names
+            [chosen, "-c", _ASK_TRANSFORMERS], capture_output=True, text=True, timeout=ASK_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return replace(engines, transformers_lacks=f"`{chosen}` cannot be asked: {error}")
+    lacking, built_for = (done.stdout.splitlines() or ["", ""])[-1].partition(";")[::2]
+    if done.returncode or lacking:
+        what = lacking or "what it needs"
+        lacks = f"`{chosen}` does not have {what}; name one that does with engines.transformers.python"
+        return replace(engines, transformers_lacks=f"{lacks} (`pip install 'perimeter[transformers]'`)")
+    return replace(engines, transformers=True, transformers_cuda=bool(built_for))
 
 
 def refuse_version(version: str) -> str | None:

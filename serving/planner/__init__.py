@@ -5,6 +5,7 @@ from serving.planner.llamacpp import decide_wait_policy
 from serving.planner.plan import plan
 from serving.planner.text import gib
 from serving.planner.types import (
+    AnyPlan,
     Engines,
     LlamacppPlan,
     MemoryLine,
@@ -12,11 +13,13 @@ from serving.planner.types import (
     NoFit,
     Plan,
     Rejected,
+    TransformersPlan,
     VllmPlan,
     Wishes,
 )
 
 __all__ = [
+    "AnyPlan",
     "Engines",
     "LlamacppPlan",
     "MemoryLine",
@@ -24,6 +27,7 @@ __all__ = [
     "NoFit",
     "Plan",
     "Rejected",
+    "TransformersPlan",
     "VllmPlan",
     "Wanted",
     "Wishes",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from serving.hardware import Machine
 from serving.planner.plan import plan
-from serving.planner.types import Engines, LlamacppPlan, NoFit, VllmPlan, Wishes, name_of
+from serving.planner.types import AnyPlan, Engines, LlamacppPlan, NoFit, VllmPlan, Wishes, name_of
 from serving.registry import Model
 
 
@@ -28,12 +28,12 @@ def plan_fleet(
     machine: Machine,
     wanted: Sequence[Wanted],
     engines: Engines = Engines(),  # noqa: B008 - frozen
-) -> tuple[LlamacppPlan | VllmPlan, ...] | NoFit:
+) -> tuple[AnyPlan, ...] | NoFit:
     """A plan for each, all of which hold together; or the refusal of the first that does not fit beside the others.
 
     `NoFit.model` names that one. One model alone is planned as `plan` does.
     """
-    plans: list[LlamacppPlan | VllmPlan] = []
+    plans: list[AnyPlan] = []
     left = machine
     for place, one in enumerate(wanted):
         # Cores are dealt before it is known who computes on them: a GPU's engine may leave its share unused.
@@ -66,7 +66,7 @@ def with_share(machine: Machine, place: int, count: int) -> Machine:
     return dataclasses.replace(machine, cpu=dataclasses.replace(cpu, cores=cores, usable=usable, quota=quota))
 
 
-def after(machine: Machine, outcome: LlamacppPlan | VllmPlan) -> Machine:
+def after(machine: Machine, outcome: AnyPlan) -> Machine:
     """What the machine still has once that plan runs on it."""
     memory, gpus = machine.memory, machine.gpus
     if memory.available_bytes is not None:
@@ -79,5 +79,5 @@ def after(machine: Machine, outcome: LlamacppPlan | VllmPlan) -> Machine:
     return dataclasses.replace(machine, memory=memory, gpus=tuple(gpu for gpu in gpus if name_of(gpu) not in used))
 
 
-def _beside(reason: str, plans: Sequence[LlamacppPlan | VllmPlan]) -> str:
+def _beside(reason: str, plans: Sequence[AnyPlan]) -> str:
     return f"{reason} beside {', '.join(f'`{one.model}`' for one in plans)}" if plans else reason

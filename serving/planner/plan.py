@@ -11,7 +11,8 @@ from typing import Any, Final
 from serving.hardware import Machine
 from serving.planner.llamacpp import LEAST_CONTEXT, plan_llamacpp
 from serving.planner.llamacpp_pooling import plan_pooling
-from serving.planner.types import Engine, Engines, LlamacppPlan, NearestFit, NoFit, Rejected, VllmPlan, Wishes
+from serving.planner.transformers import plan_transformers
+from serving.planner.types import AnyPlan, Engine, Engines, NearestFit, NoFit, Rejected, VllmPlan, Wishes
 from serving.planner.vllm import equal_gpus, plan_vllm
 from serving.planner.vllm_cpu import plan_vllm_cpu
 from serving.registry import Model
@@ -35,7 +36,7 @@ def plan(
     model: Model,
     wishes: Wishes,
     engines: Engines = Engines(),  # noqa: B008 - frozen
-) -> LlamacppPlan | VllmPlan | NoFit:
+) -> AnyPlan | NoFit:
     """How to serve `model` on `machine` with what this host can start, or why not, and what would fit instead.
 
     vLLM wherever it can be started and there is a GPU that it can use; llama.cpp elsewhere. A model that the GPUs
@@ -66,17 +67,23 @@ def choose_engine(machine: Machine, model: Model, wishes: Wishes, engines: Engin
 
 def _plan(
     machine: Machine, model: Model, wishes: Wishes, engines: Engines, comforts: tuple[float, ...] | None = None
-) -> LlamacppPlan | VllmPlan | NoFit:
+) -> AnyPlan | NoFit:
     engine, why_not = choose_engine(machine, model, wishes, engines)
-    if engine == "vllm" and not (engines.vllm or engines.vllm_cpu):
-        return NoFit(model.name, wishes.variant, f"vLLM cannot be started: {engines.vllm_lacks}", None)
-    if engine == "vllm" and engines.vllm_cpu and not engines.vllm:
-        return plan_vllm_cpu(machine, model, wishes)
-    if engine == "vllm":
-        return plan_vllm(machine, model, wishes)
-    more = () if comforts is None else (comforts,)
-    if model.kind == "chat":
-        outcome = plan_llamacpp(machine, model, wishes, engines, *more)
+    lacks = {
+        "vllm": None if engines.vllm or engines.vllm_cpu else f"vLLM cannot be started: {engines.vllm_lacks}",
+        "transformers": None
+        if engines.transformers
+        else f"Transformers cannot be started: {engines.transformers_lacks}",
+    }.get(engine)
+    if lacks is not None:
+        return NoFit(model.name, wishes.variant, lacks, None)
+    outcome: AnyPlan | NoFit
+    if engine == "transformers":
+        outcome = plan_transformers(machine, model, wishes, engines)
+    elif engine == "vllm":
+        outcome = (plan_vllm if engines.vllm else plan_vllm_cpu)(machine, model, wishes)
+    elif model.kind == "chat":
+        outcome = plan_llamacpp(machine, model, wishes, engines, *(() if comforts is None else (comforts,)))
     else:
         outcome = plan_pooling(machine, model, wishes)
     if why_not is None:
@@ -153,7 +160,7 @@ def _most(machine: Machine, model: Model, wishes: Wishes, engines: Engines, name
     return numbers[count - 1] if count else None
 
 
-def _value(outcome: LlamacppPlan | VllmPlan, name: str) -> Any:
+def _value(outcome: AnyPlan, name: str) -> Any:
     """The value of a wish that the outcome stands for; None where it has none."""
     match name:
         case "backend":

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter
 from serving.hardware import Gpu
 from serving.pooling import Task
 
-Engine = Literal["llamacpp", "vllm"]
+Engine = Literal["llamacpp", "vllm", "transformers"]
 KvDtype = Literal["f16", "bf16", "f32", "q8_0", "fp8"]
 """Numbers in the cache: `q8_0` and `f32` with llama.cpp, `fp8` with vLLM, 16 bits with both."""
 KvLayout = Literal["unified", "streams"]
@@ -33,6 +33,12 @@ class Engines:
     """vLLM built for processors can be started; it is taken only where it is asked for."""
     vllm_lacks: str = "it is not installed here"
     """Why vLLM cannot be started, as a sentence; of no meaning where it can."""
+    transformers: bool = False
+    """PyTorch with Transformers can be started; taken only where it is asked for."""
+    transformers_cuda: bool = False
+    """That PyTorch was built for CUDA."""
+    transformers_lacks: str = "it is not installed here"
+    """Why Transformers cannot be started, as a sentence; of no meaning where it can."""
     offload: bool = False
     """The installed llama.cpp was built with a GPU backend (`llama_supports_gpu_offload`)."""
 
@@ -138,7 +144,7 @@ class Plan:
         return _to_json(self)
 
     @staticmethod
-    def from_json(text: str) -> LlamacppPlan | VllmPlan:
+    def from_json(text: str) -> AnyPlan:
         """The plan that `to_json` wrote. Raises pydantic.ValidationError for anything else."""
         return _PLANS.validate_json(text)
 
@@ -185,9 +191,20 @@ class VllmPlan(Plan):
     """Type of the activations."""
 
 
-_PLANS: TypeAdapter[LlamacppPlan | VllmPlan] = TypeAdapter(
-    Annotated[LlamacppPlan | VllmPlan, Field(discriminator="engine")]
-)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformersPlan(Plan):
+    """A model served by PyTorch and Transformers, one request at a time: the oracle."""
+
+    engine: Literal["transformers"] = "transformers"
+    threads: int
+    cores: tuple[int, ...]
+    """Hardware threads that the engine is bound to."""
+    gpu: str | None = None
+    """The GPU it computes on, as CUDA_VISIBLE_DEVICES names it; None computes on the cores."""
+
+
+AnyPlan = LlamacppPlan | VllmPlan | TransformersPlan
+_PLANS: TypeAdapter[AnyPlan] = TypeAdapter(Annotated[AnyPlan, Field(discriminator="engine")])
 
 
 def name_of(gpu: Gpu) -> str:

@@ -36,7 +36,10 @@ class Catalogue:
         Raises UnknownModel with the nearest names, FileMissing where nothing here says what it looks like, or BadFile.
         """
         model = self.look_up(name)
-        if model.architecture is None:
+        # Transformers builds the model from its own configuration, and needs no shape of ours.
+        if model.architecture is None and not any(
+            "transformers" in each.backends and each.path for each in model.variants
+        ):
             raise _shapeless(model)
         return model
 
@@ -91,7 +94,8 @@ def with_files(model: Model) -> Model:
                 warnings.append(f"context {most}, not its entry's {context}: `{variant.path}` was made for no more")
                 context = most
         else:
-            size = weights_bytes(variant.path) if architecture is not None else None
+            is_read = architecture is not None or "transformers" in variant.backends
+            size = weights_bytes(variant.path) if is_read else None
             variants.append(dataclasses.replace(variant, size_bytes=size))
     return dataclasses.replace(
         model, variants=tuple(variants), architecture=architecture, context=context, warnings=tuple(warnings)

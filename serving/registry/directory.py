@@ -48,13 +48,18 @@ def model_from_directory(directory: Path) -> Model:
     name = re.sub(r"[^A-Za-z0-9._:-]+", "-", directory.resolve().name).strip("-.") or "model"
     method = config.get("quantization_config")
     quantisation = method.get("quant_method") if isinstance(method, dict) else None
+    architecture = architecture_of_config(directory, config)
+    strange = (
+        f"`{directory / CONFIG}` describes `{class_of(config)}`, whose shape is not known here: "
+        "`--engine transformers` may serve it; a site catalogue may give its shape, with `path` naming this directory"
+    )
     dtype = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
     variant = str(quantisation) if isinstance(quantisation, str) else DTYPES.get(str(dtype), "bf16")
     return Model(
         name=name,
         title=printable(directory.resolve().name),
         context=_count(directory, config, "max_position_embeddings"),
-        architecture=architecture_of_config(directory, config),
+        architecture=architecture,
         variants=(
             Variant(
                 printable(variant),
@@ -65,6 +70,7 @@ def model_from_directory(directory: Path) -> Model:
             ),
         ),
         origin=str(directory),
+        warnings=() if architecture else (strange,),
     )
 
 
@@ -73,14 +79,14 @@ def weights_bytes(directory: Path) -> int:
     return sum(header.path.stat().st_size for header in read_index(directory))
 
 
-def architecture_of_config(directory: Path, config: Mapping[str, Any]) -> Architecture:
-    """The decoder's shape as Transformers' configuration has it. Raises BadFile for one that is not known here."""
-    named = config.get("architectures")
-    kind = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
-    family = FAMILIES.get(kind or "")
+def architecture_of_config(directory: Path, config: Mapping[str, Any]) -> Architecture | None:
+    """The decoder's shape as Transformers' configuration has it; None for one that is not known here.
+
+    Raises BadFile for a shape that is known and not whole.
+    """
+    family = FAMILIES.get(class_of(config) or "")
     if family is None:
-        message = f"`{directory / CONFIG}` describes `{printable(str(kind))}`, whose shape is not known here"
-        raise BadFile(message, hint="give its architecture in a site catalogue, with `path` naming this directory")
+        return None
     layers, heads = _count(directory, config, "num_hidden_layers"), _count(directory, config, "num_attention_heads")
     embedding = _count(directory, config, "hidden_size")
     width = _optional(directory, config, "head_dim") or embedding // heads
@@ -117,6 +123,12 @@ def architecture_of_config(directory: Path, config: Mapping[str, Any]) -> Archit
         tied=config.get("tie_word_embeddings", family in ("gemma2", "gemma3", "command-r")) is True,
         **shape,
     )
+
+
+def class_of(config: Mapping[str, Any]) -> str | None:
+    """The name of the Transformers class that computes it."""
+    named = config.get("architectures")
+    return printable(named[0]) if isinstance(named, list) and named and isinstance(named[0], str) else None
 
 
 def _windowed(family: str, config: Mapping[str, Any], layers: int) -> tuple[bool, ...]:

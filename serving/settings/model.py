@@ -186,6 +186,18 @@ class Vllm(Section):
     )
 
 
+class Transformers(Section):
+    """PyTorch with Hugging Face Transformers: the oracle, one request at a time, taken only where it is asked for."""
+
+    python: SettingPath | None = Field(
+        default=None,
+        description="The Python that has PyTorch and Transformers; unset: the one that runs this program.",
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="Type it computes in; `auto`: that of the weights."
+    )
+
+
 class Restart(Section):
     """What happens when an engine dies."""
 
@@ -220,6 +232,7 @@ class Engines(Section):
 
     llamacpp: LlamaCpp = LlamaCpp()
     vllm: Vllm = Vllm()
+    transformers: Transformers = Transformers()
     restart: Restart = Restart()
 
 
@@ -274,7 +287,9 @@ class Served(Section):
     """
 
     name: str = Field(min_length=1, description="Name of a model, or path of a GGUF file or a safetensors directory.")
-    backend: Literal["llamacpp", "vllm"] | None = Field(default=None, description="Engine that serves it.")
+    backend: Literal["llamacpp", "vllm", "transformers"] | None = Field(
+        default=None, description="Engine that serves it."
+    )
     variant: str | None = Field(default=None, description="Form of the weights, such as `q8_0`.")
     context: int | None = Field(default=None, ge=1, description="Tokens that one sequence may hold.")
     concurrency: int | None = Field(default=None, ge=1, le=256, description="Sequences computed at the same time.")
