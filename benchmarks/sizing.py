@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serving.hardware.known import KINDS, machine
 from serving.planner import Engines, LlamacppPlan, NoFit, VllmPlan, Wishes, plan
-from serving.planner.vllm import cache_bytes
+from serving.planner.vllm_memory import cache_bytes
 from serving.registry import Model, load_catalogue
 from serving.registry.tensors import parameters_of
 

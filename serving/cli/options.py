@@ -43,7 +43,16 @@ class PlanOptions:
         Literal["f16", "bf16", "f32", "q8_0", "fp8"] | None, typer.Option("--kv-dtype", help="Numbers in the cache.")
     ] = None
     parallel: Annotated[
-        int | None, typer.Option("--parallel", min=1, max=64, help="GPUs that share one model (vLLM).")
+        int | None, typer.Option("--parallel", min=1, max=64, help="GPUs that hold one copy of the model (vLLM).")
+    ] = None
+    tensor_parallel: Annotated[
+        int | None, typer.Option("--tensor-parallel", min=1, max=64, help="GPUs that share each layer (vLLM).")
+    ] = None
+    pipeline_parallel: Annotated[
+        int | None, typer.Option("--pipeline-parallel", min=1, max=64, help="Stages that share the layers (vLLM).")
+    ] = None
+    data_parallel: Annotated[
+        int | None, typer.Option("--data-parallel", min=1, max=64, help="Copies of the model (vLLM).")
     ] = None
     gpu_layers: Annotated[
         int | None, typer.Option("--gpu-layers", min=0, max=4096, help="Layers on a GPU (llama.cpp built with one).")
@@ -108,12 +117,13 @@ def settings_for(config: Path | None, flags: Mapping[str, object] | None = None)
 
 
 def wishes_from(settings: Settings, options: PlanOptions) -> Wishes:
-    """The settings' wishes, with the flags over them."""
+    """The settings' wishes, with the flags over them. Reads adapters: raises FileMissing, BadFile or BadSettings."""
     from serving.planner import Wishes
+    from serving.registry.adapter import read_adapter
 
-    engine = settings.engines.llamacpp
+    engine, vllm = settings.engines.llamacpp, settings.engines.vllm
     given = {field.name: getattr(options, field.name) for field in fields(options)}
-    configured = {
+    configured: dict[str, Any] = {
         "context": engine.context or None,
         "kv_layout": None if engine.kv_layout == "auto" else engine.kv_layout,
         "kv_dtype": None if engine.kv_dtype == "f16" else engine.kv_dtype,
@@ -121,8 +131,12 @@ def wishes_from(settings: Settings, options: PlanOptions) -> Wishes:
         "wait_policy": None if engine.wait_policy == "auto" else engine.wait_policy,
         "load_mode": None if engine.load_mode == "auto" else engine.load_mode,
     }
+    if options.backend != "llamacpp":
+        for name in ("tensor_parallel", "pipeline_parallel", "data_parallel"):
+            configured[name] = getattr(vllm, name) or None
     return Wishes(
         **{**configured, **{name: value for name, value in given.items() if value is not None}},
+        adapters=tuple(read_adapter(name, path) for name, path in vllm.adapters.items()),
         swa_full=engine.swa_full,
         ubatch=engine.ubatch,
         most_concurrency=engine.concurrency,

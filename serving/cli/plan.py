@@ -34,6 +34,7 @@ from serving.planner import (
 )
 from serving.planner.text import counted
 from serving.planner.types import sum_bytes
+from serving.planner.vllm_layout import Layout
 from serving.registry import Model, Variant, load_catalogue
 from serving.settings.load import SITE_FILE
 
@@ -136,7 +137,9 @@ def vllm_compute(outcome: VllmPlan) -> str:
     step = f"{outcome.step_tokens} tokens a step, {outcome.dtype}"
     if not outcome.gpus:
         return f"cores {ranges(outcome.cores) or 'any'}, {step}"
-    return f"{counted(len(outcome.gpus), 'GPU')}, {outcome.memory_utilisation:.1%} of each one's memory, {step}"
+    gpus, layout = counted(len(outcome.gpus), "GPU"), Layout(outcome.tensor, outcome.pipeline, outcome.data)
+    how = f" ({layout})" if layout.gpus > 1 else ""
+    return f"{gpus}{how}, {outcome.memory_utilisation:.1%} of each one's memory, {step}"
 
 
 def transformers_compute(outcome: TransformersPlan) -> str:

@@ -45,5 +45,7 @@ class EngineSpec:
     socket: Path | None = None
     url: str | None = None
     capabilities: Capabilities = Capabilities()
+    adapters: tuple[str, ...] = ()
+    """Names beside `model` that requests may select: what the engine serves over the same weights."""
     dummy: bool = False
     """Its weights are synthetic: /v1/models says that answers are noise."""

@@ -20,6 +20,7 @@ from serving.engines.spec import SYSTEM_PATH, Capabilities, EngineSpec
 from serving.errors import BadSettings
 from serving.openai.limits import Serves
 from serving.planner import VllmPlan
+from serving.planner.vllm_memory import rank_for
 from serving.registry import Model
 from serving.settings import Settings
 
@@ -46,24 +47,30 @@ STRUCTURED: Final = {"backend": "xgrammar", "disable_any_whitespace": True}
 small models fill an answer with."""
 
 _OURS = """
-model served-model-name uds host port load-format dtype max-model-len max-num-seqs max-num-batched-tokens kv-
-cache-dtype kv-cache-memory-bytes gpu-memory-utilization tensor-parallel-size enable-expert-parallel enable-
-prefix-caching enable-chunked-prefill enforce-eager max-logprobs logprobs-mode enable-auto-tool-choice tool-
-call-parser reasoning-parser enable-lora lora-modules speculative-config runner convert enable-prompt-tokens-
-details sse-keep-alive-interval generation-config override-generation-config structured-outputs-config tool-strict-level
+model served-model-name uds host port load-format dtype max-model-len max-num-seqs max-num-batched-tokens
+kv-cache-dtype kv-cache-memory-bytes gpu-memory-utilization tensor-parallel-size pipeline-parallel-size
+data-parallel-size data-parallel-address enable-expert-parallel max-loras max-lora-rank max-cpu-loras
+enable-prefix-caching enable-chunked-prefill enforce-eager max-logprobs logprobs-mode enable-auto-tool-choice
+tool-call-parser reasoning-parser enable-lora lora-modules speculative-config runner convert
+enable-prompt-tokens-details sse-keep-alive-interval generation-config override-generation-config
+structured-outputs-config tool-strict-level
 """
 OURS: Final = frozenset(_OURS.split())
 """Flags that plan, registry and settings stand for."""
 _CLOSED = """
-config trust-remote-code api-key root-path middleware allowed-origins allowed-methods allowed-headers allow-
-credentials allowed-local-media-path allowed-media-domains trust-request-chat-template trust-request-mm-kwargs
-enable-prompt-embeds enable-mm-embeds tool-parser-plugin reasoning-parser-plugin io-processor-plugin logits-
-processors worker-cls worker-extension-cls scheduler-cls tool-server enable-scale-out tokens-only enable-
-tokenizer-info-endpoint enable-log-requests enable-log-outputs max-log-len log-error-stack disable-uvicorn-
-access-log disable-fastapi-docs enable-offline-docs hf-token hf-overrides hf-config-path model-class-overrides
-revision code-revision tokenizer-revision tokenizer download-dir otlp-traces-endpoint kv-transfer-config kv-
-events-config ec-transfer-config weight-transfer-config enable-sleep-mode grpc grpc-port headless enable-
-elastic-ep logging-config log-config-file profiler-config default-mm-loras chat-template
+config trust-remote-code api-key root-path middleware allowed-origins allowed-methods allowed-headers
+allow-credentials allowed-local-media-path allowed-media-domains trust-request-chat-template
+trust-request-mm-kwargs enable-prompt-embeds enable-mm-embeds tool-parser-plugin reasoning-parser-plugin
+io-processor-plugin logits-processors worker-cls worker-extension-cls scheduler-cls tool-server
+enable-scale-out tokens-only enable-tokenizer-info-endpoint enable-log-requests enable-log-outputs max-log-len
+log-error-stack disable-uvicorn-access-log disable-fastapi-docs enable-offline-docs hf-token hf-overrides
+hf-config-path model-class-overrides revision code-revision tokenizer-revision tokenizer download-dir
+otlp-traces-endpoint kv-transfer-config kv-events-config ec-transfer-config weight-transfer-config
+enable-sleep-mode grpc grpc-port headless enable-elastic-ep data-parallel-rank data-parallel-start-rank
+data-parallel-size-local data-parallel-rpc-port data-parallel-backend data-parallel-hybrid-lb
+data-parallel-external-lb data-parallel-multi-port-external-lb api-server-count distributed-executor-backend
+nnodes node-rank master-addr master-port logging-config log-config-file profiler-config default-mm-loras
+chat-template
 """
 CLOSED: Final = frozenset(_CLOSED.split())
 """Flags that would run somebody's code, open a way in or out, write prompts down, or trust a request."""
@@ -83,6 +90,7 @@ def plan_engine(plan: VllmPlan, model: Model, settings: Settings, socket: Path, 
     what vLLM compiles. Raises BadSettings for an extra flag or variable that is not the operator's to set.
     """
     vllm = settings.engines.vllm
+    sequences = -(-plan.concurrency // plan.data)  # what vLLM is told holds for each copy
     argv = [
         *(str(vllm.python or sys.executable), "-I", "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(plan.weights)),
@@ -91,8 +99,8 @@ def plan_engine(plan: VllmPlan, model: Model, settings: Settings, socket: Path, 
         *("--load-format", "dummy" if plan.dummy else "safetensors"),
         *("--dtype", plan.dtype),
         *("--max-model-len", str(plan.context)),
-        *("--max-num-seqs", str(plan.concurrency)),
-        *("--max-num-batched-tokens", str(max(plan.step_tokens, plan.concurrency))),
+        *("--max-num-seqs", str(sequences)),
+        *("--max-num-batched-tokens", str(max(plan.step_tokens, sequences))),
         *("--kv-cache-dtype", "fp8" if plan.kv_dtype == "fp8" else "auto"),
         *_placement(plan, expert_parallel=vllm.expert_parallel),
         *_switch("enable-prefix-caching", vllm.prefix_caching),
@@ -102,7 +110,7 @@ def plan_engine(plan: VllmPlan, model: Model, settings: Settings, socket: Path, 
         *("--generation-config", "auto", "--override-generation-config", _json(NEUTRAL)),
         *("--structured-outputs-config", _json(STRUCTURED)),
         *_parsers(model),
-        *_adapters(vllm.adapters),
+        *_adapters(plan),
         *(["--speculative-config", _json(vllm.speculative)] if vllm.speculative else []),
         "--enable-prompt-tokens-details",
         *("--sse-keep-alive-interval", str(KEEP_ALIVE_S)),
@@ -122,6 +130,7 @@ def plan_engine(plan: VllmPlan, model: Model, settings: Settings, socket: Path, 
         capabilities=Capabilities(
             readiness=False, cache_domain_header=False, keep_alive_comments=True, serves=serves(model)
         ),
+        adapters=tuple(adapter.name for adapter in plan.adapters),
         dummy=plan.dummy,
     )
 
@@ -137,8 +146,13 @@ def _placement(plan: VllmPlan, *, expert_parallel: bool) -> Iterator[str]:
         yield from ("--kv-cache-memory-bytes", str(plan.kv_bytes))
         return
     yield from ("--gpu-memory-utilization", f"{plan.memory_utilisation:g}")
-    if len(plan.gpus) > 1:
-        yield from ("--tensor-parallel-size", str(len(plan.gpus)))
+    if plan.tensor > 1:
+        yield from ("--tensor-parallel-size", str(plan.tensor))
+    if plan.pipeline > 1:
+        yield from ("--pipeline-parallel-size", str(plan.pipeline))
+    if plan.data > 1:
+        # one front deals the requests out; it, the engines and what counts their queues meet on this host alone
+        yield from ("--data-parallel-size", str(plan.data), "--data-parallel-address", "127.0.0.1")
     if expert_parallel:
         yield "--enable-expert-parallel"
 
@@ -152,11 +166,13 @@ def _parsers(model: Model) -> Iterator[str]:
         yield from ("--reasoning-parser", model.reasoning_parser)
 
 
-def _adapters(adapters: Mapping[str, Path]) -> Iterator[str]:
-    if adapters:
-        yield from ("--enable-lora", "--lora-modules")
-        for name, path in adapters.items():
-            yield _json({"name": name, "path": str(path)})
+def _adapters(plan: VllmPlan) -> Iterator[str]:
+    """All adapters at hand at once, with room for the largest rank, as the plan's table counts them."""
+    if plan.adapters:
+        yield from ("--enable-lora", "--max-loras", str(len(plan.adapters)))
+        yield from ("--max-lora-rank", str(rank_for(plan.adapters)), "--lora-modules")
+        for adapter in plan.adapters:
+            yield _json({"name": adapter.name, "path": str(adapter.path)})
 
 
 def _switch(flag: str, is_on: bool) -> Iterator[str]:  # noqa: FBT001 - reads as the flag it writes

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from serving.errors import FileMissing, NoFitError, StartError
+from serving.errors import BadFile, FileMissing, NoFitError, StartError
 
 _SHARDS: Final = re.compile(r"Loading safetensors checkpoint shards:\s+(\d+)% Completed")
 _GRAPHS: Final = re.compile(r"Capturing CUDA graphs[^|]*?(\d+)%\|")
@@ -28,7 +28,7 @@ _STAGES: Final[tuple[tuple[str, float, str], ...]] = (
     ("Starting vLLM", 0.99, "opening"),
 )
 """Phrases in their order, how far the start is then (a guess at a load of minutes), and what it is called."""
-_CAPACITY: Final = re.compile(r"KV cache size: ([\d,]+) tokens")
+_CAPACITY: Final = re.compile(r"(?:\((EngineCore\w*) pid=\d+\).*)?KV cache size: ([\d,]+) tokens")
 _LESS_FREE: Final = re.compile(
     r"(?:Free memory on device|Available memory on node) \S+ \(([\d.]+)/([\d.]+) GiB\) on startup is less than desired "
     r"\w+ memory utilization \(([\d.]+), ([\d.]+) GiB\)"
@@ -40,6 +40,7 @@ _TOO_LONG: Final = re.compile(
 )
 _NO_CACHE: Final = "No available memory for the cache blocks"
 _OUT_OF_MEMORY: Final = re.compile(r"CUDA out of memory|OutOfMemoryError|Cannot allocate memory|DefaultCPUAllocator")
+_ADAPTER: Final = re.compile(r"Call to add_lora method failed: (?:Worker failed with error ')?(.{1,400})")
 _NO_MODULE: Final = re.compile(r"(?:No module named '?vllm|ModuleNotFoundError: No module named 'vllm)")
 
 
@@ -59,9 +60,9 @@ def stage_of(lines: Sequence[str]) -> tuple[float, str] | None:
 
 
 def capacity_of(lines: Sequence[str]) -> int | None:
-    """Tokens that the KV cache really holds; None where it was not said."""
-    found = [match for line in lines for match in _CAPACITY.findall(line)]
-    return int(found[-1].replace(",", "")) if found else None
+    """Tokens that the KV cache really holds, those of all copies together; None where it was not said."""
+    found = {copy: count for line in lines for copy, count in _CAPACITY.findall(line)}
+    return sum(int(count.replace(",", "")) for count in found.values()) if found else None
 
 
 def failure_of(model: str, lines: Sequence[str]) -> StartError | None:
@@ -91,6 +92,16 @@ def failure_of(model: str, lines: Sequence[str]) -> StartError | None:
         return NoFitError(
             f"vLLM ran out of memory while loading `{model}`",
             hint="use a shorter --context, a smaller --concurrency or more GPUs (--parallel)",
+        )
+    return _file_failure(model, text)
+
+
+def _file_failure(model: str, text: str) -> StartError | None:
+    """The same for what has nothing to do with memory."""
+    if found := _ADAPTER.search(text):
+        return BadFile(
+            f"vLLM cannot load an adapter of `{model}`: {found[1]}",
+            hint="an adapter fits the model it was trained on; see engines.vllm.adapters",
         )
     if _NO_MODULE.search(text):
         return FileMissing(

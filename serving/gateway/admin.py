@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import generate_latest
 
 from serving.gateway.answers import error_headers
-from serving.gateway.pipeline import model_not_found
+from serving.gateway.pipeline import model_not_found, names_of
 from serving.gateway.upstream import EngineBroke
 from serving.openai import responses, serialise
 from serving.telemetry.metrics import Metrics, relabel
@@ -90,23 +90,25 @@ class Admin:
 
     async def models(self) -> Response:
         """OpenAI's list of models."""
-        return _json(200, responses.model_list([self._card(engine) for engine in self._engines.values()]))
+        return _json(200, responses.model_list([self._card(*named) for named in names_of(self._engines).items()]))
 
     async def model(self, model: str) -> Response:
         """One model of the list."""
-        engine = self._engines.get(model)
+        names = names_of(self._engines)
+        engine = names.get(model)
         if engine is None:
-            error = model_not_found(model, self._engines)
+            error = model_not_found(model, names)
             return _json(error.http_status, responses.error_body(error), dict(error_headers(error)))
-        return _json(200, serialise(self._card(engine)))
+        return _json(200, serialise(self._card(model, engine)))
 
-    def _card(self, engine: Engine) -> dict[str, object]:
+    def _card(self, name: str, engine: Engine) -> dict[str, object]:
         longest = engine.supervisor.state.facts.get("n_ctx_seq")
         return responses.model_card(
-            engine.spec.model,
+            name,
             created=engine.created,
             max_model_len=longest if isinstance(longest, int) else None,
             dummy=engine.spec.dummy,
+            parent=None if name == engine.spec.model else engine.spec.model,
         )
 
     async def _scrape(self, engine: Engine) -> str | None:

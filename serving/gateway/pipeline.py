@@ -63,6 +63,7 @@ class Pipeline:
     def __init__(self, config: GatewayConfig, engines: Mapping[str, Engine], metrics: Metrics) -> None:
         self._config = config
         self._engines = engines
+        self._names = names_of(engines)
         self._metrics = metrics
         self._running: set[Exchange] = set()
         self._held = 0
@@ -140,7 +141,8 @@ class Pipeline:
         call = route.check(body, self._config.limits, engine.spec.capabilities.serves)
         if not isinstance(name, str):  # the route lets it out
             engine = self._resolve(None)
-        exchange.model, exchange.stream = engine.spec.model, call.stream
+        exchange.model = name if isinstance(name, str) else engine.spec.model
+        exchange.stream = call.stream
         if route.needs_tokenize and not engine.spec.capabilities.tokenize:
             raise UnsupportedFeature(f"`{engine.spec.model}` runs on an engine that does not serve `{route.path}`")
         check_task(route, engine, self._engines)
@@ -177,9 +179,9 @@ class Pipeline:
     def _resolve(self, model: str | None) -> Engine:
         if model is None and len(self._engines) == 1:
             return next(iter(self._engines.values()))
-        engine = self._engines.get(model or "")
+        engine = self._names.get(model or "")
         if engine is None:
-            raise model_not_found(model, self._engines)
+            raise model_not_found(model, self._names)
         return engine
 
     # To the engine and back.
@@ -372,6 +374,11 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     """The client's request id where it is one that may be logged and sent on as it stands, else a fresh one."""
     given = headers.get(b"x-request-id", b"").decode("latin-1")
     return given if _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+
+
+def names_of(engines: Mapping[str, Engine]) -> dict[str, Engine]:
+    """What a request may name: each model, then its adapters, and the engine that serves it."""
+    return {name: engine for model, engine in engines.items() for name in (model, *engine.spec.adapters)}
 
 
 def model_not_found(model: str | None, engines: Mapping[str, object]) -> ModelNotFound:

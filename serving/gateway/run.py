@@ -94,12 +94,12 @@ def serve(specs: Sequence[EngineSpec], config: GatewayConfig, listener: Listener
 
 def check_specs(specs: Sequence[EngineSpec]) -> None:
     """Refuse a set of engines that cannot be told apart or cannot be started. Raises UsageError."""
-    names = [spec.model for spec in specs]
+    names = [name for spec in specs for name in (spec.model, *spec.adapters)]
     if not names:
         raise UsageError("there is no model to serve", hint="serve --model NAME")
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"the model `{name}` is given twice", hint="give each its own name")
+            raise UsageError(f"the model `{name}` is given twice", hint="give each model and adapter its own name")
     for spec in specs:
         if spec.socket is None or not spec.argv:
             raise UsageError(f"the engine of `{spec.model}` is not a child process; remote ones are not served yet")

@@ -198,10 +198,12 @@ def _whole(
     return serialise({**head, "choices": choices, "usage": usage.as_body()})
 
 
-def model_card(name: str, *, created: int, max_model_len: int | None = None, dummy: bool = False) -> dict[str, object]:
+def model_card(
+    name: str, *, created: int, max_model_len: int | None = None, dummy: bool = False, parent: str | None = None
+) -> dict[str, object]:
     """One entry of /v1/models; `max_model_len` in tokens, None where it is not known yet.
 
-    A model with synthetic weights (`dummy`) says so.
+    A model with synthetic weights (`dummy`) says so; an adapter names the model that it changes, its `parent`.
     """
     noise = {"dummy_weights": True, "note": "synthetic weights: every answer is noise"} if dummy else {}
     return {
@@ -210,6 +212,7 @@ def model_card(name: str, *, created: int, max_model_len: int | None = None, dum
         "created": created,
         "owned_by": "perimeter",
         "max_model_len": max_model_len,
+        **({"parent": parent} if parent is not None else {}),
         **noise,
     }
 

@@ -24,6 +24,7 @@ from serving.planner.types import (
     WaitPolicy,
     Wishes,
     host_bytes,
+    most_parallel,
     name_of,
     sum_bytes,
 )
@@ -258,8 +259,8 @@ def _unwishable(model: Model, wishes: Wishes, gpu: Gpu | None) -> str | None:
             "layers on a GPU are asked for, and the installed llama.cpp has none to put them on",
         ),
         (
-            (wishes.parallel or 1) > 1,
-            "tensor parallelism goes with vLLM; llama.cpp uses one GPU at most here",
+            most_parallel(wishes) > 1,
+            "several GPUs go with vLLM; llama.cpp uses one at most here",
         ),
     )
     return next((sentence for holds, sentence in objections if holds), None)

@@ -9,7 +9,7 @@ from serving.hardware import Cpu, Machine
 from serving.planner.llamacpp import budget, decide_load_mode, decide_wait_policy, unservable, usable_variants
 from serving.planner.llamacpp_memory import Shape, pad, plan_pooling_memory
 from serving.planner.text import gib
-from serving.planner.types import LlamacppPlan, MemoryLine, NoFit, Rejected, Wishes, host_bytes
+from serving.planner.types import LlamacppPlan, MemoryLine, NoFit, Rejected, Wishes, host_bytes, most_parallel
 from serving.pooling import Task
 from serving.registry import Architecture, Model, Variant
 
@@ -55,7 +55,7 @@ def _unwishable(model: Model, wishes: Wishes) -> str | None:
     objections = (
         (wishes.kv_tokens is not None or wishes.kv_layout is not None, f"{what}, so there is no cache to lay out"),
         (bool(wishes.gpu_layers), f"{what}, which this version does on the CPU only"),
-        ((wishes.parallel or 1) > 1, "tensor parallelism goes with vLLM"),
+        (most_parallel(wishes) > 1, "several GPUs go with vLLM"),
         (
             wishes.context is not None and model.architecture is not None and wishes.context > _longest(model),
             f"its longest text has {_longest(model)} tokens",

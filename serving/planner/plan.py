@@ -26,7 +26,7 @@ SLACK: Final = 0.02
 MOST_HEADROOM: Final = 0.95
 RELAXED: Final = (
     "backend", "variant", "context", "concurrency", "kv_dtype", "kv_layout", "kv_tokens", "load_mode", "swa_full",
-    "parallel", "gpu_layers", "threads",
+    "parallel", "tensor_parallel", "pipeline_parallel", "data_parallel", "gpu_layers", "threads",
 )  # fmt: skip
 """Wishes that a way out may give up."""
 
@@ -166,5 +166,7 @@ def _value(outcome: AnyPlan, name: str) -> Any:
         case "backend":
             return outcome.engine
         case "parallel":
-            return len(outcome.gpus) if isinstance(outcome, VllmPlan) else None
+            return outcome.tensor * outcome.pipeline if isinstance(outcome, VllmPlan) else None
+        case "tensor_parallel" | "pipeline_parallel" | "data_parallel":
+            return getattr(outcome, name.removesuffix("_parallel"), None)
     return getattr(outcome, name, None)

@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter
 
 from serving.hardware import Gpu
 from serving.pooling import Task
+from serving.registry import Adapter
 
 Engine = Literal["llamacpp", "vllm", "transformers"]
 KvDtype = Literal["f16", "bf16", "f32", "q8_0", "fp8"]
@@ -60,7 +61,15 @@ class Wishes:
     """Cells of a unified cache in all; set, it rules out streams."""
     kv_dtype: KvDtype | None = None
     parallel: int | None = None
-    """GPUs that share one model (vLLM's tensor parallelism)."""
+    """GPUs that hold one copy of the model, however they share it (vLLM)."""
+    tensor_parallel: int | None = None
+    """GPUs that share each layer (vLLM)."""
+    pipeline_parallel: int | None = None
+    """Stages that share the layers (vLLM)."""
+    data_parallel: int | None = None
+    """Copies of the model beside each other (vLLM)."""
+    adapters: tuple[Adapter, ...] = ()
+    """LoRA adapters to serve beside the model (vLLM)."""
     gpu_layers: int | None = None
     """Layers on the GPU (llama.cpp); None puts there what fits, where the build can."""
     threads: int | None = None
@@ -178,7 +187,15 @@ class VllmPlan(Plan):
 
     engine: Literal["vllm"] = "vllm"
     gpus: tuple[str, ...]
-    """The GPUs, as CUDA_VISIBLE_DEVICES names them; their number is the tensor parallelism. () is the CPU build."""
+    """The GPUs, as CUDA_VISIBLE_DEVICES names them: tensor × pipeline × data of them. () is the CPU build."""
+    tensor: int = 1
+    """GPUs that share each layer."""
+    pipeline: int = 1
+    """Stages, each with a part of the layers. The memory table is that of the fullest."""
+    data: int = 1
+    """Copies beside each other, each with a cache of its own; `concurrency` and `kv_tokens` are of all together."""
+    adapters: tuple[Adapter, ...] = ()
+    """LoRA adapters that requests can name in place of the model."""
     cores: tuple[int, ...] = ()
     """Hardware threads that the CPU build computes on."""
     memory_utilisation: float
@@ -210,6 +227,12 @@ _PLANS: TypeAdapter[AnyPlan] = TypeAdapter(Annotated[AnyPlan, Field(discriminato
 def name_of(gpu: Gpu) -> str:
     """A GPU as CUDA_VISIBLE_DEVICES names it: by its UUID, since CUDA may count otherwise than the driver."""
     return gpu.uuid or str(gpu.index)
+
+
+def most_parallel(wishes: Wishes) -> int:
+    """GPUs that the wishes ask for at least; 1 where they ask for none."""
+    shared = (wishes.tensor_parallel or 1) * (wishes.pipeline_parallel or 1)
+    return max(wishes.parallel or 1, shared) * (wishes.data_parallel or 1)
 
 
 def sum_bytes(lines: tuple[MemoryLine, ...], kind: MemoryKind, *, as_used: bool = True) -> int:

@@ -12,9 +12,9 @@ from typing import Final
 from serving.hardware import Machine
 from serving.planner.llamacpp import LEAST_CONTEXT, budget, halved, unservable, usable_variants
 from serving.planner.text import gib
-from serving.planner.types import MemoryLine, NoFit, Rejected, VllmPlan, Wishes, host_bytes
-from serving.planner.vllm import BLOCK_TOKENS, GIB, MIB, cache_bytes
-from serving.registry import Architecture, Model, Variant
+from serving.planner.types import MemoryLine, NoFit, Rejected, VllmPlan, Wishes, host_bytes, most_parallel
+from serving.planner.vllm_memory import BLOCK_TOKENS, GIB, MIB, adapters_line, cache_bytes
+from serving.registry import Adapter, Architecture, Model, Variant
 
 PROCESSES_BYTES: Final = 1536 * MIB
 """Private memory of API server, engine core and worker with PyTorch loaded and nothing served: a reserve."""
@@ -30,6 +30,7 @@ class _Case:
     variant: Variant
     context: int
     concurrency: int
+    adapters: tuple[Adapter, ...]
 
     @property
     def cache(self) -> int:
@@ -49,11 +50,13 @@ class _Case:
         it = self.architecture
         inner = it.feed_forward or 4 * it.embedding
         step = STEP_TOKENS * 3 * (it.embedding + inner) * 2 + self.concurrency * (it.vocabulary or 0) * 12
+        adapters = [adapters_line(it, self.adapters, "anonymous")] if self.adapters else []
         return (
             MemoryLine("weights", self.variant.size_bytes or 0, "anonymous", f"{self.variant.name}, read in"),
             MemoryLine("KV cache", self.cache, "anonymous", f"{self.tokens} tokens"),
             MemoryLine("activations", step, "anonymous", f"{STEP_TOKENS} tokens a step", as_used=True),
             MemoryLine("processes", PROCESSES_BYTES, "anonymous", "API server, engine core and worker, a reserve"),
+            *adapters,
         )
 
 
@@ -69,7 +72,7 @@ def plan_vllm_cpu(machine: Machine, model: Model, wishes: Wishes) -> VllmPlan | 
     if reason is not None or architecture is None:
         return NoFit(model.name, wishes.variant, reason or "", None, budget_bytes=limit, rejected=tuple(rejected))
     cases = [
-        _Case(architecture, variants[0], context, concurrency)
+        _Case(architecture, variants[0], context, concurrency, wishes.adapters)
         for concurrency in halved(wishes.concurrency, SEQUENCES, 1)
         for context in halved(wishes.context, model.context, min(LEAST_CONTEXT, model.context))
     ]
@@ -86,8 +89,10 @@ def _unwishable(machine: Machine, wishes: Wishes) -> str | None:
     """What was wished for that the CPU build cannot do, as a sentence."""
     if wishes.kv_dtype not in (None, "bf16"):
         return f"vLLM's CPU build keeps no {wishes.kv_dtype} cache; it has bf16"
-    if (wishes.parallel or 1) > 1:
-        return f"{wishes.parallel} GPUs are asked for, and the vLLM that is installed here is built for processors"
+    if most_parallel(wishes) > 1:
+        return (
+            f"{most_parallel(wishes)} GPUs are asked for, and the vLLM that is installed here is built for processors"
+        )
     if any((wishes.kv_layout, wishes.kv_tokens, wishes.load_mode, wishes.gpu_layers)):
         return "a KV layout, cells, layers on the GPU and load mode can be wished of llama.cpp only"
     if machine.cpu.isa and not {"avx512f", "avx2"} & set(machine.cpu.isa):
@@ -118,6 +123,7 @@ def _build(
         kv_bytes=case.cache,
         step_tokens=STEP_TOKENS,
         dtype="bfloat16",
+        adapters=wishes.adapters,
         memory=case.table(),
         budget_bytes=limit,
         dummy=model.dummy,

@@ -2,9 +2,10 @@
 
 from serving.registry.catalogue import Catalogue, load_catalogue
 from serving.registry.local import model_from_file
-from serving.registry.model import Architecture, Backend, Model, TensorSum, Variant
+from serving.registry.model import Adapter, Architecture, Backend, Model, TensorSum, Variant
 
 __all__ = [
+    "Adapter",
     "Architecture",
     "Backend",
     "Catalogue",

@@ -128,3 +128,15 @@ class Model:
     """What its entry and its files disagree in, as sentences."""
     origin: str = "catalogue"
     """Where the entry comes from: `catalogue`, or the path of a site file or weight file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter: a small change to a model's matrices, which requests name in place of the model."""
+
+    name: str
+    """The name that requests use."""
+    path: Path
+    """Its directory, in PEFT's form."""
+    rank: int
+    """The largest rank of its matrices."""

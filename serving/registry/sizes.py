@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from typing import Final
 
 from serving.registry.model import Architecture, Model, Variant
@@ -45,19 +46,53 @@ def foretell(model: Model, variant: Variant) -> Variant:
     return variant
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Bytes of weights on one of the GPUs that share each layer, by the part of the model they belong to."""
+
+    layers: tuple[float, ...]
+    embedding: float
+    output: float
+    """Norm and matrix after the last layer; the matrix is not in it where it is the embedding."""
+    everywhere: float
+    """On every GPU, whatever it computes: a vision tower counts so."""
+    is_tied: bool
+
+    def of(self, layers: range, *, is_first: bool = True, is_last: bool = True) -> int:
+        """Bytes of one stage of a pipeline. The last one has the embedding, too, where that is the output matrix."""
+        total = sum(self.layers[layers.start : layers.stop]) + self.everywhere
+        total += self.output if is_last else 0
+        return math.ceil(total + (self.embedding if is_first or (is_last and self.is_tied) else 0))
+
+
 def shard_bytes(model: Model, variant: str, parallel: int) -> int | None:
-    """Bytes of weights on each of `parallel` GPUs under tensor parallelism; None for what is not known here.
+    """Bytes of weights on each of `parallel` GPUs under tensor parallelism; None for what is not known here."""
+    share = share_of(model, variant, parallel)
+    return None if share is None else share.of(range(len(share.layers)))
+
+
+def share_of(model: Model, variant: str, parallel: int, copies: int = 1) -> Share | None:
+    """What each of `parallel` GPUs holds under tensor parallelism; None for what is not known here.
 
     Matrices are split; norms, routers and the latent projections are on every GPU, and so are key and value heads
-    where there are fewer of them than GPUs. A vision tower counts as being on every GPU.
+    where there are fewer of them than GPUs. Copies of a mixture share its experts among all their GPUs.
     """
     architecture = model.architecture
     shapes = tensors_of(architecture) if architecture else None
     if architecture is None or shapes is None or variant not in SAFETENSORS_TYPES:
         return None
-    total = sum(_bytes_of(shape, variant) * _share(shape, architecture, parallel) for shape in shapes)
-    beside = max(0, (model.parameters or 0) - (parameters_of(architecture) or 0))
-    return math.ceil(total + beside * _PLAIN.get(variant, 2.0))
+    layers = [0.0] * architecture.layers
+    embedding = output = 0.0
+    for shape in shapes:
+        size = _bytes_of(shape, variant) * _share(shape, architecture, parallel, copies)
+        if shape.layer is not None:
+            layers[shape.layer] += size
+        elif shape.name.startswith("output"):
+            output += size
+        else:
+            embedding += size
+    beside = max(0, (model.parameters or 0) - (parameters_of(architecture) or 0)) * _PLAIN.get(variant, 2.0)
+    return Share(tuple(layers), embedding, output, beside, architecture.tied)
 
 
 def _bytes_of(shape: TensorShape, variant: str) -> float:
@@ -70,8 +105,10 @@ def _bytes_of(shape: TensorShape, variant: str) -> float:
     return shape.elements * each
 
 
-def _share(shape: TensorShape, architecture: Architecture, parallel: int) -> float:
+def _share(shape: TensorShape, architecture: Architecture, parallel: int, copies: int) -> float:
     name = shape.name
+    if "_exps." in name:
+        return 1 / (parallel * copies)
     if any(part in name for part in ("norm", "ffn_gate_inp", "exp_probs", "_a.weight", "_a_mqa.", "position", "types")):
         return 1.0
     if name.endswith((".bias", "sinks.weight")) and "exps" not in name:

@@ -163,11 +163,30 @@ class Vllm(Section):
     chunked_prefill: bool = Field(
         default=True, description="Compute long prompts in pieces, between the tokens of others."
     )
+    tensor_parallel: int = Field(
+        default=0, ge=0, le=64, description="GPUs that share each layer of a model; 0 leaves it to the planner."
+    )
+    pipeline_parallel: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Stages that share a model's layers, for numbers of GPUs that cannot share each layer, or GPUs "
+        "without NVLink under load; 0 leaves it to the planner.",
+    )
+    data_parallel: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Copies of a model beside each other, each with a cache of its own; 0 is one. While several start, "
+        "vLLM listens at a TCP port on all addresses.",
+    )
     expert_parallel: bool = Field(
         default=False, description="Spread the experts of a mixture over the GPUs, each whole on one of them."
     )
     adapters: dict[str, SettingPath] = Field(
-        default={}, description='LoRA adapters by the name requests use: `{ legal = "/srv/adapters/legal" }`.'
+        default={},
+        description="LoRA adapters, directories in PEFT's form with safetensors, by the name requests use: "
+        '`{ legal = "/srv/adapters/legal" }`.',
     )
     speculative: dict[str, int | float | str | bool] = Field(
         default={},
@@ -296,7 +315,10 @@ class Served(Section):
     kv_dtype: Literal["f16", "bf16", "f32", "q8_0", "fp8"] | None = Field(
         default=None, description="Numbers in the cache."
     )
-    parallel: int | None = Field(default=None, ge=1, le=64, description="GPUs that share it (vLLM).")
+    parallel: int | None = Field(default=None, ge=1, le=64, description="GPUs that hold one copy of it (vLLM).")
+    tensor_parallel: int | None = Field(default=None, ge=1, le=64, description="GPUs that share each layer (vLLM).")
+    pipeline_parallel: int | None = Field(default=None, ge=1, le=64, description="Stages of its layers (vLLM).")
+    data_parallel: int | None = Field(default=None, ge=1, le=64, description="Copies of it (vLLM).")
     threads: int | None = Field(default=None, ge=1, le=1024, description="Compute threads (llama.cpp).")
 
 

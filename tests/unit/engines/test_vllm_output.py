@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.engines.vllm_output import capacity_of, failure_of, stage_of
-from serving.errors import FileMissing, NoFitError
+from serving.errors import BadFile, FileMissing, NoFitError
 
 START = """
 (EngineCore pid=7) INFO 11-22 06:05:20 [core.py:112] Initializing a V1 LLM engine (v0.32.0) with config: model='m'
@@ -43,6 +43,24 @@ def test_the_caches_real_size_is_read_back() -> None:
     """In tokens, from the line that states it."""
     assert capacity_of(START) == 524288
     assert capacity_of(START[:3]) is None
+
+
+def test_copies_caches_are_counted_together() -> None:
+    """Each engine core states its own, the last time as it is."""
+    lines = [
+        f"(EngineCore_DP{copy} pid={copy}) INFO [kv_cache_utils.py:2327] GPU KV cache size: {size} tokens"
+        for copy, size in ((0, "1,000"), (1, "2,000"), (0, "3,000"))
+    ]
+    assert capacity_of(lines) == 5000
+
+
+def test_an_adapter_that_does_not_fit_is_named() -> None:
+    """In vLLM's words: which of its parts the model does not have."""
+    said = "Call to add_lora method failed: Worker failed with error 'While loading <path>, expected target modules in"
+    error = failure_of("m", [f"ValueError: {said} {{'q_proj'}} but received ['nope_proj']"])
+    assert isinstance(error, BadFile)
+    assert "cannot load an adapter of `m`: While loading <path>" in error.message
+    assert "nope_proj" in error.message
 
 
 def test_memory_that_others_hold_is_a_refusal_with_numbers() -> None:

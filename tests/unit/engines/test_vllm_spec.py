@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from serving.engines.vllm import CLOSED, OURS, plan_engine
 from serving.errors import BadSettings
 from serving.hardware.known import GpuKind, machine
 from serving.planner import Engines, VllmPlan, Wishes, plan
-from serving.registry import load_catalogue
+from serving.registry import Adapter, load_catalogue
 from serving.settings import Settings
 from serving.settings.model import Vllm
 
 CATALOGUE = load_catalogue()
+KINDS = ("tensor", "pipeline", "data")
 
 
 def spec(
@@ -101,21 +103,61 @@ def test_answers_do_not_depend_on_the_engines_defaults() -> None:
 
 
 def test_settings_reach_vllm() -> None:
-    """Eager mode, adapters, speculation, parallel experts and the operator's own flags and variables."""
+    """Eager mode, speculation, parallel experts and the operator's own flags and variables."""
     made = spec(
         eager=True,
         prefix_caching=False,
-        adapters={"legal": Path("/srv/a")},
         speculative={"method": "ngram", "num_speculative_tokens": 4},
         extra={"block-size": 32, "async_scheduling": True, "disable-log-stats": False},
         environment={"NCCL_P2P_DISABLE": "1"},
         expert_parallel=True,
     )
     assert {"--enforce-eager", "--no-enable-prefix-caching", "--enable-expert-parallel"} <= set(made.argv)
-    assert json.loads(value(made, "--lora-modules")) == {"name": "legal", "path": "/srv/a"}
     assert json.loads(value(made, "--speculative-config"))["num_speculative_tokens"] == 4
     assert {"--block-size=32", "--async-scheduling", "--no-disable-log-stats"} <= set(made.argv)
     assert dict(made.env)["NCCL_P2P_DISABLE"] == "1"
+
+
+def test_adapters_are_named_to_vllm_and_to_the_gateway() -> None:
+    """With room for all of them at once, of a rank that vLLM has."""
+    adapters = (Adapter("legal", Path("/srv/a"), 12), Adapter("medical", Path("/srv/b"), 4))
+    made = spec(wishes=Wishes(adapters=adapters))
+    assert (value(made, "--max-loras"), value(made, "--max-lora-rank")) == ("2", "16")
+    at = made.argv.index("--lora-modules")
+    assert [json.loads(text) for text in made.argv[at + 1 : at + 3]] == [
+        {"name": "legal", "path": "/srv/a"},
+        {"name": "medical", "path": "/srv/b"},
+    ]
+    assert made.adapters == ("legal", "medical")
+    assert "--enable-lora" not in spec().argv
+
+
+@pytest.mark.parametrize(
+    ("wishes", "flags"),
+    [
+        (Wishes(), {}),
+        (Wishes(tensor_parallel=4), {"tensor": "4"}),
+        (Wishes(pipeline_parallel=3), {"pipeline": "3"}),
+        (Wishes(tensor_parallel=2, data_parallel=3), {"tensor": "2", "data": "3"}),
+    ],
+)
+def test_the_layout_is_passed_on(wishes: Wishes, flags: dict[str, str]) -> None:
+    """Each number where it is more than one; copies meet on this host, and what is told of sequences is for each."""
+    made = spec(gpus=("H100", 6), wishes=dataclasses.replace(wishes, concurrency=7))
+    found = {kind: value(made, f"--{kind}-parallel-size") for kind in KINDS if f"--{kind}-parallel-size" in made.argv}
+    assert found == flags
+    copies = int(flags.get("data", "1"))
+    assert ("--data-parallel-address" in made.argv) == (copies > 1)
+    assert value(made, "--max-num-seqs") == {1: "7", 3: "3"}[copies]
+    gpus = len(dict(made.env)["CUDA_VISIBLE_DEVICES"].split(","))
+    assert gpus == math.prod(map(int, flags.values()))
+
+
+def test_every_refused_flag_is_a_whole_word() -> None:
+    """A name that a line's end cut in two would guard nothing."""
+    assert not [flag for flag in OURS | CLOSED if not re.fullmatch(r"[a-z][a-z-]*[a-z]", flag)]
+    assert {"kv-cache-dtype", "tool-call-parser"} <= OURS
+    assert {"logits-processors", "kv-events-config", "enable-tokenizer-info-endpoint", "master-addr"} <= CLOSED
 
 
 @pytest.mark.parametrize("flag", sorted(OURS | CLOSED))

@@ -13,7 +13,8 @@ from serving.hardware import Gpu, Machine
 from serving.hardware.described import described_machine
 from serving.hardware.known import KINDS, GpuKind, machine
 from serving.planner import Engines, LlamacppPlan, NoFit, Plan, VllmPlan, Wishes, plan
-from serving.planner.vllm import cache_bytes, equal_gpus
+from serving.planner.vllm import equal_gpus
+from serving.planner.vllm_memory import cache_bytes
 from serving.registry import load_catalogue
 from serving.registry.sizes import shard_bytes
 
@@ -135,9 +136,9 @@ def test_heads_decide_how_many_gpus_share() -> None:
     outcome = plan(three, CATALOGUE.find("llama3-8b"), Wishes(), VLLM)
     assert isinstance(outcome, VllmPlan)
     assert len(outcome.gpus) == 2
-    refused = plan(three, CATALOGUE.find("llama3-8b"), Wishes(parallel=3), VLLM)
+    refused = plan(three, CATALOGUE.find("llama3-8b"), Wishes(tensor_parallel=3), VLLM)
     assert isinstance(refused, NoFit)
-    assert "cannot share its heads equally" in refused.reason
+    assert "3 GPUs cannot share its 32 heads equally" in refused.reason
 
 
 def test_more_gpus_than_kv_heads_repeat_them() -> None:
