@@ -14,6 +14,7 @@ from serving.planner.llamacpp_pooling import plan_pooling
 from serving.planner.types import Engine, Engines, LlamacppPlan, NearestFit, NoFit, Rejected, VllmPlan, Wishes
 from serving.planner.vllm import equal_gpus, plan_vllm
 from serving.planner.vllm_cpu import plan_vllm_cpu
+from serving.planner.vllm_pooling import plan_vllm_pooling
 from serving.registry import Model
 
 MOST_ALTERNATIVES: Final = 3
@@ -70,6 +71,8 @@ def _plan(
     engine, why_not = choose_engine(machine, model, wishes, engines)
     if engine == "vllm" and not (engines.vllm or engines.vllm_cpu):
         return NoFit(model.name, wishes.variant, f"vLLM cannot be started: {engines.vllm_lacks}", None)
+    if engine == "vllm" and model.kind != "chat":
+        return plan_vllm_pooling(machine, model, wishes, on_gpu=engines.vllm)
     if engine == "vllm" and engines.vllm_cpu and not engines.vllm:
         return plan_vllm_cpu(machine, model, wishes)
     if engine == "vllm":
