@@ -23,6 +23,7 @@ import pytest
 from tests.conformance.matrix import Outcome, keep, record, seen
 from tests.e2e.stack import serve
 from tests.llamacpp.encoders.weights import ENCODERS, write_gguf, write_transformers
+from tests.support.thinking import write_catalogue
 
 Result = TypeVar("Result")
 VLLM_PYTHON = os.environ.get("SERVING_VLLM_PYTHON")
@@ -83,6 +84,21 @@ def pooled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield Target(request.param, stack.url, embeds, client, stack.metric, ranker=ranks)
 
 
+@pytest.fixture(scope="session", params=[engine for engine in ENGINES if engine != "url"])
+def thinker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """The demo model as one that thinks (`tests/support/thinking.py`), on each of our engines."""
+    directory = tmp_path_factory.mktemp("thinker")
+    config = directory / "thinker.toml"
+    lines = ["[registry]", f'site_file = "{write_catalogue(directory)}"', "[paths]", f'cache_dir = "{directory}/cache"']
+    if request.param == "vllm":
+        lines += ["[engines.vllm]", f'python = "{VLLM_PYTHON}"']
+    config.write_text("\n".join(lines) + "\n")
+    flags = ["--backend", "vllm"] if request.param == "vllm" else []
+    with serve(*flags, model="thinker", config=config, timeout_s=400) as stack:
+        client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=120)
+        yield Target(request.param, stack.url, "thinker", client, stack.metric)
+
+
 def name_of(path: Path) -> str:
     """What a model is called that was named by its path."""
     return path.stem if path.is_file() else path.name
@@ -117,7 +133,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     marker = item.get_closest_marker("feature")
     fixtures = getattr(item, "funcargs", {})
-    target: Target | None = fixtures.get("target") or fixtures.get("pooled")
+    target: Target | None = next((fixtures[name] for name in ("target", "pooled", "thinker") if name in fixtures), None)
     if marker is not None and target is not None and (report.when == "call" or report.failed):
         outcome: Outcome = "served" if report.passed else "refused" if report.skipped else "failed"
         record(target.name, marker.args[0], outcome)
