@@ -97,7 +97,7 @@ def _gpus(machine: Machine) -> str:
 def serves(outcome: AnyPlan) -> str:
     """How many sequences of how many tokens, for people: a pool is not as large as all of them together could be."""
     together, each = f"{outcome.concurrency} at a time", counted(outcome.context, "token")
-    if isinstance(outcome, LlamacppPlan) and outcome.task != "generate":
+    if outcome.task != "generate":
         return f"{together}, up to {each} each"
     if outcome.concurrency * outcome.context <= outcome.kv_tokens:
         return f"{together}, {each} each"
@@ -110,19 +110,20 @@ def facts(outcome: AnyPlan) -> list[tuple[str, str]]:
         ("model", f"{outcome.model}, {outcome.variant}, served by {outcome.engine}"),
         ("weights", weights_of(outcome)),
         ("serves", serves(outcome)),
+        ("task", outcome.task),
     ]
+    cache = f"{outcome.kv_tokens} tokens, {outcome.kv_dtype}"
+    if isinstance(outcome, LlamacppPlan):
+        cache = f"{outcome.kv_layout}, {cache}"
+    rows.append(("cache", cache if outcome.kv_tokens else "none: a text is computed whole"))
     match outcome:
         case LlamacppPlan():
-            cache = f"{outcome.kv_layout}, {outcome.kv_tokens} tokens, {outcome.kv_dtype}"
-            rows.append(("task", outcome.task))
-            rows.append(("cache", cache if outcome.kv_tokens else "none: a text is computed whole"))
             cores = ranges(outcome.cores) or "any"
             threads = counted(outcome.threads, "thread")
             rows.append(("compute", f"{threads} on cores {cores}, idle ones {outcome.wait_policy}"))
             if outcome.gpu_layers:
                 rows.append(("GPU", f"{counted(outcome.gpu_layers, 'layer')} on GPU {outcome.gpu}"))
         case VllmPlan():
-            rows.append(("cache", f"{outcome.kv_tokens} tokens, {outcome.kv_dtype}"))
             rows.append(("compute", vllm_compute(outcome)))
         case TransformersPlan():
             rows.append(("cache", f"{outcome.kv_tokens} tokens, as the model computes"))

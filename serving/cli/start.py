@@ -106,9 +106,8 @@ def start(options: StartOptions) -> int:
     from serving.gateway.run import run
 
     first = outcomes[0]
-    task = first.task if isinstance(first, LlamacppPlan) else "generate"
-    chats = task == "generate" and first.weights is not None and has_template(first.weights)
-    listener = listener_of(first.model, chats=chats, task=task, dummy=first.dummy)
+    chats = first.task == "generate" and first.weights is not None and has_template(first.weights)
+    listener = listener_of(first.model, chats=chats, task=first.task, dummy=first.dummy)
     status = run(specs, settings, listener, machine.gpus)
     if for_people and status == 0:
         sys.stderr.write("stopped\n")

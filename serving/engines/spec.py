@@ -15,6 +15,18 @@ Backend = Literal["llamacpp", "vllm", "transformers", "remote"]
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """What the gateway has to know of a model that embeds or ranks, where its engine does not check it as ours does."""
+
+    context: int
+    """Tokens that one text may have, or a query and a document together."""
+    width: int
+    """Numbers in an embedding."""
+    vocabulary: int | None
+    """Tokens that there are; None where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """Which parts of the annex (docs/engine-protocol.md) a backend implements; the gateway fills in the rest."""
 
@@ -25,6 +37,8 @@ class Capabilities:
     tokenize: bool = True
     tasks: frozenset[Task] = frozenset({"generate"})
     """What its model is for; a route for anything else is refused."""
+    texts: Texts | None = None
+    """Set where requests for embeddings and scores are checked, and answers put into our shape, by the gateway."""
     keep_alive_comments: bool = True
     """Sends SSE comments while a prompt is computed."""
     serves: Serves = LLAMACPP

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from serving.engines.spec import SYSTEM_PATH, Capabilities, EngineSpec
+from serving.engines.spec import SYSTEM_PATH, Capabilities, EngineSpec, Texts
 from serving.errors import BadSettings
 from serving.openai.limits import Serves
 from serving.planner import VllmPlan
@@ -53,7 +53,7 @@ data-parallel-size data-parallel-address enable-expert-parallel max-loras max-lo
 enable-prefix-caching enable-chunked-prefill enforce-eager max-logprobs logprobs-mode enable-auto-tool-choice
 tool-call-parser reasoning-parser enable-lora lora-modules speculative-config runner convert
 enable-prompt-tokens-details sse-keep-alive-interval generation-config override-generation-config
-structured-outputs-config tool-strict-level
+structured-outputs-config tool-strict-level pooler-config
 """
 OURS: Final = frozenset(_OURS.split())
 """Flags that plan, registry and settings stand for."""
@@ -103,19 +103,8 @@ def plan_engine(plan: VllmPlan, model: Model, settings: Settings, socket: Path, 
         *("--max-num-batched-tokens", str(max(plan.step_tokens, sequences))),
         *("--kv-cache-dtype", "fp8" if plan.kv_dtype == "fp8" else "auto"),
         *_placement(plan, expert_parallel=vllm.expert_parallel),
-        *_switch("enable-prefix-caching", vllm.prefix_caching),
-        *_switch("enable-chunked-prefill", vllm.chunked_prefill),
         *(["--enforce-eager"] if vllm.eager or not plan.gpus else []),
-        *("--max-logprobs", str(settings.limits.top_logprobs)),
-        *("--generation-config", "auto", "--override-generation-config", _json(NEUTRAL)),
-        *("--structured-outputs-config", _json(STRUCTURED)),
-        *_parsers(model),
-        *_adapters(plan),
-        *(["--speculative-config", _json(vllm.speculative)] if vllm.speculative else []),
-        "--enable-prompt-tokens-details",
-        *("--sse-keep-alive-interval", str(KEEP_ALIVE_S)),
-        *("--fingerprint-mode", "none"),
-        "--language-model-only",
+        *(_generating(plan, model, settings) if plan.task == "generate" else _pooling(plan, settings)),
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",
         "--no-enable-log-requests",
@@ -128,7 +117,12 @@ def plan_engine(plan: VllmPlan, model: Model, settings: Settings, socket: Path, 
         env=tuple(_environment(plan, vllm.environment, home, cache).items()),
         socket=socket,
         capabilities=Capabilities(
-            readiness=False, cache_domain_header=False, keep_alive_comments=True, serves=serves(model)
+            readiness=False,
+            cache_domain_header=False,
+            tasks=frozenset({plan.task}),
+            texts=_texts(plan, model),
+            keep_alive_comments=True,
+            serves=serves(model),
         ),
         adapters=tuple(adapter.name for adapter in plan.adapters),
         dummy=plan.dummy,
@@ -139,6 +133,46 @@ def serves(model: Model) -> Serves:
     """What vLLM serves of OpenAI's optional parts for this model; calling tools takes a parser of their form."""
     has_parser = model.tool_parser is not None
     return Serves(choices=True, logprobs=True, structured_output=True, forced_tools=has_parser)
+
+
+def _generating(plan: VllmPlan, model: Model, settings: Settings) -> Iterator[str]:
+    """What only a model that writes has use for."""
+    vllm = settings.engines.vllm
+    yield from _switch("enable-prefix-caching", vllm.prefix_caching)
+    yield from _switch("enable-chunked-prefill", vllm.chunked_prefill)
+    yield from ("--max-logprobs", str(settings.limits.top_logprobs))
+    yield from ("--generation-config", "auto", "--override-generation-config", _json(NEUTRAL))
+    yield from ("--structured-outputs-config", _json(STRUCTURED))
+    yield from _parsers(model)
+    yield from _adapters(plan)
+    if vllm.speculative:
+        yield from ("--speculative-config", _json(vllm.speculative))
+    yield "--enable-prompt-tokens-details"
+    yield from ("--sse-keep-alive-interval", str(KEEP_ALIVE_S))
+    yield from ("--fingerprint-mode", "none")
+    yield "--language-model-only"
+
+
+def _pooling(plan: VllmPlan, settings: Settings) -> Iterator[str]:
+    """How texts are pooled: said in so many words, since vLLM would take the first token where a file is missing."""
+    yield from ("--runner", "pooling")
+    if plan.task == "embed":
+        how = {} if plan.pooling is None else {"seq_pooling_type": plan.pooling.upper()}
+        yield from ("--pooler-config", _json({**how, "use_activation": True}))
+    # an encoder sees a text whole: there is nothing to share and nothing to cut up
+    yield from _switch("enable-prefix-caching", settings.engines.vllm.prefix_caching and not plan.is_encoder)
+    yield from _switch("enable-chunked-prefill", not plan.is_encoder)
+    if plan.is_encoder:
+        # Transformers no longer writes this, and vLLM (0.32) fails without it
+        yield from ("--hf-overrides", _json({"position_embedding_type": "absolute"}))
+    else:
+        yield from ("--convert", "embed")
+
+
+def _texts(plan: VllmPlan, model: Model) -> Texts | None:
+    if plan.task == "generate" or model.architecture is None:
+        return None
+    return Texts(plan.context, model.architecture.embedding, model.architecture.vocabulary)
 
 
 def _placement(plan: VllmPlan, *, expert_parallel: bool) -> Iterator[str]:

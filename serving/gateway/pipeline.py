@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from serving.errors import (
     CapacityError,
+    ContextLengthExceeded,
     InternalError,
     ModelNotFound,
     Overloaded,
@@ -30,6 +31,7 @@ from serving.errors import (
     ShuttingDown,
     UnsupportedFeature,
 )
+from serving.gateway import pooling, too_long
 from serving.gateway.answers import Answer, Message, Receive, Scope, Send
 from serving.gateway.exchange import ClientGone, Exchange, Principal
 from serving.gateway.relay import EventStream, estimate, usage_of_body
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from serving.eager import Job
+    from serving.engines.spec import Texts
     from serving.gateway.config import GatewayConfig
     from serving.gateway.engine import Engine
     from serving.gateway.routes import Call, Route
@@ -187,16 +190,20 @@ class Pipeline:
     # To the engine and back.
 
     async def _relay(self, exchange: Exchange, route: Route, call: Call, engine: Engine, answer: Answer) -> None:
-        body = self._body_for(exchange.principal, call, engine)
+        body = self._body_for(exchange.principal, route, call, engine)
         silence = _Silence(exchange, self._config, stream=call.stream)
+        texts = engine.spec.capabilities.texts
         try:
             exchange.response = response = await engine.upstream.request(
                 "POST", route.path, self._headers_for(exchange, engine), body
             )
             if response.status != 200:
-                raise error_of_engine(
+                error: ServingError = error_of_engine(
                     response.status, response.header(b"retry-after"), await response.read_all(_ERROR_BYTES)
                 )
+                if texts and isinstance(error, ContextLengthExceeded):
+                    error = await self._too_long(exchange, route, call, engine, texts)
+                raise error
             if call.stream:
                 await self._relay_events(exchange, call, answer, silence)
                 return
@@ -205,9 +212,25 @@ class Pipeline:
             whole = await response.read_all(_ANSWER_BYTES)
         finally:
             silence.close()
+        if texts and route.path == pooling.RERANK:
+            whole = await asyncio.to_thread(pooling.answer_for, call.body, whole, exchange.model, self._config.limits)
         exchange.settled = usage_of_body(whole)
         exchange.end("completed")
         await answer.whole(200, whole)
+
+    async def _too_long(
+        self, exchange: Exchange, route: Route, call: Call, engine: Engine, texts: Texts
+    ) -> ContextLengthExceeded:
+        """The refusal by the text that is too long, which an engine without the annex does not say."""
+        headers = self._headers_for(exchange, engine)
+
+        async def count(text: str, special: bool) -> int:  # noqa: FBT001 - its caller's signature
+            body = serialise({"model": exchange.model, "prompt": text, "add_special_tokens": special})
+            exchange.response = told = await engine.upstream.request("POST", "/tokenize", headers, body)
+            return pooling.count_of(await told.read_all(_ANSWER_BYTES))
+
+        find = too_long.document_too_long if route.path == pooling.RERANK else too_long.input_too_long
+        return await find(call.body, texts, exchange.model, self._config.limits, count)
 
     async def _relay_events(self, exchange: Exchange, call: Call, answer: Answer, silence: _Silence) -> None:
         response = exchange.response
@@ -251,8 +274,10 @@ class Pipeline:
                 tail += responses.DONE
         await answer.end_events(tail)
 
-    def _body_for(self, principal: Principal, call: Call, engine: Engine) -> bytes:
+    def _body_for(self, principal: Principal, route: Route, call: Call, engine: Engine) -> bytes:
         body = call.body
+        if (texts := engine.spec.capabilities.texts) is not None:
+            body = pooling.body_for(route.path, body, texts, engine.spec.model, self._config.limits)
         if call.stream:
             body = {**body, "stream_options": {"include_usage": True}}
         if not engine.spec.capabilities.cache_domain_header:

@@ -170,7 +170,8 @@ def chat_completion(*, response_id: str, model: str, created: int, choices: Sequ
     """The body of a chat completion that is not streamed; `created` in seconds since the epoch."""
     bodies = []
     for index, choice in enumerate(choices):
-        content = choice.text or None if choice.tool_calls else choice.text
+        # an answer that was cut while it thought has no content, as one of calls alone has none
+        content = choice.text or None if choice.tool_calls or choice.reasoning else choice.text
         message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
         if choice.reasoning is not None:
             message["reasoning"] = choice.reasoning

@@ -20,7 +20,8 @@ DECODER_CONTEXT: Final = 8192
 DECODER_PASS: Final = 512
 """Tokens that a decoder computes in one pass; it reads a longer text in several."""
 LEAST_CONTEXT: Final = 128
-_TASKS: Final[dict[str, Task]] = {"embedding": "embed", "reranker": "rerank"}
+TASKS: Final[dict[str, Task]] = {"embedding": "embed", "reranker": "rerank"}
+"""What a kind of model is asked for."""
 
 
 def plan_pooling(machine: Machine, model: Model, wishes: Wishes) -> LlamacppPlan | NoFit:
@@ -57,14 +58,15 @@ def _unwishable(model: Model, wishes: Wishes) -> str | None:
         (bool(wishes.gpu_layers), f"{what}, which this version does on the CPU only"),
         (most_parallel(wishes) > 1, "several GPUs go with vLLM"),
         (
-            wishes.context is not None and model.architecture is not None and wishes.context > _longest(model),
-            f"its longest text has {_longest(model)} tokens",
+            wishes.context is not None and model.architecture is not None and wishes.context > longest_text(model),
+            f"its longest text has {longest_text(model)} tokens",
         ),
     )
     return next((sentence for holds, sentence in objections if holds), None)
 
 
-def _longest(model: Model) -> int:
+def longest_text(model: Model) -> int:
+    """Tokens of the longest text that the model was made for."""
     positions = model.architecture.positions if model.architecture else None
     return min(model.context, positions or model.context)
 
@@ -73,7 +75,7 @@ def _shapes(
     model: Model, architecture: Architecture, variant: Variant, wishes: Wishes, isa: tuple[str, ...]
 ) -> Iterator[Shape]:
     """Longest texts first."""
-    longest = _longest(model)
+    longest = longest_text(model)
     context = wishes.context or (longest if architecture.encoder else min(longest, DECODER_CONTEXT))
     while True:
         yield Shape(
@@ -111,7 +113,7 @@ def _build(
         weights_bytes=variant.size_bytes or 0,
         context=shape.context,
         concurrency=shape.concurrency,
-        task=_TASKS[model.kind],
+        task=TASKS[model.kind],
         kv_layout=shape.kv_layout,
         kv_tokens=shape.kv_tokens,
         kv_dtype=shape.kv_dtype,
@@ -133,8 +135,8 @@ def _build(
 def _reasons(model: Model, variant: Variant, wishes: Wishes, shape: Shape, limit: int | None) -> Iterator[str]:
     if limit is None:
         yield "free memory could not be read, so nothing was checked against it"
-    if wishes.context is None and shape.context < _longest(model):
-        yield f"texts of {shape.context} tokens at most, not the model's {_longest(model)}: `--context` takes more"
+    if wishes.context is None and shape.context < longest_text(model):
+        yield f"texts of {shape.context} tokens at most, not the model's {longest_text(model)}: `--context` takes more"
     yield "a text is computed whole, in one pass" if not shape.kv_tokens else "a cache for one pass of texts"
     if variant.path is None:
         yield "its weights are not on this host; sizes are those of the published shape"

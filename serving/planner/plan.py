@@ -15,6 +15,7 @@ from serving.planner.transformers import plan_transformers
 from serving.planner.types import AnyPlan, Engine, Engines, NearestFit, NoFit, Rejected, VllmPlan, Wishes
 from serving.planner.vllm import equal_gpus, plan_vllm
 from serving.planner.vllm_cpu import plan_vllm_cpu
+from serving.planner.vllm_pooling import plan_vllm_pooling
 from serving.registry import Model
 
 MOST_ALTERNATIVES: Final = 3
@@ -80,6 +81,8 @@ def _plan(
     outcome: AnyPlan | NoFit
     if engine == "transformers":
         outcome = plan_transformers(machine, model, wishes, engines)
+    elif engine == "vllm" and model.kind != "chat":
+        outcome = plan_vllm_pooling(machine, model, wishes, on_gpu=engines.vllm)
     elif engine == "vllm":
         outcome = (plan_vllm if engines.vllm else plan_vllm_cpu)(machine, model, wishes)
     elif model.kind == "chat":

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, TypeAdapter
 
 from serving.hardware import Gpu
-from serving.pooling import Task
+from serving.pooling import Pooling, Task
 from serving.registry import Adapter
 
 Engine = Literal["llamacpp", "vllm", "transformers"]
@@ -186,6 +186,12 @@ class VllmPlan(Plan):
     """A model served by vLLM from one or several equal GPUs, or by its CPU build from main memory."""
 
     engine: Literal["vllm"] = "vllm"
+    task: Task = "generate"
+    """What the model is for. Of those that embed or rank, encoders keep no cache."""
+    pooling: Pooling | None = None
+    """How the numbers of a text's tokens become those of the text; None for models that write."""
+    is_encoder: bool = False
+    """It reads a whole text at once, which one step has to hold."""
     gpus: tuple[str, ...]
     """The GPUs, as CUDA_VISIBLE_DEVICES names them: tensor × pipeline × data of them. () is the CPU build."""
     tensor: int = 1
@@ -204,7 +210,7 @@ class VllmPlan(Plan):
     """The KV cache of the CPU build, in bytes; on GPUs it is what the share leaves."""
     step_tokens: int
     """Tokens computed in one step, at most."""
-    dtype: Literal["bfloat16", "float16"]
+    dtype: Literal["bfloat16", "float16", "float32"]
     """Type of the activations."""
 
 
@@ -213,6 +219,8 @@ class TransformersPlan(Plan):
     """A model served by PyTorch and Transformers, one request at a time: the oracle."""
 
     engine: Literal["transformers"] = "transformers"
+    task: Task = "generate"
+    """What the model is for: this engine does nothing else."""
     threads: int
     cores: tuple[int, ...]
     """Hardware threads that the engine is bound to."""

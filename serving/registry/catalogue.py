@@ -10,7 +10,7 @@ from pathlib import Path
 import serving
 from serving.errors import FileMissing, UnknownModel
 from serving.gguf import read_header
-from serving.registry.directory import CONFIG, model_from_directory, weights_bytes
+from serving.registry.directory import CONFIG, model_from_directory, weights_bytes, with_directory
 from serving.registry.local import architecture_of, check_kind, check_servable, describe, model_of
 from serving.registry.model import Model
 from serving.registry.schema import read_catalogue
@@ -72,7 +72,7 @@ def load_catalogue(site_file: Path | None = None, shipped: Path | None = None) -
 
 
 def with_files(model: Model) -> Model:
-    """The model with what the headers of its GGUF files say, and what its shape foretells of those not here.
+    """The model with what the headers of its files say, and what its shape foretells of those not here.
 
     A file that was made for a shorter context than the entry says has the last word. Raises BadFile.
     """
@@ -93,10 +93,15 @@ def with_files(model: Model) -> Model:
             if most < context:
                 warnings.append(f"context {most}, not its entry's {context}: `{variant.path}` was made for no more")
                 context = most
+        elif architecture is None:
+            is_read = "transformers" in variant.backends
+            variants.append(dataclasses.replace(variant, size_bytes=weights_bytes(variant.path) if is_read else None))
         else:
-            is_read = architecture is not None or "transformers" in variant.backends
-            size = weights_bytes(variant.path) if is_read else None
-            variants.append(dataclasses.replace(variant, size_bytes=size))
+            described, most = with_directory(model, variant)
+            variants.append(described)
+            if most < context:
+                warnings.append(f"context {most}, not its entry's {context}: `{variant.path}` was made for no more")
+                context = most
     return dataclasses.replace(
         model, variants=tuple(variants), architecture=architecture, context=context, warnings=tuple(warnings)
     )

@@ -6,19 +6,26 @@ are those of Transformers' configurations (https://huggingface.co/docs/transform
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from serving.errors import BadFile, FileMissing
+from serving.pooling import Pooling
+from serving.registry.directory_pooling import (
+    check_positions,
+    check_scores,
+    longest_of,
+    pooling_of_directory,
+    read_json,
+)
 from serving.registry.local import printable
-from serving.registry.model import Architecture, Model, Variant
+from serving.registry.model import Architecture, Kind, Model, Variant
 from serving.safetensors import read_index
 
 CONFIG: Final = "config.json"
-MOST_CONFIG_BYTES: Final = 1 << 20
 MOST: Final = 1 << 24
 """Upper bound on every count in a configuration; the largest in published models are vocabularies."""
 FAMILIES: Final = {
@@ -37,8 +44,21 @@ FAMILIES: Final = {
     "CohereForCausalLM": "command-r",
     "GptOssForCausalLM": "gpt-oss",
     "DeepseekV3ForCausalLM": "deepseek2",
+    "MistralModel": "llama",
+    "Qwen2Model": "qwen2",
+    "Qwen3Model": "qwen3",
+    "BertModel": "bert",
+    "RobertaModel": "bert",
+    "XLMRobertaModel": "bert",
+    "BertForSequenceClassification": "bert",
+    "RobertaForSequenceClassification": "bert",
+    "XLMRobertaForSequenceClassification": "bert",
 }
 """Transformers' class names and what GGUF calls the same shape."""
+PADDED: Final = ("Roberta", "XLMRoberta")
+"""Families whose positions begin after the padding token's number: that many rows of the table serve no token."""
+_TIED: Final = ("gemma2", "gemma3", "command-r")
+"""Families whose output matrix is the token embedding, unless their configuration says otherwise."""
 DTYPES: Final = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 
 
@@ -48,30 +68,76 @@ def model_from_directory(directory: Path) -> Model:
     name = re.sub(r"[^A-Za-z0-9._:-]+", "-", directory.resolve().name).strip("-.") or "model"
     method = config.get("quantization_config")
     quantisation = method.get("quant_method") if isinstance(method, dict) else None
-    architecture = architecture_of_config(directory, config)
-    strange = (
-        f"`{directory / CONFIG}` describes `{class_of(config)}`, whose shape is not known here: "
-        "`--engine transformers` may serve it; a site catalogue may give its shape, with `path` naming this directory"
-    )
     dtype = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
     variant = str(quantisation) if isinstance(quantisation, str) else DTYPES.get(str(dtype), "bf16")
+    architecture = architecture_of_config(directory, config)
+    named = printable(class_of(config) or "no class")
+    strange = f"`{directory / CONFIG}` describes `{named}`, whose shape is not known here"
+    elsewhere = "a site catalogue may give its architecture, with `path` naming this directory"
+    if architecture is None and named.endswith(("Model", "ForSequenceClassification")):
+        raise BadFile(strange, hint=elsewhere)
+    kind = kind_of(directory, config)
+    context = architecture.positions if architecture else None
+    context = context or _count(directory, config, "max_position_embeddings")
     return Model(
         name=name,
         title=printable(directory.resolve().name),
-        context=_count(directory, config, "max_position_embeddings"),
+        context=context if kind == "chat" else min(context, longest_of(directory) or context),
         architecture=architecture,
         variants=(
             Variant(
                 printable(variant),
                 "safetensors",
-                ("vllm", "transformers"),
+                ("vllm", "transformers") if kind == "chat" else ("vllm",),
                 weights_bytes(directory),
                 directory.resolve(),
+                pooling=pooling_for(kind, directory),
             ),
         ),
+        kind=kind,
         origin=str(directory),
-        warnings=() if architecture else (strange,),
+        warnings=() if architecture else (f"{strange}: `--engine transformers` may serve it; {elsewhere}",),
     )
+
+
+def with_directory(model: Model, variant: Variant) -> tuple[Variant, int]:
+    """A variant of the catalogue with what its directory says, and the context that it was made for.
+
+    Raises FileMissing or BadFile, also where the directory is for something else than the entry says.
+    """
+    assert variant.path is not None  # noqa: S101 - the caller has found it
+    described = dataclasses.replace(variant, size_bytes=weights_bytes(variant.path))
+    if model.kind == "chat":
+        return described, model.context
+    found = kind_of(variant.path, _read(variant.path / CONFIG))
+    if found != model.kind:
+        message = f"`{variant.path}` is a model of the kind `{found}`, and the catalogue has `{model.name}` as"
+        raise BadFile(f"{message} `{model.kind}`", hint="copy its modules.json beside its weights, or name another")
+    longest = min(model.context, longest_of(variant.path) or model.context)
+    return dataclasses.replace(described, pooling=pooling_for(found, variant.path)), longest
+
+
+def kind_of(directory: Path, config: Mapping[str, Any]) -> Kind:
+    """What a directory is for: by its class's name, and a decoder by the pooling that stands beside it.
+
+    Raises BadFile for encoders whose numbers would be wrong here.
+    """
+    named = class_of(config)
+    if named.endswith("ForSequenceClassification"):
+        check_scores(directory / CONFIG, config)
+        check_positions(directory / CONFIG, config)
+        return "reranker"
+    if named.endswith("Model"):
+        check_positions(directory / CONFIG, config)
+        return "embedding"
+    return "embedding" if pooling_of_directory(directory) is not None else "chat"
+
+
+def pooling_for(kind: Kind, directory: Path) -> Pooling | None:
+    """How texts are pooled for what the model is for; None where an embedder's directory does not say."""
+    if kind == "reranker":
+        return "rank"
+    return pooling_of_directory(directory) if kind == "embedding" else None
 
 
 def weights_bytes(directory: Path) -> int:
@@ -79,12 +145,19 @@ def weights_bytes(directory: Path) -> int:
     return sum(header.path.stat().st_size for header in read_index(directory))
 
 
+def class_of(config: Mapping[str, Any]) -> str:
+    """Transformers' name of the model's class; empty where the configuration names none."""
+    named = config.get("architectures")
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
+
+
 def architecture_of_config(directory: Path, config: Mapping[str, Any]) -> Architecture | None:
-    """The decoder's shape as Transformers' configuration has it; None for one that is not known here.
+    """The model's shape as Transformers' configuration has it; None for one that is not known here.
 
     Raises BadFile for a shape that is known and not whole.
     """
-    family = FAMILIES.get(class_of(config) or "")
+    kind = class_of(config)
+    family = FAMILIES.get(kind)
     if family is None:
         return None
     layers, heads = _count(directory, config, "num_hidden_layers"), _count(directory, config, "num_attention_heads")
@@ -120,15 +193,20 @@ def architecture_of_config(directory: Path, config: Mapping[str, Any]) -> Archit
         experts_used=_optional(directory, config, "num_experts_per_tok"),
         shared_experts=_optional(directory, config, "n_shared_experts") or 0,
         dense_layers=_optional(directory, config, "first_k_dense_replace") or 0,
-        tied=config.get("tie_word_embeddings", family in ("gemma2", "gemma3", "command-r")) is True,
+        tied=family != "bert"
+        and (kind.endswith("Model") or config.get("tie_word_embeddings", family in _TIED) is True),
+        positions=_positions(directory, config, kind) if family == "bert" else None,
         **shape,
     )
 
 
-def class_of(config: Mapping[str, Any]) -> str | None:
-    """The name of the Transformers class that computes it."""
-    named = config.get("architectures")
-    return printable(named[0]) if isinstance(named, list) and named and isinstance(named[0], str) else None
+def _positions(directory: Path, config: Mapping[str, Any], kind: str) -> int:
+    """Tokens that an encoder's table of positions has rows for."""
+    rows = _count(directory, config, "max_position_embeddings")
+    padding = config.get("pad_token_id", 1)
+    if not kind.startswith(PADDED) or not isinstance(padding, int) or not 0 <= padding < rows - 1:
+        return rows
+    return rows - padding - 1
 
 
 def _windowed(family: str, config: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
@@ -150,16 +228,12 @@ def _windowed(family: str, config: Mapping[str, Any], layers: int) -> tuple[bool
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            raw = file.read(MOST_CONFIG_BYTES + 1)
-        value = json.loads(raw) if len(raw) <= MOST_CONFIG_BYTES else None
+        value = read_json(path)
     except FileNotFoundError:
         message = f"`{path.parent}` is not a model's directory: it has no {CONFIG}"
         raise FileMissing(message, hint="name the directory that holds config.json and *.safetensors") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadFile(f"cannot read `{path}`: {error}", hint="copy the model's files again") from None
     if not isinstance(value, dict):
-        raise BadFile(f"`{path}` is not a JSON object of reasonable size", hint="copy the model's files again")
+        raise BadFile(f"`{path}` is not a JSON object", hint="copy the model's files again")
     if "auto_map" in value:
         message = f"`{path}` asks for code that came with the model (`auto_map`), which is never run"
         raise BadFile(message, hint="use a model that the engines know without such code")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from serving.pooling import ENCODERS, Task
+from serving.pooling import ENCODERS, Pooling, Task
 
 Backend = Literal["llamacpp", "vllm", "transformers"]
 Kind = Literal["chat", "embedding", "reranker"]
@@ -99,6 +99,8 @@ class Variant:
     """The output matrix is the token embedding."""
     vocabulary_entries: int | None = None
     """Tokens and merge rules that the file carries; a token whose kind takes more memory counts as several."""
+    pooling: Pooling | None = None
+    """How a directory says that texts are pooled; None where it does not, and for a file, which says it itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ import pytest
 
 from tests.conformance.matrix import Outcome, keep, record, seen
 from tests.e2e.stack import serve
+from tests.llamacpp.encoders.weights import ENCODERS, write_gguf, write_transformers
+from tests.support.thinking import write_catalogue
 
 Result = TypeVar("Result")
 VLLM_PYTHON = os.environ.get("SERVING_VLLM_PYTHON")
@@ -40,6 +42,8 @@ class Target:
     client: openai.OpenAI
     metric: Callable[[str], float] | None = None
     """Sum of one of the engine's metrics; None where they cannot be read."""
+    ranker: str = ""
+    """The model that ranks, where one is served beside `model`, which embeds then."""
 
     @property
     def is_ours(self) -> bool:
@@ -58,6 +62,46 @@ class Target:
         return self.client.completions.create(
             model=self.model, prompt=prompt, **{"temperature": 0, "max_tokens": 32, **more}
         )
+
+
+@pytest.fixture(scope="session", params=[engine for engine in ENGINES if engine != "url"])
+def pooled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """An embedder and a reranker of each of our engines, made of the same numbers: by a directory, or by files."""
+    directory = tmp_path_factory.mktemp("pooled")
+    write = write_transformers if request.param == "vllm" else write_gguf
+    embedder, ranker = (write(ENCODERS[name], directory) for name in ("xlmr-mean", "xlmr-rank"))
+    lines = ["[paths]", f'cache_dir = "{directory / "cache"}"']
+    if request.param == "vllm":
+        lines += ["[engines.vllm]", f'python = "{VLLM_PYTHON}"']
+    for path in (embedder, ranker):
+        backend = 'backend = "vllm"' if request.param == "vllm" else ""
+        lines += ["[[models]]", f'name = "{path}"', backend]
+    config = directory / "pooled.toml"
+    config.write_text("\n".join(lines) + "\n")
+    with serve(model="", config=config, timeout_s=400) as stack:
+        client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=120)
+        embeds, ranks = (name_of(path) for path in (embedder, ranker))
+        yield Target(request.param, stack.url, embeds, client, stack.metric, ranker=ranks)
+
+
+@pytest.fixture(scope="session", params=[engine for engine in ENGINES if engine != "url"])
+def thinker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """The demo model as one that thinks (`tests/support/thinking.py`), on each of our engines."""
+    directory = tmp_path_factory.mktemp("thinker")
+    config = directory / "thinker.toml"
+    lines = ["[registry]", f'site_file = "{write_catalogue(directory)}"', "[paths]", f'cache_dir = "{directory}/cache"']
+    if request.param == "vllm":
+        lines += ["[engines.vllm]", f'python = "{VLLM_PYTHON}"']
+    config.write_text("\n".join(lines) + "\n")
+    flags = ["--backend", "vllm"] if request.param == "vllm" else []
+    with serve(*flags, model="thinker", config=config, timeout_s=400) as stack:
+        client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=120)
+        yield Target(request.param, stack.url, "thinker", client, stack.metric)
+
+
+def name_of(path: Path) -> str:
+    """What a model is called that was named by its path."""
+    return path.stem if path.is_file() else path.name
 
 
 def start(engine: str, directory: Path) -> contextlib.AbstractContextManager[Any]:
@@ -88,7 +132,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Note for the matrix what came of each test with a feature."""
     report = yield
     marker = item.get_closest_marker("feature")
-    target: Target | None = getattr(item, "funcargs", {}).get("target")
+    fixtures = getattr(item, "funcargs", {})
+    target: Target | None = next((fixtures[name] for name in ("target", "pooled", "thinker") if name in fixtures), None)
     if marker is not None and target is not None and (report.when == "call" or report.failed):
         outcome: Outcome = "served" if report.passed else "refused" if report.skipped else "failed"
         record(target.name, marker.args[0], outcome)

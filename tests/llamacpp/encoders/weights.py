@@ -32,9 +32,9 @@ class Encoder:
     name: str
     family: Literal["bert", "xlm-roberta"]
     pooling: Literal["mean", "cls", "rank"]
-    width: int = 48
-    layers: int = 3
-    heads: int = 4
+    width: int = 64
+    layers: int = 2
+    heads: int = 2
     inner: int = 128
 
     @property
@@ -102,7 +102,7 @@ def numbers_of(encoder: Encoder) -> dict[str, Numbers]:
         norm(f"{start}.output.LayerNorm")
     if encoder.pooling == "rank":
         matrix("classifier.dense", width, width)
-        matrix("classifier.out_proj", 1, width, gain=3.0)
+        matrix("classifier.out_proj", 1, width, gain=2.7)
     return found
 
 
@@ -128,10 +128,32 @@ def write_transformers(encoder: Encoder, folder: Path) -> Path:
         "type_vocab_size": encoder.kinds,
         "layer_norm_eps": EPSILON,
         "pad_token_id": 0 if is_bert else 1,
-        "num_labels": 1,
+        "torch_dtype": "float32",
+        **({"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}} if ranks else {}),
     }
-    (directory / "config.json").write_text(json.dumps(config))
-    (directory / "tokenizer.json").write_text(json.dumps(encoder.vocabulary))
+    files: dict[str, Any] = {
+        "config.json": config,
+        "tokenizer.json": encoder.vocabulary,
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "pad_token": "[PAD]" if is_bert else "<pad>",
+            "model_max_length": POSITIONS,
+        },
+    }
+    if not ranks:
+        modules = ("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")
+        files["modules.json"] = [
+            {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for index, (path, kind) in enumerate(modules)
+        ]
+        mode = {"mean": "mean_tokens", "cls": "cls_token"}[encoder.pooling]
+        files["1_Pooling/config.json"] = {
+            "word_embedding_dimension": encoder.width,
+            **{f"pooling_mode_{one}": one == mode for one in ("cls_token", "mean_tokens", "max_tokens")},
+        }
+    for name, value in files.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(json.dumps(value))
     prefix = "roberta." if ranks else ""
     tensors = {
         name if name.startswith("classifier.") else f"{prefix}{name}": value

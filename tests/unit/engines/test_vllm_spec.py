@@ -65,6 +65,34 @@ def test_the_plan_is_passed_on() -> None:
     assert value(made, "--tool-call-parser") == "llama3_json"
 
 
+def test_an_encoder_is_told_how_to_pool_and_nothing_of_writing() -> None:
+    """Its route alone is let through; nothing is cached or cut up, and no parser is there to be loaded."""
+    made = spec("bge-m3")
+    assert (value(made, "--runner"), value(made, "--dtype")) == ("pooling", "float16")
+    assert json.loads(value(made, "--pooler-config")) == {"use_activation": True}
+    assert json.loads(value(made, "--hf-overrides")) == {"position_embedding_type": "absolute"}
+    assert {"--no-enable-prefix-caching", "--no-enable-chunked-prefill"} <= set(made.argv)
+    assert int(value(made, "--max-num-batched-tokens")) >= int(value(made, "--max-model-len"))
+    foreign = {"--convert", "--override-generation-config", "--structured-outputs-config", "--max-logprobs"}
+    assert not foreign & set(made.argv)
+    texts = made.capabilities.texts
+    assert made.capabilities.tasks == {"embed"}
+    assert texts is not None
+    assert (texts.context, texts.width, texts.vocabulary) == (8192, 1024, 250002)
+    ranker = spec("bge-reranker-v2-m3")
+    assert ranker.capabilities.tasks == {"rerank"}
+    assert "--pooler-config" not in ranker.argv
+    assert spec().capabilities.texts is None
+
+
+def test_a_decoder_that_embeds_is_converted() -> None:
+    """Its class is one that writes, and its prefixes may be shared."""
+    made = spec("qwen3-embedding-0.6b")
+    assert value(made, "--convert") == "embed"
+    assert {"--enable-prefix-caching", "--enable-chunked-prefill"} <= set(made.argv)
+    assert "--hf-overrides" not in made.argv
+
+
 def test_dummy_weights_are_vllms_own() -> None:
     """Where the plan says dummy, vLLM makes them up, and the model's card will say so."""
     entry = CATALOGUE.find("llama3.1-8b")

@@ -67,10 +67,10 @@ def test_a_directory_without_what_is_needed_says_so(tmp_path: Path) -> None:
     """No configuration, no weights, only pickles, an unknown class, a cut file: each is one sentence."""
     with pytest.raises(FileMissing, match=r"config\.json"):
         model_from_directory(tmp_path)
-    copy_of_demo(tmp_path, architectures=["Strange\x1b[2JModel"])
+    copy_of_demo(tmp_path, architectures=["Strange\x1b[2JForCausalLM"])
     strange = model_from_directory(tmp_path)
     assert strange.architecture is None
-    assert "`Strange [2JModel`, whose shape is not known" in strange.warnings[0]
+    assert "`Strange [2JForCausalLM`, whose shape is not known" in strange.warnings[0]
     assert "--engine transformers" in strange.warnings[0]
     copy_of_demo(tmp_path)
     weights = tmp_path / "model.safetensors"
