@@ -6,10 +6,11 @@ VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
 MODEL ?= demo
 SERVE_FLAGS ?=
+GPU_FLAGS ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 INSTALL = $(PIP) install --quiet --no-build-isolation --require-hashes
 
-.PHONY: help serve test test-vllm matrix lint types contracts cuda claims format locks clean
+.PHONY: help serve test test-vllm matrix lint types contracts cuda gpu claims format locks clean
 
 .DEFAULT_GOAL := serve
 
@@ -58,6 +59,9 @@ cuda: $(VENV)/.base ## compile llama.cpp again, for layers on an NVIDIA GPU; nee
 		--force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python -r $(VENV)/cuda.lock
 	$(VENV)/bin/python -m serving.llamacpp.build | grep -q '"supports_gpu_offload": true' \
 		|| { echo 'error: this build cannot use a GPU'; exit 2; }
+
+gpu: $(VENV)/.dev ## prove the path of vLLM on this machine's GPUs: make gpu GPU_FLAGS='--vllm-python … -o gpu.json'
+	$(VENV)/bin/python -m benchmarks.gpu $(GPU_FLAGS)
 
 claims: $(VENV)/.dev ## measure the stated figures again: make claims [NAME=…]
 	$(VENV)/bin/python -m benchmarks.claims $(NAME)

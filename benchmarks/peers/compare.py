@@ -117,9 +117,11 @@ async def ask(session: aiohttp.ClientSession, url: str, model: str, prompt: str,
     return first, tokens
 
 
-async def measure(url: str, load: Load, concurrency: int, requests: int, words: Words) -> Measured:
-    """`concurrency` clients, each asking `requests` times without a pause."""
-    model = await first_model(url)
+async def measure(
+    url: str, load: Load, concurrency: int, requests: int, words: Words, *, unix_socket: Path | None = None
+) -> Measured:
+    """`concurrency` clients, each asking `requests` times without a pause; over `unix_socket` where one is given."""
+    model = await first_model(url, unix_socket)
     shared = words.text(load.shared)
     prompts = [[shared + words.text(words.length(load)) for _ in range(requests)] for _ in range(concurrency)]
     first: list[float] = []
@@ -132,8 +134,8 @@ async def measure(url: str, load: Load, concurrency: int, requests: int, words: 
             first.append(ttft)
             tokens += count
 
-    connector = aiohttp.TCPConnector(limit=0, force_close=True)  # llama-server drops kept connections at will
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=600)) as session:
+    timeout = aiohttp.ClientTimeout(total=600)
+    async with aiohttp.ClientSession(connector=connector_to(unix_socket), timeout=timeout) as session:
         began = time.perf_counter()
         await asyncio.gather(*(client(session, own) for own in prompts))
         took = time.perf_counter() - began
@@ -230,10 +232,18 @@ async def compare(options: argparse.Namespace) -> dict[str, object]:
     return summary(options, layout, rounds)
 
 
-async def first_model(url: str) -> str:
+async def first_model(url: str, unix_socket: Path | None = None) -> str:
     """The name under which the model is served."""
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/v1/models") as response:
+    connector = connector_to(unix_socket)
+    async with aiohttp.ClientSession(connector=connector) as session, session.get(f"{url}/v1/models") as response:
         return str((await response.json())["data"][0]["id"])
+
+
+def connector_to(unix_socket: Path | None) -> aiohttp.BaseConnector:
+    """Connections without end, each used once: llama-server drops kept ones at will."""
+    if unix_socket is not None:
+        return aiohttp.UnixConnector(str(unix_socket), limit=0, force_close=True)
+    return aiohttp.TCPConnector(limit=0, force_close=True)
 
 
 async def better_layout(options: argparse.Namespace, load: Load, words: Words, logs: Path) -> str:

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.cli.options import settings_for
-from serving.cli.runtime import look_at_cache_dir, look_at_runtime_dir
+from serving.cli.runtime import cache_dir, look_at_cache_dir, look_at_runtime_dir
 from serving.cli.show import print_json
 from serving.doctor import Finding, examine, gather, read_models
 from serving.doctor.finding import Status
+from serving.engines.spec import SYSTEM_PATH
 from serving.errors import UnhealthyHost
 from serving.hardware import detect
 from serving.registry import load_catalogue
+from serving.settings import Settings
 
 _ORDER: tuple[Status, ...] = ("problem", "warning", "unknown", "good")
 
@@ -27,13 +29,16 @@ def show_health(config: Path | None, *, as_json: bool, measured: bool) -> int:
     models = read_models(lambda: load_catalogue(settings.registry.site_file))
     if measured and not as_json:
         sys.stderr.write("measuring for some seconds …\n")
+    machine = detect(disk=models.paths[0].parent if models.paths else None)
+    vllm = settings.engines.vllm
     facts = gather(
-        detect(disk=models.paths[0].parent if models.paths else None),
+        machine,
         models=models,
         runtime=lambda: look_at_runtime_dir(settings.paths.runtime_dir, os.environ),
         cache=lambda: look_at_cache_dir(settings.paths.cache_dir, os.environ),
         require_gpu=settings.hardware.require_gpu,
-        vllm_python=str(settings.engines.vllm.python or sys.executable),
+        vllm_python=str(vllm.python or sys.executable),
+        vllm_environment=vllm_environment(settings) if machine.gpus or vllm.python else None,
         measured=measured,
     )
     findings = examine(facts)
@@ -47,6 +52,19 @@ def show_health(config: Path | None, *, as_json: bool, measured: bool) -> int:
         message = f"this host has {what}: {', '.join(dict.fromkeys(problems))}"
         raise UnhealthyHost(message, hint="each is described above, with what to do about it")
     return 0
+
+
+def vllm_environment(settings: Settings) -> dict[str, str]:
+    """What of vLLM's environment decides where it looks for things: as `serve` gives it to the engine."""
+    cache = cache_dir(settings.paths.cache_dir, os.environ)
+    return {
+        "PATH": SYSTEM_PATH,
+        "VLLM_CACHE_ROOT": str(cache / "vllm"),
+        "TRITON_CACHE_DIR": str(cache / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+        "FLASHINFER_WORKSPACE_BASE": str(cache),
+        **settings.engines.vllm.environment,
+    }
 
 
 def page(findings: Sequence[Finding], columns: int = 120) -> str:

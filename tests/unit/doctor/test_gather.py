@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import stat
 import sys
+import venv
 from pathlib import Path
+
+import pytest
 
 from serving.doctor.facts import Kernel, LlamaCppBuild
 from serving.doctor.gather import (
@@ -57,10 +60,45 @@ def test_vllm_is_asked_for_without_importing_it(tmp_path: Path) -> None:
     """The Python that runs it says what it has installed; PyTorch's CUDA is read from its own file."""
     here = ask_vllm(sys.executable)
     assert here.failure is None
-    told = ask_vllm(script(tmp_path / "a", """echo '{"vllm": "0.22.0", "torch": "2.11.0", "cuda": "12.8"}'"""))
-    assert (told.version, told.torch, told.cuda) == ("0.22.0", "2.11.0", "12.8")
+    assert here.include
+    assert here.harmony_fetches is None
+    answer = """{"vllm": "0.22.0", "torch": "2.11.0", "cuda": "12.8", "harmony": "openai-harmony 0.0.8"}"""
+    told = ask_vllm(script(tmp_path / "a", f"echo '{answer}'"))
+    assert (told.version, told.torch, told.cuda, told.harmony) == ("0.22.0", "2.11.0", "12.8", "openai-harmony 0.0.8")
+    for nonsense in ("null", "[]", "3", '{"vllm": 1, "other": 2}'):
+        assert ask_vllm(script(tmp_path / "c", f"echo '{nonsense}'")).failure
     assert "no/such" in str(ask_vllm("/no/such/python").failure)
     assert ask_vllm(script(tmp_path / "b", "echo broken >&2; exit 1")).failure == "broken"
+
+
+def environment_of(directory: Path, files: dict[str, bytes]) -> str:
+    """A Python whose site-packages hold these files."""
+    venv.create(directory, with_pip=False, symlinks=True)
+    for name, content in files.items():
+        path = next(directory.glob("lib/python*/site-packages")) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return str(directory / "bin/python")
+
+
+@pytest.mark.parametrize(("binary", "fetches"), [(b"..https://openaipublic.blob..", True), (b"vocabulary", False)])
+def test_what_vllm_would_reach_for_is_asked_of_its_python(tmp_path: Path, binary: bytes, fetches: bool) -> None:
+    """Distributions by their metadata; of the harmony library, whether it knows where to fetch its vocabulary."""
+    files = {
+        "torch/__init__.py": b"raise SystemExit('imported')",
+        "torch/version.py": b"cuda: Optional[str] = '13.0'\n",
+        "openai_harmony/__init__.py": b"raise SystemExit('imported')",
+        "openai_harmony/openai_harmony.abi3.so": binary,
+    }
+    distributions = {"vllm": "0.33.1", "openai-harmony": "0.0.8", "flashinfer-python": "0.6.18.post1"}
+    for name, version in distributions.items():
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
+        files[f"{name.replace('-', '_')}-{version}.dist-info/METADATA"] = metadata
+    told = ask_vllm(environment_of(tmp_path / "env", files))
+    assert told.failure is None
+    assert (told.version, told.cuda, told.flashinfer) == ("0.33.1", "13.0", "0.6.18.post1")
+    assert (told.flashinfer_cubin, told.flashinfer_jit_cache) == (None, None)
+    assert (told.harmony, told.harmony_fetches) == ("openai-harmony 0.0.8", fetches)
 
 
 def test_the_kernels_settings(tmp_path: Path) -> None:
