@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.outcome import LABELS, Outcome, exit_status, page
+from benchmarks.gpu.served import SMALL
 from benchmarks.gpu.steps import Options, Run, run_all
 from benchmarks.machine import described
 
@@ -26,8 +27,7 @@ def options_from(argv: list[str] | None = None) -> tuple[Options, Path | None]:
     vllm.add_argument("--vllm-python", help="the Python that has vLLM; default: this one")
     vllm.add_argument("--wheels", type=Path, help="a directory of wheels that an environment is made from")
     parser.add_argument("--cpu", action="store_true", help="vLLM's build for processors: tries the script, not a GPU")
-    parser.add_argument("--shape", action="append", help="a model's shape to serve with zeros; default: llama3-8b")
-    parser.add_argument("--layers", type=int, help="layers of each shape; default: all (2 with --cpu)")
+    parser.add_argument("--shape", action="append", help="a model to serve with --dummy-weights; default: llama3-8b")
     parser.add_argument("--concurrency", type=int, default=8, help="clients of the load")
     parser.add_argument("--rounds", type=int, help="of the comparison with bare vLLM; default: 11 (3 with --cpu)")
     parser.add_argument("--requests", type=int, default=2, help="by each client in a round")
@@ -45,8 +45,7 @@ def options_from(argv: list[str] | None = None) -> tuple[Options, Path | None]:
         vllm_python=given.vllm_python,
         wheels=given.wheels,
         cpu=given.cpu,
-        shapes=tuple(given.shape or (["tinyllama-1.1b"] if given.cpu else ["llama3-8b"])),
-        layers=given.layers or (2 if given.cpu else None),
+        shapes=tuple(given.shape or ([SMALL] if given.cpu else ["llama3-8b"])),
         concurrency=given.concurrency,
         rounds=given.rounds or (3 if given.cpu else 11),
         requests=given.requests,

@@ -19,6 +19,30 @@ from typing import Any
 from serving.engines.vllm_output import capacity_of
 
 ROOT = Path(__file__).parents[2]
+SMALL = "synthetic-100m"
+"""A shape of our own, for a run on processors."""
+_CATALOGUE = f"""
+[models.{SMALL}]
+title = "Synthetic 100M"
+context = 4096
+
+[models.{SMALL}.architecture]
+family = "llama"
+layers = 10
+embedding = 768
+feed_forward = 2048
+heads = 12
+kv_heads = 12
+key_length = 64
+value_length = 64
+vocabulary = 32000
+
+[[models.{SMALL}.variants]]
+name = "bf16"
+format = "safetensors"
+backends = ["vllm"]
+source = "nowhere: it is served with synthetic weights"
+"""
 _LEAVE_S = 60.0
 _LAST_LINES = 12
 
@@ -40,8 +64,11 @@ class Setting:
         cls, scratch: Path, python: str, cache: Path, environment: Mapping[str, str], start_timeout_s: float
     ) -> Setting:
         """Settings of their own, so that nothing of the host's plays a part."""
-        config, runtime = scratch / "serving.toml", scratch / "run"
+        config, runtime, catalogue = scratch / "serving.toml", scratch / "run", scratch / "models.toml"
+        catalogue.write_text(_CATALOGUE, encoding="utf-8")
         lines = [
+            "[registry]",
+            f"site_file = {json.dumps(str(catalogue))}",
             "[engines.vllm]",
             f"python = {json.dumps(python)}",
             "[engines.vllm.environment]",

@@ -27,13 +27,13 @@ from benchmarks.gpu.outcome import (
     stages_of,
 )
 from benchmarks.gpu.served import ROOT, Served, Setting, ask_json, served
-from benchmarks.gpu.shape import shape_of, write_zeros
 from benchmarks.peers.compare import Load, Measured, Words, measure
 from serving.doctor.gather import ask_vllm
 from serving.engines.installed import installed_engines, refuse_version
 from serving.hardware import Machine, detect
-from serving.planner import LlamacppPlan, NoFit, VllmPlan, Wishes, plan
+from serving.planner import AnyPlan, NoFit, Wishes, plan
 from serving.registry import load_catalogue
+from serving.settings import Settings
 
 SUITE = "tests/conformance"
 SUITE_TIMEOUT_S = 3600
@@ -53,8 +53,6 @@ class Options:
     wheels: Path | None
     cpu: bool
     shapes: tuple[str, ...]
-    layers: int | None
-    """Layers of each shape; None for all of them."""
     concurrency: int
     rounds: int
     requests: int
@@ -117,13 +115,9 @@ def run_all(options: Options, say: Callable[[Outcome], None]) -> Run:
         setting = Setting.write(run.scratch, made[0], cache, options.environment, options.start_timeout_s)
         run.step("doctor", lambda: doctor(setting))
         run.step("plans", lambda: plans(run, setting, Path(made[0])))
-        serve_and_check(run, setting, "demo", "demo", STEPS_OF_DEMO)
+        serve_and_check(run, setting, "demo", STEPS_OF_DEMO)
         for shape in options.shapes:
-            directory = run.scratch / f"{shape}-zeros"
-            if run.step(f"{shape}: weights", lambda: zeros(run, shape, directory)) is None:  # noqa: B023 - at once
-                run.leave_out((f"{shape}: {step}" for step in STEPS_OF_SHAPE), "it has no weights, see above")
-            else:
-                serve_and_check(run, setting, shape, str(directory), STEPS_OF_SHAPE)
+            serve_and_check(run, setting, shape, STEPS_OF_SHAPE, "--dummy-weights")
         return run
 
 
@@ -131,7 +125,7 @@ def names_of(options: Options) -> list[str]:
     """Steps that need a running vLLM."""
     names = [f"demo: {step}" for step in STEPS_OF_DEMO]
     for shape in options.shapes:
-        names += [f"{shape}: {step}" for step in ("weights", *STEPS_OF_SHAPE)]
+        names += [f"{shape}: {step}" for step in STEPS_OF_SHAPE]
     return names
 
 
@@ -184,7 +178,8 @@ def plans(run: Run, setting: Setting, python: Path) -> Verdict:
     flags = ("--backend", "vllm", "--config", str(setting.config))
     asked = {name: ask_json("plan", name, *flags) for name in names}
     verdict = judge_plans(asked, needs_gpu=not run.options.cpu)
-    engines = installed_engines(run.machine, python, wants_vllm=True)
+    ours = Settings.model_validate({"engines": {"vllm": {"python": str(python)}}})
+    engines = installed_engines(run.machine, ours, {"vllm"})
     catalogue = load_catalogue()
     chats = [model.name for model in catalogue.models if model.kind == "chat"]
     wishes = Wishes(backend="vllm")
@@ -193,31 +188,19 @@ def plans(run: Run, setting: Setting, python: Path) -> Verdict:
     return dataclasses.replace(verdict, figures={"asked": printed, "fits": fits})
 
 
-def summary_of(outcome: LlamacppPlan | VllmPlan | NoFit) -> dict[str, Any]:
+def summary_of(outcome: AnyPlan | NoFit) -> dict[str, Any]:
     """What is kept of a plan for a model that is not served here."""
     if isinstance(outcome, NoFit):
         return {"refused": outcome.reason}
     return {name: getattr(outcome, name) for name in ("variant", "context", "concurrency", "kv_tokens")}
 
 
-def zeros(run: Run, shape: str, directory: Path) -> Verdict:
-    """The directory that stands in for a model's weights."""
-    model = load_catalogue().find(shape)
-    try:
-        architecture = shape_of(model, run.options.layers)
-    except ValueError as reason:
-        raise Unchecked(str(reason)) from None
-    write_zeros(architecture, model.context, directory)
-    size = (directory / "model.safetensors").stat().st_size
-    return Verdict("passed", figures={"layers": architecture.layers, "bytes": size})
-
-
-def serve_and_check(run: Run, setting: Setting, name: str, model: str, steps: tuple[str, ...]) -> None:
+def serve_and_check(run: Run, setting: Setting, name: str, steps: tuple[str, ...], *flags: str) -> None:
     """Start it, and take the steps that need it running."""
     checks = {"cache": cache, "conformance": conformance, "overhead": overhead}
     began = time.monotonic()
     try:
-        with served(setting, model) as running:
+        with served(setting, name, flags) as running:
             run.note(f"{name}: start", started(running), time.monotonic() - began)
             for step in steps[1:]:
                 run.step(f"{name}: {step}", lambda: checks[step](run, running))  # noqa: B023 - at once

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu`: how figures are judged, what a shape's directory holds, what is said without a GPU."""
+"""`python -m benchmarks.gpu`: how figures are judged, and what is said without a GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,15 +28,11 @@ from benchmarks.gpu.outcome import (
     page,
     stages_of,
 )
-from benchmarks.gpu.served import Setting, StartFailed, served
-from benchmarks.gpu.shape import CLASSES, header_of, shape_of, tensors_of, tokenizer_of, write_zeros
+from benchmarks.gpu.served import SMALL, Setting, StartFailed, served
 from benchmarks.gpu.steps import names_of
-from benchmarks.peers.compare import Measured, Words
+from benchmarks.peers.compare import Measured
 from serving.doctor.gather import ask_vllm
-from serving.hardware.known import machine
-from serving.planner import Engines, VllmPlan, Wishes, plan
 from serving.registry import load_catalogue
-from serving.registry.directory import model_from_directory
 from serving.settings import load_settings
 
 ROOT = Path(__file__).parents[3]
@@ -167,81 +162,6 @@ def test_a_stage_is_told_once_with_its_first_second() -> None:
     assert stages_of(seen) == [{"stage": "weights", "at_s": 1.0}, {"stage": "compiling", "at_s": 9.5}]
 
 
-CATALOGUE = {model.name: model for model in load_catalogue().models}
-KNOWN = sorted(
-    name
-    for name, model in CATALOGUE.items()
-    if model.architecture is not None
-    and model.architecture.family in CLASSES
-    and not model.architecture.experts
-    and model.kind == "chat"
-    and model.parameters
-    and name != "mistral-small-24b"  # its published count has a vision tower in it, its text part is not counted
-)
-
-
-@pytest.mark.parametrize("name", KNOWN)
-def test_a_shape_has_as_many_parameters_as_were_published(name: str) -> None:
-    """To the last one, so that it takes the memory of the real model; the file's offsets leave no gap."""
-    model = CATALOGUE[name]
-    tensors = tensors_of(shape_of(model))
-    head, size = header_of(tensors)
-    assert size == 2 * (model.parameters or 0)
-    entries = json.loads(head[8:])
-    ends = [0, *(entry["data_offsets"][1] for entry in entries.values())]
-    assert [entry["data_offsets"][0] for entry in entries.values()] == ends[:-1]
-    assert int.from_bytes(head[:8], "little") == len(head) - 8
-
-
-def test_llama3_8b_is_among_the_shapes() -> None:
-    """The one that is served unless another is named."""
-    assert "llama3-8b" in KNOWN
-
-
-def test_a_shape_that_is_not_known_is_refused() -> None:
-    """Mixtures of experts are."""
-    with pytest.raises(ValueError, match="not known here"):
-        shape_of(CATALOGUE["mixtral-8x7b"])
-
-
-def test_the_directory_is_read_back_as_the_same_shape(tmp_path: Path) -> None:
-    """By the reader that `serve` uses; it takes next to no disk, and a word of the load is one token."""
-    model = CATALOGUE["tinyllama-1.1b"]
-    shape = shape_of(model, layers=2)
-    write_zeros(shape, model.context, tmp_path / "zeros")
-    made = model_from_directory(tmp_path / "zeros")
-    assert made.architecture == shape
-    assert made.context == model.context
-    weights = (tmp_path / "zeros/model.safetensors").stat()
-    assert weights.st_size > 300 * MIB
-    assert weights.st_blocks * 512 < MIB
-    tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "zeros/tokenizer.json"))
-    assert tokenizer.get_vocab_size() == shape.vocabulary
-    assert len(tokenizer.encode(Words(1).text(50)).ids) == 50
-
-
-def test_llama3_8b_in_zeros_is_planned_as_the_model_itself(tmp_path: Path) -> None:
-    """On a GPU: the same cache, and the same bytes but for the file's head; so what zeros show is the model's."""
-    model = load_catalogue().find("llama3-8b")
-    write_zeros(shape_of(model), model.context, tmp_path / "zeros")
-    wishes, engines = Wishes(backend="vllm", variant="bf16"), Engines(vllm=True)
-    real = plan(machine("H200", 1), model, wishes, engines)
-    zeros = plan(machine("H200", 1), model_from_directory(tmp_path / "zeros"), wishes, engines)
-    assert isinstance(real, VllmPlan)
-    assert isinstance(zeros, VllmPlan)
-    assert len(real.gpus) == 1
-    for name in ("kv_tokens", "context", "concurrency", "memory_utilisation", "step_tokens"):
-        assert getattr(zeros, name) == getattr(real, name), name
-    assert 0 <= zeros.weights_bytes - real.weights_bytes < MIB
-
-
-def test_every_token_of_a_large_vocabulary_has_its_own_number() -> None:
-    """A duplicate would leave ids that decode to nothing."""
-    made = tokenizer_of(128_256)
-    numbers = {*made["model"]["vocab"].values(), *(token["id"] for token in made["added_tokens"])}
-    assert numbers == set(range(128_256))
-
-
 def test_settings_are_as_serve_reads_them(tmp_path: Path) -> None:
     """Values with signs that TOML gives a meaning come through."""
     python = '/opt/a "b"/python'
@@ -250,6 +170,7 @@ def test_settings_are_as_serve_reads_them(tmp_path: Path) -> None:
     assert settings.engines.vllm.python == Path(python)
     assert settings.engines.vllm.environment == {"CC": "/opt/gcc"}
     assert settings.paths.cache_dir == tmp_path / "cache"
+    assert load_catalogue(settings.registry.site_file).find(SMALL).architecture is not None
 
 
 def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
@@ -287,11 +208,11 @@ def test_an_environment_is_made_from_wheels_alone(tmp_path: Path) -> None:
 
 
 def test_defaults_are_for_a_gpu_and_small_ones_for_a_trial() -> None:
-    """llama3-8b whole on a GPU; two layers of a small model on processors."""
+    """llama3-8b on a GPU; a small shape on processors."""
     on_gpu, _ = options_from([])
-    assert (on_gpu.shapes, on_gpu.layers, on_gpu.cpu) == (("llama3-8b",), None, False)
+    assert (on_gpu.shapes, on_gpu.cpu) == (("llama3-8b",), False)
     trial, out = options_from(["--cpu", "--environment", "A=b=c", "-o", "x.json"])
-    assert (trial.shapes, trial.layers, trial.environment) == (("tinyllama-1.1b",), 2, {"A": "b=c"})
+    assert (trial.shapes, trial.environment) == ((SMALL,), {"A": "b=c"})
     assert out == Path("x.json")
     assert "demo: conformance" in names_of(replace(trial, shapes=("a",)))
     with pytest.raises(SystemExit):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 
 from serving.errors import BadSettings, UsageError
+from serving.hardware.known import machine
+from serving.planner import Engines, VllmPlan, Wishes, plan
 from serving.registry import Model, load_catalogue
 from serving.registry.directory import CONFIG, architecture_of_config
 from serving.store import write_description
@@ -27,6 +31,29 @@ def test_every_chat_model_of_the_catalogue_is_described(model: Model) -> None:
     assert config["max_position_embeddings"] == model.context
     assert ("quantization_config" in config) == (variant.name in ("fp8", "mxfp4-hf"))
     assert "auto_map" not in config
+
+
+def test_it_is_planned_as_the_model_itself(tmp_path: Path) -> None:
+    """On a GPU: the same cache and the same bytes, so that what synthetic weights show there is the model's."""
+    model = load_catalogue().find("llama3-8b")
+    (variant,) = [each for each in model.variants if each.format == "safetensors"]
+    here = dataclasses.replace(variant, path=write_description(model, variant, tmp_path))
+    made = dataclasses.replace(model, variants=(here,), dummy=True)
+    wishes, engines = Wishes(backend="vllm"), Engines(vllm=True)
+    real = plan(machine("H200", 1), model, dataclasses.replace(wishes, variant="bf16"), engines)
+    planned = plan(machine("H200", 1), made, wishes, engines)
+    assert isinstance(planned, VllmPlan)
+    assert planned == dataclasses.replace(real, weights=here.path, dummy=True, rejected=planned.rejected, reasons=())
+
+
+def test_every_token_of_a_large_vocabulary_has_its_own_number(tmp_path: Path) -> None:
+    """A duplicate would leave ids that decode to nothing; and a word of the benchmarks' load is one token."""
+    model = load_catalogue().find("llama3-8b")
+    (variant,) = [each for each in model.variants if each.format == "safetensors"]
+    path = write_description(model, variant, tmp_path) / "tokenizer.json"
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    assert set(tokenizer.get_vocab().values()) == set(range(128_256))
+    assert len(tokenizer.encode("aqa bqb").ids) == 2
 
 
 def test_what_cannot_be_described_is_refused() -> None:
