@@ -22,6 +22,8 @@ _NO_FIT: Final = 6
 _MIB: Final = 1024**2
 _ROOM_MIB: Final = 64
 """Drivers and their tools count reserved memory one way or the other."""
+MOST_CPU_US: Final = 30.0
+"""Processor time of the gateway for each relayed chunk, in microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +136,13 @@ def judge_conformance(junit: str) -> Verdict:
     return Verdict("passed", figures=figures)
 
 
-def judge_overhead(rounds: Sequence[tuple[Measured, Measured]], least: float) -> Verdict:
-    """Rounds of (through the gateway, straight to the engine): the median ratio of tokens/s must reach `least`."""
+def judge_overhead(
+    rounds: Sequence[tuple[Measured, Measured]], least: float, cpu_us: float, most_cpu_us: float = MOST_CPU_US
+) -> Verdict:
+    """Rounds of (through the gateway, straight to the engine): the median ratio of tokens/s must reach `least`.
+
+    `cpu_us` is the gateway's processor time for each chunk that it relayed, requests and all; at most `most_cpu_us`.
+    """
     speeds = [gateway.tokens_per_s / bare.tokens_per_s for gateway, bare in rounds]
     waits = [gateway.ttft_p50_s - bare.ttft_p50_s for gateway, bare in rounds]
     low, high = interval(speeds)
@@ -145,8 +152,13 @@ def judge_overhead(rounds: Sequence[tuple[Measured, Measured]], least: float) ->
         "ttft_p50_added_ms": round(1000 * statistics.median(waits), 2),
         "gateway": {name: statistics.median(asdict(one)[name] for one, _ in rounds) for name in asdict(rounds[0][0])},
         "bare": {name: statistics.median(asdict(one)[name] for _, one in rounds) for name in asdict(rounds[0][1])},
+        "gateway_cpu_us_per_chunk": round(cpu_us, 2),
         "rounds": len(rounds),
     }
+    if cpu_us > most_cpu_us:
+        return Verdict(
+            "failed", f"{cpu_us:.1f} µs of the gateway for each chunk, {most_cpu_us:g} are the most", figures
+        )
     if ratio < least:
         return Verdict("failed", f"{ratio:.3f} of the bare engine's tokens/s, {least:g} is the least", figures)
     return Verdict("passed", figures=figures)

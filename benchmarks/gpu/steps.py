@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import importlib.util
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -267,10 +268,16 @@ def overhead(run: Run, running: Served) -> Verdict:
     command line, so that only the gateway differs."""
     options, words = run.options, Words(int(time.time()))
     load = Load("unshared", shared=0, own=110)
+    cpu_s: list[float] = []
+    """Of the gateway, in each of its rounds."""
 
     async def one(socket: Path | None) -> Measured:
         url = running.url if socket is None else "http://engine"
-        return await measure(url, load, options.concurrency, options.requests, words, unix_socket=socket)
+        before = cpu_seconds(running.process.pid)
+        measured = await measure(url, load, options.concurrency, options.requests, words, unix_socket=socket)
+        if socket is None:
+            cpu_s.append(cpu_seconds(running.process.pid) - before)
+        return measured
 
     async def rounds() -> list[tuple[Measured, Measured]]:
         for socket in (None, running.socket):
@@ -286,4 +293,12 @@ def overhead(run: Run, running: Served) -> Verdict:
             found.append((gateway, bare))
         return found
 
-    return judge_overhead(asyncio.run(rounds()), options.least_throughput)
+    chunks = options.concurrency * options.requests * load.output  # vLLM sends each token by itself
+    found = asyncio.run(rounds())
+    return judge_overhead(found, options.least_throughput, 1e6 * statistics.median(cpu_s) / chunks)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used, in all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

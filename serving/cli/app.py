@@ -93,6 +93,12 @@ def serve(
     dummy_weights: Annotated[
         bool, typer.Option("--dummy-weights", help="Serve synthetic weights of its shape: its speed, and noise.")
     ] = False,
+    engine_url: Annotated[
+        str | None, typer.Option("--engine-url", help="A server elsewhere that serves the model; none is started.")
+    ] = None,
+    engine_key_file: Annotated[
+        Path | None, typer.Option("--engine-key-file", help="File with the key that this server wants.")
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an unexpected error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -108,8 +114,20 @@ def serve(
         return 0
     from serving.cli.start import start
 
-    models = tuple(model or ())
-    return start(StartOptions(models, host, port, config, allow_insecure_bind or None, as_json, dummy_weights, wishes))
+    return start(
+        StartOptions(
+            models=tuple(model or ()),
+            host=host,
+            port=port,
+            config=config,
+            allow_insecure_bind=allow_insecure_bind or None,
+            json=as_json,
+            dummy_weights=dummy_weights,
+            engine_url=engine_url,
+            engine_key_file=engine_key_file,
+            plan=wishes,
+        )
+    )
 
 
 def _refuse_flags_before(context: typer.Context, command: str) -> None:

@@ -106,6 +106,9 @@ class StartOptions:
     allow_insecure_bind: bool | None = None
     json: bool = False
     dummy_weights: bool = False
+    engine_url: str | None = None
+    """A server elsewhere that serves the model."""
+    engine_key_file: Path | None = None
     plan: PlanOptions = PlanOptions()
 
 

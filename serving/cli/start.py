@@ -29,9 +29,10 @@ from serving.cli.plan import (
 from serving.cli.runtime import cache_dir, runtime_dir
 from serving.engines import llamacpp, transformers, vllm
 from serving.engines.installed import installed_engines
+from serving.engines.remote import plan_remote
 from serving.engines.runtime import state_directory
 from serving.engines.spec import EngineSpec
-from serving.errors import UsageError
+from serving.errors import BadSettings, UsageError
 from serving.gateway.exposure import check_exposure
 from serving.gguf import read_header
 from serving.hardware import Machine, detect
@@ -77,7 +78,8 @@ def start(options: StartOptions) -> int:
     machine = detect()
     if settings.hardware.require_gpu:
         require_gpu(machine)
-    wanted = wanted_of(options, settings)
+    elsewhere = elsewhere_of(options, settings)
+    wanted = () if options.engine_url else wanted_of(options, settings, beside=elsewhere)
     engines = installed_engines(machine, settings, {one.wishes.backend for one in wanted})
     if not options.dummy_weights:
         plan_all(machine, wanted, engines)  # what cannot be served is said before anything about the address
@@ -96,25 +98,62 @@ def start(options: StartOptions) -> int:
     crowds = (crowded(machine.cpu, one.wishes.threads) for one in wanted)
     remarks = dict.fromkeys([*filter(None, crowds), *(DUMMY_NOTE for outcome in outcomes if outcome.dummy)])
     of_models = [warning for one in wanted for warning in one.model.warnings]
-    _announce(machine, outcomes, [*machine.warnings, *of_models, *_exposure(settings), *remarks], for_people=for_people)
+    warnings = [*machine.warnings, *of_models, *_exposure(settings), *_unencrypted(elsewhere), *remarks]
+    _announce(machine, outcomes, elsewhere, warnings, for_people=for_people)
 
     specs = [
         spec_of(outcome, one.model, settings, runtime / f"engine-{os.getpid()}{f'-{at}' if at else ''}.sock")
         for at, (one, outcome) in enumerate(zip(wanted, outcomes, strict=True))
     ]
+    specs += elsewhere
 
     from serving.gateway.run import run
 
-    first = outcomes[0]
-    chats = first.task == "generate" and first.weights is not None and has_template(first.weights)
-    listener = listener_of(first.model, chats=chats, task=first.task, dummy=first.dummy)
+    if outcomes:
+        first = outcomes[0]
+        chats = first.task == "generate" and first.weights is not None and has_template(first.weights)
+        listener = listener_of(first.model, chats=chats, task=first.task, dummy=first.dummy)
+    else:
+        listener = listener_of(specs[0].model, chats=True)
     status = run(specs, settings, listener, machine.gpus)
     if for_people and status == 0:
         sys.stderr.write("stopped\n")
     return status
 
 
-def wanted_of(options: StartOptions, settings: Settings) -> tuple[Wanted, ...]:
+def elsewhere_of(options: StartOptions, settings: Settings) -> tuple[EngineSpec, ...]:
+    """The models that servers elsewhere compute: the one of `--engine-url`, else those of the settings that have a URL.
+
+    Raises UsageError for flags that go with no such server, BadSettings for a URL or a key that is none.
+    """
+    if options.engine_url is None and options.engine_key_file is not None:
+        raise UsageError("`--engine-key-file` goes with `--engine-url`", hint="add `--engine-url http://host:port`")
+    if options.engine_url is not None:
+        if len(options.models) != 1:
+            message = f"`--engine-url` goes with one `--model`, {len(options.models)} are named"
+            raise UsageError(message, hint="name the model as that server does; several go into `[[models]]` tables")
+        if options.plan != PlanOptions() or options.dummy_weights:
+            message = "flags that shape a plan do not go with `--engine-url`: nothing is planned for a server elsewhere"
+            raise UsageError(message, hint="leave them out")
+        specs: tuple[EngineSpec, ...] = (plan_remote(options.models[0], options.engine_url, options.engine_key_file),)
+    elif options.models:
+        return ()
+    else:
+        tables = [served for served in settings.models if served.url is not None]
+        for served in tables:
+            if options_of(served) != PlanOptions():
+                message = f"the `[[models]]` table of `{served.name}` has a `url`, and more than a `key_file` beside it"
+                raise BadSettings(message, hint="nothing is planned for a server elsewhere; leave the rest out")
+        specs = tuple(plan_remote(served.name, served.url or "", served.key_file) for served in tables)
+    if specs and not settings.server.share_prefixes:
+        raise BadSettings(
+            f"server.share_prefixes is false, and whether {specs[0].origin} shares prefixes cannot be told to it",
+            hint="serve the model here, or allow it",
+        )
+    return specs
+
+
+def wanted_of(options: StartOptions, settings: Settings, beside: Sequence[EngineSpec] = ()) -> tuple[Wanted, ...]:
     """The models to serve, and what is wished of each: those of the flags, else the set of the settings.
 
     Raises UsageError where none is named, one is named twice, or a flag would go to all of several.
@@ -123,8 +162,8 @@ def wanted_of(options: StartOptions, settings: Settings) -> tuple[Wanted, ...]:
     if options.models:
         named = [(name, options.plan) for name in options.models]
     else:
-        named = [(served.name, options_of(served)) for served in settings.models]
-    if not named:
+        named = [(served.name, options_of(served)) for served in settings.models if served.url is None]
+    if not named and not beside:
         hint = "try `serve --model demo`; `serve models list` shows what there is; or give `[[models]]` in the settings"
         raise UsageError("no model named", hint=hint)
     if len(named) > 1 and (options.plan != PlanOptions() or options.dummy_weights):
@@ -140,7 +179,7 @@ def wanted_of(options: StartOptions, settings: Settings) -> tuple[Wanted, ...]:
 
 def options_of(served: Served) -> PlanOptions:
     """The wishes of one `[[models]]` table."""
-    return PlanOptions(**served.model_dump(exclude={"name"}))
+    return PlanOptions(**served.model_dump(exclude={"name", "url", "key_file"}))
 
 
 def plan_all(machine: Machine, wanted: tuple[Wanted, ...], engines: Engines) -> tuple[AnyPlan, ...]:
@@ -223,11 +262,37 @@ def _exposure(settings: Settings) -> list[str]:
     return []
 
 
-def _announce(machine: Machine, outcomes: Sequence[AnyPlan], warnings: list[str], *, for_people: bool) -> None:
+def _unencrypted(elsewhere: Sequence[EngineSpec]) -> list[str]:
+    """What travels readable to servers beyond this host."""
+    found = []
+    for spec in elsewhere:
+        origin = spec.origin
+        if origin is not None and not origin.is_tls and not _is_loopback(origin.host):
+            found.append(f"requests to `{spec.model}` travel unencrypted to {origin}")
+    return found
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _announce(
+    machine: Machine,
+    outcomes: Sequence[AnyPlan],
+    elsewhere: Sequence[EngineSpec],
+    warnings: list[str],
+    *,
+    for_people: bool,
+) -> None:
     if not for_people:
         _log(machine, outcomes, warnings)
+        for spec in elsewhere:
+            log.info("elsewhere", extra=facts(model=spec.model, url=str(spec.origin)))
         return
     plans = [line for outcome in outcomes for line in summary(outcome)]
+    plans += [f"model     {spec.model}, served by {spec.origin}" for spec in elsewhere]
     lines = [*(f"warning   {warning}" for warning in warnings), f"machine   {machine_line(machine)}", *plans]
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()

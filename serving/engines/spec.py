@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -32,8 +32,8 @@ class Capabilities:
 
     readiness: bool = True
     """`GET /ready` reports load progress; else `GET /health` answering 200 means ready."""
-    cache_domain_header: bool = True
-    """Takes `x-cache-domain`; else the domain goes into the body as `cache_salt`."""
+    cache_domain: Literal["header", "body", "none"] = "header"
+    """How it learns the domain whose prefixes a request may share: `x-cache-domain`, `cache_salt`, or not at all."""
     tokenize: bool = True
     tasks: frozenset[Task] = frozenset({"generate"})
     """What its model is for; a route for anything else is refused."""
@@ -46,8 +46,23 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """A server elsewhere."""
+
+    host: str
+    port: int
+    is_tls: bool = False
+    prefix: str = ""
+    """Path in front of every route, without a slash at its end."""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}{self.prefix}"
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """One engine: a child process (`argv`, `env`, `socket`) or a server elsewhere (`url`)."""
+    """One engine: a child process (`argv`, `env`, `socket`) or a server elsewhere (`origin`, `key`)."""
 
     model: str
     """The name that requests select it by."""
@@ -57,7 +72,9 @@ class EngineSpec:
     env: tuple[tuple[str, str], ...] = ()
     """The child's whole environment, built from empty."""
     socket: Path | None = None
-    url: str | None = None
+    origin: Origin | None = None
+    key: str | None = field(default=None, repr=False)
+    """What a server elsewhere is shown to be let in."""
     capabilities: Capabilities = Capabilities()
     adapters: tuple[str, ...] = ()
     """Names beside `model` that requests may select: what the engine serves over the same weights."""

@@ -118,7 +118,7 @@ def plan_engine(plan: VllmPlan, model: Model, settings: Settings, socket: Path, 
         socket=socket,
         capabilities=Capabilities(
             readiness=False,
-            cache_domain_header=False,
+            cache_domain="body",
             tasks=frozenset({plan.task}),
             texts=_texts(plan, model),
             keep_alive_comments=True,

@@ -11,12 +11,16 @@ from serving.engines.supervisor import Loading
 from serving.gateway.upstream import EngineBroke, Upstream
 
 if TYPE_CHECKING:
-    from serving.engines.spec import EngineSpec
+    from serving.engines.remote import RemoteWatch
+    from serving.engines.spec import EngineSpec, Origin
     from serving.engines.supervisor import Supervisor
     from serving.gateway.admission import Admission
 
 _PROBE_S: Final = 1.0
 _PROBE_BYTES: Final = 1 << 20
+_PROBE_ELSEWHERE_S: Final = 5.0
+_NAMES: Final = 5
+_NAME_CHARS: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Engine:
     """A model that is served."""
 
     spec: EngineSpec
-    supervisor: Supervisor
+    supervisor: Supervisor | RemoteWatch
     upstream: Upstream
     admission: Admission
     created: int = field(default=0)
@@ -36,6 +40,8 @@ class Prober:
 
     async def __call__(self, spec: EngineSpec) -> Loading | None:
         """What the engine says of itself; None where it says nothing that is understood."""
+        if spec.origin is not None:
+            return await self._elsewhere(spec, spec.origin)
         if spec.socket is None or not spec.socket.exists():
             return None
         upstream = Upstream(spec.socket)
@@ -52,6 +58,35 @@ class Prober:
         finally:
             upstream.close()
         return loading_of(response.status, body) if spec.capabilities.readiness else None
+
+    async def _elsewhere(self, spec: EngineSpec, origin: Origin) -> Loading | None:
+        upstream = Upstream(origin)
+        head = "" if spec.key is None else f"authorization: Bearer {spec.key}\r\n"
+        try:
+            async with asyncio.timeout(_PROBE_ELSEWHERE_S):
+                response = await upstream.request("GET", "/v1/models", head)
+                body = await response.read_all(_PROBE_BYTES)
+        except (EngineBroke, TimeoutError):
+            return None
+        finally:
+            upstream.close()
+        return listing_of(spec.model, response.status, body)
+
+
+def listing_of(model: str, status: int, body: bytes) -> Loading:
+    """What a server elsewhere says of its models: ready where this one is among them, else what is the matter."""
+    if status in {401, 403}:
+        return Loading(ready=False, stage="it wants a key" if status == 401 else "it refuses the key")
+    if status != 200:
+        return Loading(ready=False, stage=f"its list of models is answered with status {status}")
+    try:
+        names = [str(card["id"])[:_NAME_CHARS] for card in json.loads(body)["data"]]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return Loading(ready=False, stage="it gives no list of models")
+    if model in names:
+        return Loading(ready=True, facts=facts_of(model, body))
+    shown = ", ".join(f"`{name}`" for name in names[:_NAMES]) or "nothing"
+    return Loading(ready=False, stage=f"it serves {shown if shown.isprintable() else 'other models'}, not `{model}`")
 
 
 def facts_of(model: str, body: bytes) -> dict[str, object]:

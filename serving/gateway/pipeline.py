@@ -280,14 +280,16 @@ class Pipeline:
             body = pooling.body_for(route.path, body, texts, engine.spec.model, self._config.limits)
         if call.stream:
             body = {**body, "stream_options": {"include_usage": True}}
-        if not engine.spec.capabilities.cache_domain_header:
+        if engine.spec.capabilities.cache_domain == "body":
             body = {**body, "cache_salt": principal.cache_domain}
         return serialise(body)
 
     def _headers_for(self, exchange: Exchange, engine: Engine) -> str:
         head = f"content-type: application/json\r\nx-request-id: {exchange.request_id}\r\n"
-        if engine.spec.capabilities.cache_domain_header:
+        if engine.spec.capabilities.cache_domain == "header":
             head += f"x-cache-domain: {exchange.principal.cache_domain}\r\n"
+        if engine.spec.key is not None:
+            head += f"authorization: Bearer {engine.spec.key}\r\n"
         return head
 
     # The way out.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import uvicorn
 import uvloop
 
+from serving.engines.remote import RemoteWatch
 from serving.engines.runtime import reap_leftovers
 from serving.engines.supervisor import EngineState, Supervisor
 from serving.engines.warden import watch_over
@@ -101,8 +102,8 @@ def check_specs(specs: Sequence[EngineSpec]) -> None:
         if names.count(name) > 1:
             raise UsageError(f"the model `{name}` is given twice", hint="give each model and adapter its own name")
     for spec in specs:
-        if spec.socket is None or not spec.argv:
-            raise UsageError(f"the engine of `{spec.model}` is not a child process; remote ones are not served yet")
+        if spec.origin is None and (spec.socket is None or not spec.argv):
+            raise UsageError(f"the engine of `{spec.model}` is neither a child process nor a server elsewhere")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -142,16 +143,8 @@ class House:
         self._engines = {
             spec.model: Engine(
                 spec,
-                Supervisor(
-                    spec,
-                    prober,
-                    listener,
-                    policy=config.restart,
-                    start_timeout_s=config.start_timeout_s,
-                    hang_timeout_s=config.hang_timeout_s,
-                    on_change=self._on_change(spec.model),
-                ),
-                Upstream(socket_of(spec)),
+                self._keeper(spec, prober),
+                Upstream(spec.origin or socket_of(spec)),
                 Admission(spec.model, config.most_in_flight),
                 int(time.time()),
             )
@@ -162,6 +155,21 @@ class House:
             self._metrics.engine_restarts.labels(model)
         self._pipeline = Pipeline(config, self._engines, self._metrics)
         self._watch = GpuWatch(gpus, self._on_gpus)
+
+    def _keeper(self, spec: EngineSpec, prober: Prober) -> Supervisor | RemoteWatch:
+        """What keeps a child running, or watches a server elsewhere."""
+        config, told = self._config, self._on_change(spec.model)
+        if spec.origin is not None:
+            return RemoteWatch(spec, prober, self._listener, start_timeout_s=config.start_timeout_s, on_change=told)
+        return Supervisor(
+            spec,
+            prober,
+            self._listener,
+            policy=config.restart,
+            start_timeout_s=config.start_timeout_s,
+            hang_timeout_s=config.hang_timeout_s,
+            on_change=told,
+        )
 
     async def run(self, listening: socket.socket) -> int:
         """Serve until stopped; returns the exit status, or raises what made an engine fail."""

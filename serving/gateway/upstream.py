@@ -1,19 +1,21 @@
 """A small HTTP/1.1 client for one engine: pooled connections, bytes as they arrive, abort at once.
 
 It exists because it was measured (docs/decisions/0020): what a general client spends per request is more than the rest
-of the pipeline together. It speaks only what an engine's answers need, over a Unix socket.
+of the pipeline together. It speaks only what an engine's answers need, over a Unix socket or, elsewhere, TCP or TLS.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
 from serving.eager import Job
+from serving.engines.spec import Origin
 from serving.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -271,10 +273,14 @@ class Response:
 
 
 class Upstream:
-    """Connections to one engine's socket; as many as there are exchanges at a time."""
+    """Connections to one engine, at its socket or elsewhere; as many as there are exchanges at a time."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, target: Path | Origin) -> None:
+        self._target = target
+        self._prefix, self._host, self._tls = "", "engine", None
+        if isinstance(target, Origin):
+            self._prefix, self._host = target.prefix, str(target).split("/")[2]
+            self._tls = ssl.create_default_context() if target.is_tls else None
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
 
@@ -284,9 +290,8 @@ class Upstream:
         Raises EngineBroke where nobody listens or the engine goes away. A pooled connection that turns out to have
         been closed before it was used is replaced by a fresh one, once.
         """
-        request = (f"{method} {path} HTTP/1.1\r\nhost: engine\r\ncontent-length: {len(body)}\r\n{headers}\r\n").encode(
-            "ascii"
-        ) + body
+        start = f"{method} {self._prefix}{path} HTTP/1.1\r\nhost: {self._host}\r\n"
+        request = f"{start}content-length: {len(body)}\r\n{headers}\r\n".encode("ascii") + body
         while True:
             connection = self._idle.pop() if self._idle else await self._connect()
             was_used = connection.used
@@ -313,9 +318,14 @@ class Upstream:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_CONNECT_S):
-                _, connection = await loop.create_unix_connection(lambda: _Connection(self), str(self._socket))
+                if isinstance(self._target, Origin):
+                    _, connection = await loop.create_connection(
+                        lambda: _Connection(self), self._target.host, self._target.port, ssl=self._tls
+                    )
+                else:
+                    _, connection = await loop.create_unix_connection(lambda: _Connection(self), str(self._target))
         except (OSError, TimeoutError):
-            raise EngineBroke("the engine does not answer on its socket") from None
+            raise EngineBroke("the engine does not answer") from None
         self._all.add(connection)
         return connection
 

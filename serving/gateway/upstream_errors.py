@@ -37,6 +37,8 @@ def error_of_engine(status: int, retry_after: bytes, body: bytes) -> ServingErro
         if status == 503 and code == EngineUnavailable.code:
             return EngineUnavailable(message or "the engine is not ready", retry_after_s=wait_s)
         return Overloaded(message or "the engine's queue is full", retry_after_s=wait_s)
+    if status in {401, 403}:  # it is this gateway that was not let in, not its client
+        return EngineUnavailable("the engine does not let this gateway in", retry_after_s=60)
     if 400 <= status < 500:
         kind = _REQUEST_ERRORS.get(code or "", _BY_STATUS.get(status, InvalidRequest))
         if code is None and param in _TOO_LONG and _CONTEXT.search(message or ""):

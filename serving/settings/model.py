@@ -306,6 +306,13 @@ class Served(Section):
     """
 
     name: str = Field(min_length=1, description="Name of a model, or path of a GGUF file or a safetensors directory.")
+    url: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A server elsewhere that serves it under this name, such as `http://10.0.0.7:8000`; nothing is "
+        "started for it then, and what shapes a plan is not taken.",
+    )
+    key_file: SettingPath | None = Field(default=None, description="File with the key that this server wants.")
     backend: Literal["llamacpp", "vllm", "transformers"] | None = Field(
         default=None, description="Engine that serves it."
     )

@@ -148,12 +148,13 @@ speeds = st.floats(1, 1e5)
 def test_overhead_is_the_median_of_the_rounds_ratios(given: list[tuple[float, float]], least: float) -> None:
     """It lies within its interval; what falls short of the least fails."""
     rounds = [(Measured(ours, 0.2, 0.3), Measured(bare, 0.1, 0.2)) for ours, bare in given]
-    verdict = judge_overhead(rounds, least)
+    verdict = judge_overhead(rounds, least, 20.0)
     ratio = verdict.figures["throughput_ratio"]
     assert ratio["low95"] - 1e-4 <= ratio["median"] <= ratio["high95"] + 1e-4
     assert verdict.figures["ttft_p50_added_ms"] == 100.0
     if abs(ratio["median"] - least) > 1e-3:
         assert (verdict.status == "failed") == (ratio["median"] < least)
+    assert judge_overhead(rounds, 0.0, 31.0).status == "failed"
 
 
 def test_a_stage_is_told_once_with_its_first_second() -> None:
