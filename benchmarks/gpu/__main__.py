@@ -33,6 +33,7 @@ def options_from(argv: list[str] | None = None) -> tuple[Options, Path | None]:
     parser.add_argument("--requests", type=int, default=2, help="by each client in a round")
     parser.add_argument("--least-throughput", type=float, help="share of bare vLLM's tokens/s; default: 0.95 (0.5)")
     parser.add_argument("--kv-tolerance", type=float, default=0.1, help="share by which the KV cache may differ")
+    parser.add_argument("--pairs", type=int, default=50, help="of requests from two cache domains")
     parser.add_argument("--start-timeout", type=float, default=1800, help="seconds")
     parser.add_argument("--cache-dir", type=Path, help="what vLLM compiles is kept there; default: nowhere")
     parser.add_argument("--environment", action="append", default=[], metavar="NAME=VALUE", help="for vLLM")
@@ -51,6 +52,7 @@ def options_from(argv: list[str] | None = None) -> tuple[Options, Path | None]:
         requests=given.requests,
         least_throughput=given.least_throughput or (0.5 if given.cpu else 0.95),
         kv_tolerance=given.kv_tolerance,
+        pairs=given.pairs,
         start_timeout_s=given.start_timeout,
         cache=given.cache_dir and given.cache_dir.absolute(),
         environment={name: value for name, _, value in pairs},

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 from xml.etree import ElementTree as ET
 
+from benchmarks.gpu.domains import Leaks
 from benchmarks.machine import interval
 from benchmarks.peers.compare import Measured
 
@@ -22,6 +23,8 @@ _NO_FIT: Final = 6
 _MIB: Final = 1024**2
 _ROOM_MIB: Final = 64
 """Drivers and their tools count reserved memory one way or the other."""
+EVEN: Final = (0.9, 1.1)
+"""Ratios of times that tell nothing apart."""
 MOST_CPU_US: Final = 30.0
 """Processor time of the gateway for each relayed chunk, in microseconds."""
 
@@ -161,6 +164,24 @@ def judge_overhead(
         )
     if ratio < least:
         return Verdict("failed", f"{ratio:.3f} of the bare engine's tokens/s, {least:g} is the least", figures)
+    return Verdict("passed", figures=figures)
+
+
+def judge_leaks(leaks: Leaks) -> Verdict:
+    """No token of another domain's is shared, and the clock says no more than the count."""
+    figures = asdict(leaks)
+    low, high = EVEN
+    if leaks.leaked_tokens:
+        return Verdict(
+            "failed", f"{leaks.leaked_tokens} tokens of another cache domain were not computed again", figures
+        )
+    if not leaks.kept_tokens:
+        return Verdict("failed", "a domain does not find what it has computed itself: nothing is proved", figures)
+    if not low <= leaks.ttft_ratio <= high:
+        why = (
+            f"another domain's prefix takes {leaks.ttft_ratio:.3f} × the time of a new one, {low:g} to {high:g} is even"
+        )
+        return Verdict("failed", why, figures)
     return Verdict("passed", figures=figures)
 
 

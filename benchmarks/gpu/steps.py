@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.domains import measure_leaks
 from benchmarks.gpu.environment import ask_nvidia_smi, environment_from
 from benchmarks.gpu.outcome import (
     Outcome,
@@ -23,6 +24,7 @@ from benchmarks.gpu.outcome import (
     judge_capacity,
     judge_conformance,
     judge_detection,
+    judge_leaks,
     judge_overhead,
     judge_plans,
     stages_of,
@@ -39,7 +41,7 @@ from serving.settings import Settings
 SUITE = "tests/conformance"
 SUITE_TIMEOUT_S = 3600
 STEPS_OF_DEMO = ("start", "cache", "conformance", "overhead")
-STEPS_OF_SHAPE = ("start", "cache", "overhead")
+STEPS_OF_SHAPE = ("start", "cache", "overhead", "domains")
 
 
 class Unchecked(Exception):
@@ -59,6 +61,8 @@ class Options:
     requests: int
     least_throughput: float
     kv_tolerance: float
+    pairs: int
+    """Of requests from two cache domains."""
     start_timeout_s: float
     cache: Path | None
     environment: dict[str, str]
@@ -198,7 +202,7 @@ def summary_of(outcome: AnyPlan | NoFit) -> dict[str, Any]:
 
 def serve_and_check(run: Run, setting: Setting, name: str, steps: tuple[str, ...], *flags: str) -> None:
     """Start it, and take the steps that need it running."""
-    checks = {"cache": cache, "conformance": conformance, "overhead": overhead}
+    checks = {"cache": cache, "conformance": conformance, "overhead": overhead, "domains": domains}
     began = time.monotonic()
     try:
         with served(setting, name, flags) as running:
@@ -296,6 +300,11 @@ def overhead(run: Run, running: Served) -> Verdict:
     chunks = options.concurrency * options.requests * load.output  # vLLM sends each token by itself
     found = asyncio.run(rounds())
     return judge_overhead(found, options.least_throughput, 1e6 * statistics.median(cpu_s) / chunks)
+
+
+def domains(run: Run, running: Served) -> Verdict:
+    """Nothing that one cache domain computed helps another, as far as tokens and the clock can tell."""
+    return judge_leaks(measure_leaks(running.socket, str(running.plan["model"]), run.options.pairs))
 
 
 def cpu_seconds(pid: int) -> float:

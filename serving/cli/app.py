@@ -169,8 +169,11 @@ def doctor(as_json: Json = False, measure: Measure = False, config: Config = Non
 @takes_wishes
 def plan(
     *,
-    model: Annotated[str, typer.Argument(help="Name of a model, or path of a GGUF file.")],
+    model: Annotated[str | None, typer.Argument(help="Name of a model, or path of its weights.")] = None,
     wishes: PlanOptions,
+    last: Annotated[
+        bool, typer.Option("--last", help="The last start: what was planned, and what came of it.")
+    ] = False,
     machine: Annotated[
         str | None,
         typer.Option("--machine", help="Plan for another one: `4xH100`, or a file of `serve hardware --json`."),
@@ -179,6 +182,14 @@ def plan(
     config: Config = None,
 ) -> int:
     """How a model would be served on this machine, or another, with every number."""
+    if last:
+        from serving.cli.last import show_last
+
+        if machine is not None:
+            raise UsageError("`--machine` goes with a new plan, `--last` with one that was followed here")
+        return show_last(config, wishes, as_json=as_json, model=model)
+    if model is None:
+        raise UsageError("no model named", hint="try `serve plan demo`; `serve models list` shows what there is")
     from serving.cli.plan import show_plan
 
     return show_plan(model, config, wishes, as_json=as_json, other=machine)

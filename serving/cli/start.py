@@ -15,6 +15,8 @@ from pathlib import Path
 
 import serving
 from serving.cli.address import check_address
+from serving.cli.last import FILE as LAST_START
+from serving.cli.last import LastStart
 from serving.cli.listen import JsonListener, TerminalListener
 from serving.cli.options import PlanOptions, StartOptions, settings_for, wishes_from
 from serving.cli.plan import (
@@ -115,7 +117,8 @@ def start(options: StartOptions) -> int:
         listener = listener_of(first.model, chats=chats, task=first.task, dummy=first.dummy)
     else:
         listener = listener_of(specs[0].model, chats=True)
-    status = run(specs, settings, listener, machine.gpus)
+    last = LastStart(runtime / LAST_START, outcomes)
+    status = run(specs, settings, listener, machine.gpus, last.note)
     if for_people and status == 0:
         sys.stderr.write("stopped\n")
     return status

@@ -32,12 +32,15 @@ from serving.telemetry.logs import facts
 from serving.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from serving.engines.spec import EngineSpec
     from serving.hardware import Gpu
     from serving.settings import Settings
+
+    OnReady = Callable[[str, Mapping[str, object], float | None], None]
+    """Told of an engine that got ready: its model, what it says of itself, and how many seconds its load took."""
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +68,13 @@ class Listener(Protocol):
         """A stop was asked for; what runs is finished first."""
 
 
-def run(specs: Sequence[EngineSpec], settings: Settings, listener: Listener, gpus: Sequence[Gpu] = ()) -> int:
+def run(
+    specs: Sequence[EngineSpec],
+    settings: Settings,
+    listener: Listener,
+    gpus: Sequence[Gpu] = (),
+    on_engine_ready: OnReady | None = None,
+) -> int:
     """Serve `specs` until SIGTERM or SIGINT; returns the exit status. Must be called on the main thread.
 
     The status is 0, or 130 after a SIGINT that came before anything was served. `gpus` are those seen at the start:
@@ -74,10 +83,16 @@ def run(specs: Sequence[EngineSpec], settings: Settings, listener: Listener, gpu
     Raises StartError where the address cannot be had or an engine does not come up or is given up on. A first signal
     drains: nothing new is taken, what runs gets `drain_s` to finish. A second one stops at once.
     """
-    return serve(specs, gateway_config(settings), listener, gpus)
+    return serve(specs, gateway_config(settings), listener, gpus, on_engine_ready)
 
 
-def serve(specs: Sequence[EngineSpec], config: GatewayConfig, listener: Listener, gpus: Sequence[Gpu] = ()) -> int:
+def serve(
+    specs: Sequence[EngineSpec],
+    config: GatewayConfig,
+    listener: Listener,
+    gpus: Sequence[Gpu] = (),
+    on_engine_ready: OnReady | None = None,
+) -> int:
     """As `run`, with the gateway's own view of the settings."""
     check_specs(specs)
     check_exposure(config.host, is_allowed=config.allow_insecure_bind)
@@ -90,7 +105,7 @@ def serve(specs: Sequence[EngineSpec], config: GatewayConfig, listener: Listener
         for root in {spec.socket.parent for spec in specs if spec.socket is not None and spec.backend == "vllm"}:
             watch_over(root)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(House(specs, config, listener, gpus).run(listening))
+            return runner.run(House(specs, config, listener, gpus, on_engine_ready).run(listening))
 
 
 def check_specs(specs: Sequence[EngineSpec]) -> None:
@@ -129,8 +144,14 @@ class House:
     """The parts of one gateway, wired; owns their life from start to drained."""
 
     def __init__(
-        self, specs: Sequence[EngineSpec], config: GatewayConfig, listener: Listener, gpus: Sequence[Gpu] = ()
+        self,
+        specs: Sequence[EngineSpec],
+        config: GatewayConfig,
+        listener: Listener,
+        gpus: Sequence[Gpu] = (),
+        on_engine_ready: OnReady | None = None,
     ) -> None:
+        self._on_engine_ready = on_engine_ready
         self._config = config
         self._listener = listener
         self._stops = 0
@@ -303,6 +324,8 @@ class House:
         def note(state: EngineState) -> None:
             nonlocal lives
             self._metrics.engine_up.labels(model).set(1 if state.phase == "ready" else 0)
+            if state.phase == "ready" and self._on_engine_ready is not None:
+                self._on_engine_ready(model, state.facts, state.load_s)
             if state.life > lives:
                 lives = state.life
                 self._metrics.engine_restarts.labels(model).inc()

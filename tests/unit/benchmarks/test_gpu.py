@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.gpu.__main__ import options_from
+from benchmarks.gpu.domains import Leaks
 from benchmarks.gpu.environment import CannotInstall, environment_from, gpus_of
 from benchmarks.gpu.outcome import (
     Outcome,
@@ -23,6 +24,7 @@ from benchmarks.gpu.outcome import (
     judge_capacity,
     judge_conformance,
     judge_detection,
+    judge_leaks,
     judge_overhead,
     judge_plans,
     page,
@@ -155,6 +157,22 @@ def test_overhead_is_the_median_of_the_rounds_ratios(given: list[tuple[float, fl
     if abs(ratio["median"] - least) > 1e-3:
         assert (verdict.status == "failed") == (ratio["median"] < least)
     assert judge_overhead(rounds, 0.0, 31.0).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("leaked", "kept", "ratio", "says"),
+    [
+        (0, 608, 1.02, ""),
+        (16, 608, 1.0, "16 tokens of another cache domain"),
+        (0, 0, 1.0, "nothing is proved"),
+        (0, 608, 0.4, "0.400 ×"),
+    ],
+)
+def test_domains_are_apart_where_neither_count_nor_clock_tells(leaked: int, kept: int, ratio: float, says: str) -> None:
+    """And only where the cache works at all."""
+    verdict = judge_leaks(Leaks(50, leaked, kept, ratio))
+    assert (verdict.status == "passed") == (not says)
+    assert says in verdict.why
 
 
 def test_a_stage_is_told_once_with_its_first_second() -> None:
