@@ -27,6 +27,8 @@ TOOLS = {
     "llama_server": "BENCH_LLAMA_SERVER",
     "batched_bench": "BENCH_BATCHED_BENCH",
     "gguf": "BENCH_GGUF",
+    "litellm": "BENCH_LITELLM",
+    "vllm_python": "SERVING_VLLM_PYTHON",
 }
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,

@@ -1,6 +1,6 @@
 """What the gateway adds and how much it carries, in front of an upstream that computes nothing.
 
-    python -m benchmarks.relay [--seconds 3] [--rounds 5] [--clients 16]
+    python -m benchmarks.relay [--seconds 3] [--rounds 5] [--clients 16] [--litellm /path/to/litellm]
 
 Measured, the whole pipeline of the gateway, one worker, over TCP, upstream on a Unix socket:
 
@@ -8,6 +8,8 @@ Measured, the whole pipeline of the gateway, one worker, over TCP, upstream on a
 - requests per second (not streamed) and relayed events per second (streamed), at `--clients`;
 - the same with events that come one by one, 2 ms apart: each wakes the gateway up, which is the dear case;
 - CPU time of the gateway's process per request and per event, from /proc: exact also where the machine is busy;
+- with `--litellm`, LiteLLM's proxy in front of the same upstream, in the same run;
+- what the gateway's process holds after 10,000 and after `--flat` requests more, whole and streamed in turn;
 - CPU time per request of HTTP clients towards the upstream: ours, and aiohttp's (docs/decisions/0020).
 
 Load, gateway and upstream share the machine's cores, so the rates are lower bounds.
@@ -20,6 +22,7 @@ import asyncio
 import json
 import os
 import resource
+import socket
 import statistics
 import subprocess
 import sys
@@ -36,6 +39,8 @@ from serving.gateway.upstream import Upstream
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent
+LITELLM = {"LITELLM_LOG": "ERROR", "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
+"""No keys on either side: what is compared is passing on."""
 GATEWAY = """
 import json, sys
 from pathlib import Path
@@ -162,7 +167,7 @@ async def load(target: tuple[str, int], pid: int, *, stream: bool, clients: int,
     return found
 
 
-async def added_latency(direct: str, through: tuple[str, int], count: int) -> dict[str, float]:
+async def added_latency(direct: str | tuple[str, int], through: tuple[str, int], count: int) -> dict[str, float]:
     """Median latencies of single requests in seconds, taken in turn."""
     bare, relayed = await connect(direct, stream=False), await connect(through, stream=False)
     pairs = []
@@ -173,6 +178,74 @@ async def added_latency(direct: str, through: tuple[str, int], count: int) -> di
     bare.transport.abort()
     relayed.transport.abort()
     return {"upstream_ms": bare_s * 1e3, "gateway_ms": relayed_s * 1e3, "added_ms": (relayed_s - bare_s) * 1e3}
+
+
+def private_bytes(pid: int) -> int:
+    """Anonymous memory of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+async def flatness(target: tuple[str, int], pid: int, *, clients: int, requests: int) -> dict[str, float]:
+    """What the gateway's process holds, after a beginning of a tenth and at the end; whole and streamed in turn."""
+
+    async def send(count: int) -> None:
+        for stream in (False, True):
+            connections = [await connect(target, stream=stream) for _ in range(clients)]
+            for client in connections:
+                client.running = True
+                client.fire()
+            while sum(client.requests for client in connections) < count // 2:
+                await asyncio.sleep(0.05)
+            for client in connections:
+                client.transport.abort()
+
+    await send(requests // 10)
+    before = private_bytes(pid)
+    await send(requests)
+    after = private_bytes(pid)
+    return {"requests": requests, "mib_before": before / 2**20, "mib_after": after / 2**20, "ratio": after / before}
+
+
+async def litellm(program: str, directory: str, options: argparse.Namespace) -> dict[str, float]:
+    """LiteLLM's proxy, one worker, in front of the upstream at a TCP port; the medians over rounds."""
+    ports = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    far, near = ports
+    params = {"model": "openai/null", "api_base": f"http://127.0.0.1:{far}/v1", "api_key": "none"}
+    config = Path(directory) / "litellm.json"  # YAML reads JSON
+    config.write_text(json.dumps({"model_list": [{"model_name": "null", "litellm_params": params}]}))
+    upstream = subprocess.Popen([sys.executable, str(HERE / "peers" / "null_upstream.py"), "--port", str(far)])
+    argv = [program, "--config", str(config), "--host", "127.0.0.1", "--port", str(near), "--num_workers", "1"]
+    with (Path(directory) / "litellm.log").open("w") as log:
+        proxy = subprocess.Popen(argv, stdout=log, stderr=log, env={**os.environ, **LITELLM})
+    target, bare = ("127.0.0.1", near), ("127.0.0.1", far)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                await (await connect(target, stream=False)).once()
+                break
+            except OSError:
+                if time.monotonic() > deadline or proxy.poll() is not None:
+                    raise
+                await asyncio.sleep(0.5)
+        rounds = []
+        for _ in range(options.rounds):
+            found = await added_latency(bare, target, options.pairs // 5)
+            for stream in (True, False):
+                one = await load(target, proxy.pid, stream=stream, clients=options.clients, seconds=options.seconds)
+                kind = "streamed" if stream else "whole"
+                found |= {f"{kind}_{name.replace('gateway_', '')}": value for name, value in one.items()}
+            rounds.append(found)
+        return {name: round(statistics.median(one[name] for one in rounds), 3) for name in rounds[0]}
+    finally:
+        for process in (proxy, upstream):
+            process.terminate()
+            process.wait(20)
 
 
 async def client_cost(socket: str, count: int) -> dict[str, float]:
@@ -245,9 +318,16 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
                 if kind == "together":
                     costs = await client_cost(socket, 500)
                     results["clients"] = {name: round(value, 1) for name, value in costs.items()}
+                    held = await flatness(target, gateway.pid, clients=options.clients, requests=options.flat)
+                    results["memory"] = {name: round(value, 3) for name, value in held.items()}
             finally:
                 gateway.terminate()
                 gateway.wait(20)
+        if options.litellm:
+            asked = "import importlib.metadata as m; print(m.version('litellm'))"
+            python = str(Path(options.litellm).with_name("python"))
+            told = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
+            results["litellm"] = {"version": told, **await litellm(options.litellm, directory, options)}
         return results
 
 
@@ -257,6 +337,8 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=500)
+    parser.add_argument("--flat", type=int, default=100_000, help="requests over which memory is to be flat")
+    parser.add_argument("--litellm", help="the program of LiteLLM's proxy, to be measured in the same run")
     parser.add_argument("--log", default="warning", help="log level of the gateway; info writes a line per request")
     options = parser.parse_args()
     result = {"what": "the gateway before an upstream that answers at once", **uvloop.run(measure(options))}

@@ -181,7 +181,7 @@ def plan(
     as_json: Json = False,
     config: Config = None,
 ) -> int:
-    """How a model would be served on this machine, or another, with every number."""
+    """How a model would be served on this machine, or another, with every number; without one, the `[[models]]` set."""
     if last:
         from serving.cli.last import show_last
 
@@ -189,7 +189,9 @@ def plan(
             raise UsageError("`--machine` goes with a new plan, `--last` with one that was followed here")
         return show_last(config, wishes, as_json=as_json, model=model)
     if model is None:
-        raise UsageError("no model named", hint="try `serve plan demo`; `serve models list` shows what there is")
+        from serving.cli.plan import show_set
+
+        return show_set(config, wishes, as_json=as_json, other=machine)
     from serving.cli.plan import show_plan
 
     return show_plan(model, config, wishes, as_json=as_json, other=machine)

@@ -9,13 +9,14 @@ import json
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
-from serving.cli.options import PlanOptions, settings_for, wishes_from
+from serving.cli.options import PlanOptions, StartOptions, settings_for, wishes_from
 from serving.cli.show import print_rows, ranges, terminal_columns
-from serving.errors import FileMissing, NoFitError
+from serving.cli.wanted import wanted_of
+from serving.errors import FileMissing, NoFitError, UsageError
 from serving.hardware import Machine, detect
 from serving.hardware.described import described_machine
 from serving.hardware.watch import require_gpu
@@ -31,11 +32,13 @@ from serving.planner import (
     Wishes,
     gib,
     plan,
+    plan_fleet,
 )
 from serving.planner.text import counted
 from serving.planner.types import sum_bytes
 from serving.planner.vllm_layout import Layout
 from serving.registry import Model, Variant, load_catalogue
+from serving.settings import Settings
 from serving.settings.load import SITE_FILE
 
 SITE_CATALOGUE: Final = SITE_FILE.with_name("models.toml")
@@ -51,13 +54,7 @@ def show_plan(name: str, config: Path | None, options: PlanOptions, *, as_json: 
     settings = settings_for(config)
     model = load_catalogue(settings.registry.site_file).find(name)
     wishes = wishes_from(settings, options)
-    if other is None:
-        from serving.engines.installed import installed_engines
-
-        machine = detect()
-        engines = installed_engines(machine, settings, {wishes.backend})
-    else:
-        machine, engines = described_machine(other), Engines(vllm=True, transformers=True, transformers_cuda=True)
+    machine, engines = machine_and_engines(settings, other, {wishes.backend})
     if settings.hardware.require_gpu:
         require_gpu(machine)
     outcome = plan(machine, model, wishes, engines)
@@ -74,6 +71,47 @@ def show_plan(name: str, config: Path | None, options: PlanOptions, *, as_json: 
             width = terminal_columns() or len(remark) + 2
             sys.stdout.write(textwrap.fill(f"- {remark}", width, subsequent_indent="  ", break_on_hyphens=False) + "\n")
     return 0
+
+
+def show_set(config: Path | None, options: PlanOptions, *, as_json: bool, other: str | None) -> int:
+    """`serve plan` without a model: the set of the settings, planned as a whole. Raises NoFitError, UsageError.
+
+    Weights need not be here, as for the plan of one.
+    """
+    settings = settings_for(config)
+    if options != PlanOptions():
+        hint = "name a model, or give each of the set its wishes in its `[[models]]` table"
+        raise UsageError("flags that shape a plan go with one model", hint=hint)
+    wanted = wanted_of(StartOptions(), settings)
+    machine, engines = machine_and_engines(settings, other, {one.wishes.backend for one in wanted})
+    outcome = plan_fleet(machine, wanted, engines)
+    if isinstance(outcome, NoFit):
+        raise no_fit(outcome, machine, next(one.model for one in wanted if one.model.name == outcome.model))
+    if as_json:
+        sys.stdout.write(f"[{', '.join(one.to_json() for one in outcome)}]\n")
+        return 0
+    print_rows([("machine", machine_line(machine))])
+    for one in outcome:
+        sys.stdout.write("\n")
+        print_rows(facts(one))
+    total, anonymous = (
+        sum(sizes) for sizes in zip(*((one.total_bytes, one.bytes_of("anonymous")) for one in outcome), strict=True)
+    )
+    limit = "limit not known" if outcome[0].budget_bytes is None else f"{gib(outcome[0].budget_bytes)} allowed"
+    sys.stdout.write(f"\nmemory of all  {gib(total)} ({gib(anonymous)} private), {limit}\n")
+    return 0
+
+
+def machine_and_engines(
+    settings: Settings, other: str | None, wanted: Collection[str | None]
+) -> tuple[Machine, Engines]:
+    """This machine and what it can start; or the `other` one, with every engine taken to be installed there."""
+    if other is not None:
+        return described_machine(other), Engines(vllm=True, transformers=True, transformers_cuda=True)
+    from serving.engines.installed import installed_engines
+
+    machine = detect()
+    return machine, installed_engines(machine, settings, wanted)
 
 
 def machine_line(machine: Machine) -> str:

@@ -18,7 +18,7 @@ from serving.cli.address import check_address
 from serving.cli.last import FILE as LAST_START
 from serving.cli.last import LastStart
 from serving.cli.listen import JsonListener, TerminalListener
-from serving.cli.options import PlanOptions, StartOptions, settings_for, wishes_from
+from serving.cli.options import StartOptions, settings_for
 from serving.cli.plan import (
     DUMMY_NOTE,
     machine_line,
@@ -29,12 +29,11 @@ from serving.cli.plan import (
     vllm_compute,
 )
 from serving.cli.runtime import cache_dir, runtime_dir
+from serving.cli.wanted import elsewhere_of, wanted_of
 from serving.engines import llamacpp, transformers, vllm
 from serving.engines.installed import installed_engines
-from serving.engines.remote import plan_remote
 from serving.engines.runtime import state_directory
 from serving.engines.spec import EngineSpec
-from serving.errors import BadSettings, UsageError
 from serving.gateway.exposure import check_exposure
 from serving.gguf import read_header
 from serving.hardware import Machine, detect
@@ -54,9 +53,8 @@ from serving.planner import (
 )
 from serving.planner.llamacpp import crowded
 from serving.planner.text import counted
-from serving.registry import Model, load_catalogue, model_from_file
+from serving.registry import Model, model_from_file
 from serving.settings import Settings
-from serving.settings.model import Served
 from serving.store import write_description, write_dummy
 from serving.telemetry.logs import facts, setup
 
@@ -122,67 +120,6 @@ def start(options: StartOptions) -> int:
     if for_people and status == 0:
         sys.stderr.write("stopped\n")
     return status
-
-
-def elsewhere_of(options: StartOptions, settings: Settings) -> tuple[EngineSpec, ...]:
-    """The models that servers elsewhere compute: the one of `--engine-url`, else those of the settings that have a URL.
-
-    Raises UsageError for flags that go with no such server, BadSettings for a URL or a key that is none.
-    """
-    if options.engine_url is None and options.engine_key_file is not None:
-        raise UsageError("`--engine-key-file` goes with `--engine-url`", hint="add `--engine-url http://host:port`")
-    if options.engine_url is not None:
-        if len(options.models) != 1:
-            message = f"`--engine-url` goes with one `--model`, {len(options.models)} are named"
-            raise UsageError(message, hint="name the model as that server does; several go into `[[models]]` tables")
-        if options.plan != PlanOptions() or options.dummy_weights:
-            message = "flags that shape a plan do not go with `--engine-url`: nothing is planned for a server elsewhere"
-            raise UsageError(message, hint="leave them out")
-        specs: tuple[EngineSpec, ...] = (plan_remote(options.models[0], options.engine_url, options.engine_key_file),)
-    elif options.models:
-        return ()
-    else:
-        tables = [served for served in settings.models if served.url is not None]
-        for served in tables:
-            if options_of(served) != PlanOptions():
-                message = f"the `[[models]]` table of `{served.name}` has a `url`, and more than a `key_file` beside it"
-                raise BadSettings(message, hint="nothing is planned for a server elsewhere; leave the rest out")
-        specs = tuple(plan_remote(served.name, served.url or "", served.key_file) for served in tables)
-    if specs and not settings.server.share_prefixes:
-        raise BadSettings(
-            f"server.share_prefixes is false, and whether {specs[0].origin} shares prefixes cannot be told to it",
-            hint="serve the model here, or allow it",
-        )
-    return specs
-
-
-def wanted_of(options: StartOptions, settings: Settings, beside: Sequence[EngineSpec] = ()) -> tuple[Wanted, ...]:
-    """The models to serve, and what is wished of each: those of the flags, else the set of the settings.
-
-    Raises UsageError where none is named, one is named twice, or a flag would go to all of several.
-    """
-    catalogue = load_catalogue(settings.registry.site_file)
-    if options.models:
-        named = [(name, options.plan) for name in options.models]
-    else:
-        named = [(served.name, options_of(served)) for served in settings.models if served.url is None]
-    if not named and not beside:
-        hint = "try `serve --model demo`; `serve models list` shows what there is; or give `[[models]]` in the settings"
-        raise UsageError("no model named", hint=hint)
-    if len(named) > 1 and (options.plan != PlanOptions() or options.dummy_weights):
-        message = f"{len(named)} models are to be served, and flags that shape a plan go to one"
-        raise UsageError(message, hint="give each model its own in a `[[models]]` table of the settings")
-    wanted = tuple(Wanted(catalogue.find(name), wishes_from(settings, plan)) for name, plan in named)
-    names = [one.model.name for one in wanted]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(f"`{twice}` is named twice", hint="one engine serves it for all; raise its concurrency")
-    return wanted
-
-
-def options_of(served: Served) -> PlanOptions:
-    """The wishes of one `[[models]]` table."""
-    return PlanOptions(**served.model_dump(exclude={"name", "url", "key_file"}))
 
 
 def plan_all(machine: Machine, wanted: tuple[Wanted, ...], engines: Engines) -> tuple[AnyPlan, ...]:

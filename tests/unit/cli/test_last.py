@@ -89,6 +89,24 @@ def test_it_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "no model named" in capsys.readouterr().err
 
 
+def test_the_set_of_the_settings_is_planned_as_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each with its facts, what all of them take, and the one that does not fit by name."""
+    config = tmp_path / "serving.toml"
+    config.write_text('[[models]]\nname = "demo"\n[[models]]\nname = "multilingual-e5-base"\n')
+    assert run(["plan", "--config", str(config)]) == 0
+    shown = capsys.readouterr().out
+    assert "demo, q8_0, served by llamacpp" in shown
+    assert "multilingual-e5-base" in shown
+    assert "memory of all" in shown
+    assert run(["plan", "--config", str(config), "--json"]) == 0
+    assert [entry["model"] for entry in json.loads(capsys.readouterr().out)] == ["demo", "multilingual-e5-base"]
+    assert run(["plan", "--config", str(config), "--context", "5"]) == 2
+    capsys.readouterr()
+    config.write_text('[[models]]\nname = "demo"\n[[models]]\nname = "llama3.1-405b"\n')
+    assert run(["plan", "--config", str(config), "--machine", "1xL4"]) == 6
+    assert "llama3.1-405b" in capsys.readouterr().err
+
+
 def test_held_says_nothing_of_a_cache_that_is_none() -> None:
     """Encoders keep none."""
     encoder = plan(machine(16 * GIB), load_catalogue().find("multilingual-e5-base"), Wishes(), ALL)
