@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpu.gateway --vllm-python PYTHON [--rounds 11] [--concurrency 16] [--requests 3]
 
-Synthetic weights of 100 M parameters; with vLLM's build for processors unless there are GPUs. Rounds of one load through
-the gateway and straight to the engine's own socket: one process, one command line, so that only the gateway differs.
+Synthetic weights of 100 M parameters; with vLLM's build for processors unless there are GPUs. Rounds of one load
+through the gateway and straight to the engine's own socket: one process, so that only the gateway differs.
 """
 
 from __future__ import annotations

@@ -47,14 +47,14 @@ class TerminalListener:
         self._task: Task = task
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
-        self._stage = ""
+        self._stages: dict[str, str] = {}
 
     def on_progress(self, model: str, fraction: float, stage: str) -> None:
         """`fraction` from 0 to 1 of what `stage` does."""
         if not sys.stderr.isatty():
-            if stage != self._stage:
+            if stage != self._stages.get(model):
                 self._say(f"loading   {model}: {stage}")
-                self._stage = stage
+                self._stages[model] = stage
             return
         if self._progress is None:
             from rich.console import Console

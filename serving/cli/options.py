@@ -125,8 +125,8 @@ def wishes_from(settings: Settings, options: PlanOptions) -> Wishes:
     from serving.registry.adapter import read_adapter
 
     engine, vllm = settings.engines.llamacpp, settings.engines.vllm
-    given = {field.name: getattr(options, field.name) for field in fields(options)}
-    configured: dict[str, Any] = {
+    asked = {field.name: value for field in fields(options) if (value := getattr(options, field.name)) is not None}
+    llamacpp = {
         "context": engine.context or None,
         "kv_layout": None if engine.kv_layout == "auto" else engine.kv_layout,
         "kv_dtype": None if engine.kv_dtype == "f16" else engine.kv_dtype,
@@ -134,11 +134,14 @@ def wishes_from(settings: Settings, options: PlanOptions) -> Wishes:
         "wait_policy": None if engine.wait_policy == "auto" else engine.wait_policy,
         "load_mode": None if engine.load_mode == "auto" else engine.load_mode,
     }
-    if options.backend != "llamacpp":
-        for name in ("tensor_parallel", "pipeline_parallel", "data_parallel"):
-            configured[name] = getattr(vllm, name) or None
+    parallel = {name: getattr(vllm, name) or None for name in ("tensor_parallel", "pipeline_parallel", "data_parallel")}
+    configured: dict[str, Any] = {**llamacpp, **parallel}
     return Wishes(
-        **{**configured, **{name: value for name, value in given.items() if value is not None}},
+        **{**configured, **asked},
+        configured=(
+            *((name, "llamacpp") for name, value in llamacpp.items() if value and name not in asked),
+            *((name, "vllm") for name, value in parallel.items() if value and name not in asked),
+        ),
         adapters=tuple(read_adapter(name, path) for name, path in vllm.adapters.items()),
         swa_full=engine.swa_full,
         ubatch=engine.ubatch,

@@ -90,6 +90,7 @@ def plan_engine(
         argv=tuple(argv),
         env=tuple(environment.items()),
         socket=socket,
+        concurrency=plan.concurrency,
         capabilities=Capabilities(tasks=frozenset({plan.task}), serves=serves_of(tool_parser)),
         dummy=plan.dummy,
     )

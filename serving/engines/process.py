@@ -121,6 +121,7 @@ class Process:
                 os._exit(1)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             os.umask(0o077)  # its sockets and files are this user's alone
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # what the gateway is, its engines are not
 
         try:
             self._popen = subprocess.Popen(  # noqa: S603 - argv comes from the plan, never from a client

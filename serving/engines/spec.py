@@ -75,6 +75,8 @@ class EngineSpec:
     origin: Origin | None = None
     key: str | None = field(default=None, repr=False)
     """What a server elsewhere is shown to be let in."""
+    concurrency: int = 16
+    """Requests that it computes at the same time."""
     capabilities: Capabilities = Capabilities()
     adapters: tuple[str, ...] = ()
     """Names beside `model` that requests may select: what the engine serves over the same weights."""

@@ -48,6 +48,7 @@ def plan_engine(
         argv=tuple(argv),
         env=tuple(environment.items()),
         socket=socket,
+        concurrency=plan.concurrency,
         capabilities=Capabilities(serves=Serves()),
         dummy=plan.dummy,
     )

@@ -116,6 +116,7 @@ def plan_engine(plan: VllmPlan, model: Model, settings: Settings, socket: Path, 
         argv=tuple(argv),
         env=tuple(_environment(plan, vllm.environment, home, cache).items()),
         socket=socket,
+        concurrency=plan.concurrency,
         capabilities=Capabilities(
             readiness=False,
             cache_domain="body",

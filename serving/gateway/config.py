@@ -45,8 +45,8 @@ class GatewayConfig:
     """Not ready while a GPU that was there at the start is lost."""
 
 
-def gateway_config(settings: Settings) -> GatewayConfig:
-    """The gateway's view of the settings."""
+def gateway_config(settings: Settings, concurrency: int | None = None) -> GatewayConfig:
+    """The gateway's view of the settings, before engines that compute `concurrency` requests at a time, the most."""
     server, limits, restart = settings.server, settings.limits, settings.engines.restart
     return GatewayConfig(
         host=server.host,
@@ -68,7 +68,7 @@ def gateway_config(settings: Settings) -> GatewayConfig:
             unknown_fields=server.unknown_fields,
         ),
         # The engine holds the real queue and knows its length; this bound only keeps the gateway's memory finite.
-        most_in_flight=limits.queue + settings.engines.llamacpp.concurrency,
+        most_in_flight=limits.queue + (concurrency or settings.engines.llamacpp.concurrency),
         body_timeout_s=limits.body_timeout_s,
         first_byte_timeout_s=limits.first_byte_timeout_s,
         idle_timeout_s=limits.idle_timeout_s,

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gc
 import logging
+import os
 import signal
 import socket
 import time
@@ -83,7 +84,8 @@ def run(
     Raises StartError where the address cannot be had or an engine does not come up or is given up on. A first signal
     drains: nothing new is taken, what runs gets `drain_s` to finish. A second one stops at once.
     """
-    return serve(specs, gateway_config(settings), listener, gpus, on_engine_ready)
+    config = gateway_config(settings, max((spec.concurrency for spec in specs), default=None))
+    return serve(specs, config, listener, gpus, on_engine_ready)
 
 
 def serve(
@@ -97,6 +99,8 @@ def serve(
     check_specs(specs)
     check_exposure(config.host, is_allowed=config.allow_insecure_bind)
     listening = bind(config.host, config.port)
+    if all(spec.backend == "vllm" for spec in specs):
+        step_back()
     with contextlib.closing(listening):
         for root in {spec.socket.parent for spec in specs if spec.socket is not None}:
             killed = reap_leftovers(root)
@@ -106,6 +110,17 @@ def serve(
             watch_over(root)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(House(specs, config, listener, gpus, on_engine_ready).run(listening))
+
+
+def step_back() -> None:
+    """Wake up without taking a core from somebody who computes on it (SCHED_BATCH, sched(7)).
+
+    vLLM's build for processors computes a step on all cores in lockstep, and its front writes the step's tokens one by
+    one: each would interrupt a compute thread, and so hold up all. Where cores are idle, as in front of a GPU, nothing
+    changes. Not beside llama.cpp, which it slows down (decision 0029).
+    """
+    with contextlib.suppress(OSError):  # a sandbox may not allow it; then it is as it was
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def check_specs(specs: Sequence[EngineSpec]) -> None:

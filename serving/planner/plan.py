@@ -78,6 +78,8 @@ def _plan(
     }.get(engine)
     if lacks is not None:
         return NoFit(model.name, wishes.variant, lacks, None)
+    others: dict[str, Any] = {name: None for name, whose in wishes.configured if whose != engine}
+    wishes = dataclasses.replace(wishes, **others, configured=())
     outcome: AnyPlan | NoFit
     if engine == "transformers":
         outcome = plan_transformers(machine, model, wishes, engines)

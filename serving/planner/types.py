@@ -84,6 +84,9 @@ class Wishes:
     """Host memory set aside for shared prefixes in the streams layout."""
     headroom: float = 0.1
     """Share of the usable memory that stays free."""
+    configured: tuple[tuple[str, Engine], ...] = ()
+    """Names of wishes that stand in one engine's own settings, and were asked for nowhere else: no other engine looks
+    at them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ def test_the_address_is_the_same_in_both_logs(caplog: pytest.LogCaptureFixture) 
         (["plan", "serving/models/demo"], 5, "demo-f16.gguf"),
         (["plan", "serving/cli/"], 5, "a directory without weights"),
         (["plan", "/bin/sh"], 5, "it begins with `\\x7fELF`, not `GGUF`"),
-        (["plan"], 2, "missing argument"),
+        (["plan"], 2, "no model named"),
         (["plan", "demo", "--context", "0"], 2, "`--context 0`: must be at least 1"),
         (["plan", "demo", "--context", "abc"], 2, "`--context abc`: must be a whole number"),
         (["plan", "demo", "--concurrency", "1000"], 2, "`--concurrency 1000`: must be at most 256"),

@@ -102,9 +102,9 @@ def test_the_set_of_the_settings_is_planned_as_a_whole(tmp_path: Path, capsys: p
     assert [entry["model"] for entry in json.loads(capsys.readouterr().out)] == ["demo", "multilingual-e5-base"]
     assert run(["plan", "--config", str(config), "--context", "5"]) == 2
     capsys.readouterr()
-    config.write_text('[[models]]\nname = "demo"\n[[models]]\nname = "llama3.1-405b"\n')
+    config.write_text('[[models]]\nname = "llama3.1-405b"\n[[models]]\nname = "deepseek-r1"\n')
     assert run(["plan", "--config", str(config), "--machine", "1xL4"]) == 6
-    assert "llama3.1-405b" in capsys.readouterr().err
+    assert "deepseek-r1" in capsys.readouterr().err
 
 
 def test_held_says_nothing_of_a_cache_that_is_none() -> None:
