@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -62,7 +63,8 @@ class LastStart:
             partial.write_text(json.dumps([told(one) for one in self._held.values()], default=str), encoding="utf-8")
             partial.replace(self._path)
         except OSError:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
 
 
 def _count(facts: Mapping[str, object], name: str) -> int | None:

@@ -29,21 +29,29 @@ def elsewhere_of(options: StartOptions, settings: Settings) -> tuple[EngineSpec,
             message = "flags that shape a plan do not go with `--engine-url`: nothing is planned for a server elsewhere"
             raise UsageError(message, hint="leave them out")
         specs: tuple[EngineSpec, ...] = (plan_remote(options.models[0], options.engine_url, options.engine_key_file),)
-    elif options.models:
-        return ()
     else:
-        tables = [served for served in settings.models if served.url is not None]
-        for served in tables:
-            if options_of(served) != PlanOptions():
-                message = f"the `[[models]]` table of `{served.name}` has a `url`, and more than a `key_file` beside it"
-                raise BadSettings(message, hint="nothing is planned for a server elsewhere; leave the rest out")
-        specs = tuple(plan_remote(served.name, served.url or "", served.key_file) for served in tables)
+        specs = () if options.models else tuple(map(_elsewhere, filter(_is_elsewhere, settings.models)))
     if specs and not settings.server.share_prefixes:
         raise BadSettings(
             f"server.share_prefixes is false, and whether {specs[0].origin} shares prefixes cannot be told to it",
             hint="serve the model here, or allow it",
         )
     return specs
+
+
+def _is_elsewhere(served: Served) -> bool:
+    """Whether a `[[models]]` table names a server. Raises BadSettings for a key that would go to none."""
+    if served.url is None and served.key_file is not None:
+        message = f"the `[[models]]` table of `{served.name}` has a `key_file` and no `url` that it would go to"
+        raise BadSettings(message, hint="give it the `url` of the server, or leave the key out")
+    return served.url is not None
+
+
+def _elsewhere(served: Served) -> EngineSpec:
+    if options_of(served) != PlanOptions():
+        message = f"the `[[models]]` table of `{served.name}` has a `url`, and more than a `key_file` beside it"
+        raise BadSettings(message, hint="nothing is planned for a server elsewhere; leave the rest out")
+    return plan_remote(served.name, served.url or "", served.key_file)
 
 
 def wanted_of(options: StartOptions, settings: Settings, beside: Sequence[EngineSpec] = ()) -> tuple[Wanted, ...]:
@@ -59,6 +67,9 @@ def wanted_of(options: StartOptions, settings: Settings, beside: Sequence[Engine
     if not named and not beside:
         hint = "try `serve --model demo`; `serve models list` shows what there is; or give `[[models]]` in the settings"
         raise UsageError("no model named", hint=hint)
+    if not named and (options.plan != PlanOptions() or options.dummy_weights):
+        message = "flags that shape a plan go to a model that is served here, and servers elsewhere serve all of them"
+        raise UsageError(message, hint="leave them out, or name a model with `--model`")
     if len(named) > 1 and (options.plan != PlanOptions() or options.dummy_weights):
         message = f"{len(named)} models are to be served, and flags that shape a plan go to one"
         raise UsageError(message, hint="give each model its own in a `[[models]]` table of the settings")

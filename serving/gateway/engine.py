@@ -36,7 +36,11 @@ class Engine:
 
 
 class Prober:
-    """Asks engines how far their load is, each over a connection of its own."""
+    """Asks engines how far their load is: a child over a new connection each time, a server elsewhere over one kept."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Upstream] = {}
+        """By model, so that one that hangs holds up no other."""
 
     async def __call__(self, spec: EngineSpec) -> Loading | None:
         """What the engine says of itself; None where it says nothing that is understood."""
@@ -60,16 +64,17 @@ class Prober:
         return loading_of(response.status, body) if spec.capabilities.readiness else None
 
     async def _elsewhere(self, spec: EngineSpec, origin: Origin) -> Loading | None:
-        upstream = Upstream(origin)
+        if spec.model not in self._kept:  # TLS reads its certificates once, not every second
+            self._kept[spec.model] = Upstream(origin)
+        upstream = self._kept[spec.model]
         head = "" if spec.key is None else f"authorization: Bearer {spec.key}\r\n"
         try:
             async with asyncio.timeout(_PROBE_ELSEWHERE_S):
                 response = await upstream.request("GET", "/v1/models", head)
                 body = await response.read_all(_PROBE_BYTES)
         except (EngineBroke, TimeoutError):
-            return None
-        finally:
             upstream.close()
+            return None
         return listing_of(spec.model, response.status, body)
 
 

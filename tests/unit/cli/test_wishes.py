@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from serving.cli.options import PlanOptions, wishes_from
+import pytest
+
+from serving.cli.options import PlanOptions, StartOptions, wishes_from
+from serving.cli.wanted import elsewhere_of, wanted_of
+from serving.errors import BadSettings, UsageError
 from serving.planner import Engines, LlamacppPlan, NoFit, TransformersPlan, VllmPlan, plan
 from serving.registry import load_catalogue
 from serving.settings import Settings
@@ -37,3 +41,25 @@ def test_a_flag_is_a_wish_to_every_engine() -> None:
         wishes = wishes_from(SET, PlanOptions(backend=backend, kv_layout="unified"))
         assert ("kv_layout", "llamacpp") not in wishes.configured
         assert isinstance(plan(machine(16 * GIB), demo, wishes, ALL), NoFit)
+
+
+def test_tables_of_servers_elsewhere_are_held_to_what_goes_with_them() -> None:
+    """A key without a server, a wish beside one, and flags where nothing is served here."""
+    far: dict[str, object] = {"name": "far", "url": "http://10.0.0.7:8000"}
+    for table, says in (
+        ({"name": "demo", "key_file": "/key"}, "no `url`"),
+        ({**far, "context": 512}, "more than a `key_file`"),
+    ):
+        with pytest.raises(BadSettings, match=says):
+            elsewhere_of(StartOptions(), Settings.model_validate({"models": [table]}))
+    settings = Settings.model_validate({"models": [far, {"name": "demo"}]})
+    (spec,) = elsewhere_of(StartOptions(), settings)
+    assert (spec.model, str(spec.origin)) == ("far", "http://10.0.0.7:8000")
+    assert [one.model.name for one in wanted_of(StartOptions(), settings, beside=[spec])] == ["demo"]
+    alone = Settings.model_validate({"models": [far]})
+    assert wanted_of(StartOptions(), alone, beside=[spec]) == ()
+    with pytest.raises(UsageError, match="served here"):
+        wanted_of(StartOptions(dummy_weights=True), alone, beside=[spec])
+    private = Settings.model_validate({"models": [far], "server": {"share_prefixes": False}})
+    with pytest.raises(BadSettings, match="share_prefixes"):
+        elsewhere_of(StartOptions(), private)
