@@ -22,7 +22,6 @@ import asyncio
 import json
 import os
 import resource
-import socket
 import statistics
 import subprocess
 import sys
@@ -34,7 +33,9 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
-from benchmarks.machine import described
+from benchmarks.machine import cpu_seconds, described
+from benchmarks.memory import resident_bytes
+from benchmarks.peers.compare import free_port
 from serving.gateway.upstream import Upstream
 
 HERE = Path(__file__).parent
@@ -138,12 +139,6 @@ async def connect(target: str | tuple[str, int], *, stream: bool) -> Client:
     return (await loop.create_connection(make, *target))[1]
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 async def load(target: tuple[str, int], pid: int, *, stream: bool, clients: int, seconds: float) -> dict[str, float]:
     """Rates, and the gateway's CPU, under a load of `clients` connections that never pause."""
     connections = [await connect(target, stream=stream) for _ in range(clients)]
@@ -180,12 +175,6 @@ async def added_latency(direct: str | tuple[str, int], through: tuple[str, int],
     return {"upstream_ms": bare_s * 1e3, "gateway_ms": relayed_s * 1e3, "added_ms": (relayed_s - bare_s) * 1e3}
 
 
-def private_bytes(pid: int) -> int:
-    """Anonymous memory of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
-
-
 async def flatness(target: tuple[str, int], pid: int, *, clients: int, requests: int) -> dict[str, float]:
     """What the gateway's process holds, after a beginning of a tenth and at the end; whole and streamed in turn."""
 
@@ -201,20 +190,15 @@ async def flatness(target: tuple[str, int], pid: int, *, clients: int, requests:
                 client.transport.abort()
 
     await send(requests // 10)
-    before = private_bytes(pid)
+    before = resident_bytes(pid)["RssAnon"]
     await send(requests)
-    after = private_bytes(pid)
+    after = resident_bytes(pid)["RssAnon"]
     return {"requests": requests, "mib_before": before / 2**20, "mib_after": after / 2**20, "ratio": after / before}
 
 
 async def litellm(program: str, directory: str, options: argparse.Namespace) -> dict[str, float]:
     """LiteLLM's proxy, one worker, in front of the upstream at a TCP port; the medians over rounds."""
-    ports = []
-    for _ in range(2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
-    far, near = ports
+    far, near = free_port(), free_port()
     params = {"model": "openai/null", "api_base": f"http://127.0.0.1:{far}/v1", "api_key": "none"}
     config = Path(directory) / "litellm.json"  # YAML reads JSON
     config.write_text(json.dumps({"model_list": [{"model_name": "null", "litellm_params": params}]}))

@@ -30,6 +30,7 @@ from benchmarks.gpu.outcome import (
     stages_of,
 )
 from benchmarks.gpu.served import ROOT, Served, Setting, ask_json, served
+from benchmarks.machine import cpu_seconds
 from benchmarks.peers.compare import Load, Measured, Words, measure
 from serving.doctor.gather import ask_vllm
 from serving.engines.installed import installed_engines, refuse_version
@@ -305,9 +306,3 @@ def overhead(run: Run, running: Served) -> Verdict:
 def domains(run: Run, running: Served) -> Verdict:
     """Nothing that one cache domain computed helps another, as far as tokens and the clock can tell."""
     return judge_leaks(measure_leaks(running.socket, str(running.plan["model"]), run.options.pairs))
-
-
-def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used, in all its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -24,7 +24,6 @@ from serving.planner import (
     AnyPlan,
     Engines,
     LlamacppPlan,
-    MemoryLine,
     NearestFit,
     NoFit,
     TransformersPlan,
@@ -35,7 +34,7 @@ from serving.planner import (
     plan_fleet,
 )
 from serving.planner.text import counted
-from serving.planner.types import sum_bytes
+from serving.planner.types import host_bytes, sum_bytes
 from serving.planner.vllm_layout import Layout
 from serving.registry import Model, Variant, load_catalogue
 from serving.settings import Settings
@@ -204,15 +203,11 @@ def table(outcome: AnyPlan | NoFit) -> list[tuple[str, str, str, str]]:
     on_gpu = sum_bytes(outcome.memory, "gpu")
     if on_gpu:
         rows.append(("each GPU", gib(on_gpu), "", _limit(outcome.gpu_budget_bytes)))
-    return [*rows, ("main memory", gib(_host_bytes(outcome.memory)), "", _limit(outcome.budget_bytes))]
+    return [*rows, ("main memory", gib(host_bytes(outcome.memory)), "", _limit(outcome.budget_bytes))]
 
 
 def _limit(size: int | None) -> str:
     return "what there is could not be read" if size is None else f"of {gib(size)}"
-
-
-def _host_bytes(lines: tuple[MemoryLine, ...]) -> int:
-    return sum_bytes(lines, "anonymous") + sum_bytes(lines, "file")
 
 
 def plan_here(machine: Machine, model: Model, wishes: Wishes, engines: Engines) -> AnyPlan:
@@ -312,7 +307,7 @@ def _more_memory(refusal: NoFit, machine: Machine) -> str:
     if on_gpu > (refusal.gpu_budget_bytes or 0):
         needed, sizes, what = on_gpu, [gpu.memory_total_bytes for gpu in machine.gpus], "each GPU"
     else:
-        needed, what = _host_bytes(refusal.memory), "this machine"
+        needed, what = host_bytes(refusal.memory), "this machine"
         sizes = [machine.memory.total_bytes, machine.memory.limit_bytes]
     there = min((size for size in sizes if size is not None), default=None)
     if there is not None and needed > there:

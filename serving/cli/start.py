@@ -81,8 +81,8 @@ def start(options: StartOptions) -> int:
     elsewhere = elsewhere_of(options, settings)
     wanted = () if options.engine_url else wanted_of(options, settings, beside=elsewhere)
     engines = installed_engines(machine, settings, {one.wishes.backend for one in wanted})
-    if not options.dummy_weights:
-        plan_all(machine, wanted, engines)  # what cannot be served is said before anything about the address
+    # What cannot be served is said before anything about the address; dummy weights are planned once they are there.
+    outcomes = () if options.dummy_weights else plan_all(machine, wanted, engines)
     # What would end the start in any case is said before anything is written, and before the plan is shown.
     check_address(settings.server.host, settings.server.port)
     check_exposure(settings.server.host, is_allowed=settings.server.allow_insecure_bind)
@@ -94,7 +94,7 @@ def start(options: StartOptions) -> int:
         listener = listener_of(one.model.name, chats=True)
         made = with_dummy_weights(machine, one.model, one.wishes, engines, directory, listener)
         wanted = (dataclasses.replace(one, model=made),)
-    outcomes = plan_all(machine, wanted, engines)
+        outcomes = plan_all(machine, wanted, engines)
     crowds = (crowded(machine.cpu, one.wishes.threads) for one in wanted)
     remarks = dict.fromkeys([*filter(None, crowds), *(DUMMY_NOTE for outcome in outcomes if outcome.dummy)])
     of_models = [warning for one in wanted for warning in one.model.warnings]

@@ -18,7 +18,7 @@ from serving.errors import BadSettings, EngineFailed, EngineUnavailable
 from serving.openai.limits import Serves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from serving.engines.supervisor import Probe, Watcher
@@ -156,15 +156,14 @@ class RemoteWatch:
         self._set(EngineState("stopped", time.monotonic(), self._state.life))
         self._settled.set()
 
-    def _came(self, facts: object) -> None:
+    def _came(self, facts: Mapping[str, object]) -> None:
         if self._state.phase == "ready":
             return
         if self._ever_ready:
             self._watcher.on_engine_event(f"the server of {self.spec.model} answers again")
         life = self._state.life + (1 if self._ever_ready else 0)
         self._ever_ready = True
-        known = facts if isinstance(facts, dict) else {}
-        self._set(EngineState("ready", time.monotonic(), life, 1.0, "ready", known))
+        self._set(EngineState("ready", time.monotonic(), life, 1.0, "ready", facts))
         self._settled.set()
 
     def _give_up(self, stage: str) -> None:

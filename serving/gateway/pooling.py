@@ -10,14 +10,14 @@ import json
 from typing import Any, Final
 
 from serving.engines.spec import Texts
-from serving.errors import ContextLengthExceeded, InvalidRequest, UnsupportedFeature
+from serving.errors import UnsupportedFeature
 from serving.gateway.upstream import EngineBroke
 from serving.openai import Limits, parse_embeddings, parse_rerank, rerank_body
+from serving.openai.texts import check_dimensions, check_ids, too_long
 
 EMBEDDINGS: Final = "/v1/embeddings"
 RERANK: Final = "/v1/rerank"
 TOKENIZE: Final = "/tokenize"
-_UNCUT: Final = "split it on your side; nothing is cut here"
 
 
 def body_for(path: str, body: dict[str, object], texts: Texts, model: str, limits: Limits) -> dict[str, object]:
@@ -29,12 +29,7 @@ def body_for(path: str, body: dict[str, object], texts: Texts, model: str, limit
         raise UnsupportedFeature(f"`{model}` holds no conversations", param="messages", hint="use `prompt`")
     if path == EMBEDDINGS:
         request = parse_embeddings(body, limits)
-        if request.dimensions not in (None, texts.width):
-            raise UnsupportedFeature(
-                f"`dimensions` is {request.dimensions}; the embeddings of `{model}` have {texts.width}",
-                param="dimensions",
-                hint="leave it out, and cut them on your side where the model was made for that",
-            )
+        check_dimensions(request, texts.width, model)
         for index, given in enumerate(request.inputs):
             if not isinstance(given, str):
                 _check_tokens(given, index, texts, model)
@@ -48,15 +43,9 @@ def body_for(path: str, body: dict[str, object], texts: Texts, model: str, limit
 def _check_tokens(given: tuple[int, ...], index: int, texts: Texts, model: str) -> None:
     param = f"input.{index}"
     if len(given) > texts.context:
-        message = f"input {index} has {len(given)} tokens; `{model}` takes {texts.context}"
-        raise ContextLengthExceeded(message, param=param, hint=_UNCUT)
-    largest = max(given)
-    if texts.vocabulary is not None and largest >= texts.vocabulary:
-        raise InvalidRequest(
-            f"token id {largest} is not in the vocabulary (0 to {texts.vocabulary - 1})",
-            param=param,
-            hint="token ids are of this model's own tokenizer; clients that send another's can send text instead",
-        )
+        raise too_long(f"input {index} has {len(given)} tokens", texts.context, model, param)
+    if texts.vocabulary is not None:
+        check_ids(given, texts.vocabulary, param)
 
 
 def answer_for(body: dict[str, object], answer: bytes, model: str, limits: Limits) -> bytes:

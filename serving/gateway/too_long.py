@@ -12,6 +12,7 @@ from typing import Final
 from serving.engines.spec import Texts
 from serving.errors import ContextLengthExceeded
 from serving.openai import Limits, parse_embeddings, parse_rerank
+from serving.openai.texts import too_long
 
 Count = Callable[[str, bool], Awaitable[int]]
 _TOKENS_PER_BYTE: Final = 6
@@ -20,7 +21,6 @@ _BESIDE: Final = 8
 """More than the special tokens that are put around a text, or around a pair."""
 _PAIR: Final = 3
 """Special tokens around a pair, at least: BERT's; RoBERTa has four."""
-_UNCUT: Final = "split it on your side; nothing is cut here"
 
 
 async def input_too_long(
@@ -32,8 +32,8 @@ async def input_too_long(
         if isinstance(given, str) and _may_exceed(given, texts):
             tokens = await count(given, True)
             if tokens > texts.context:
-                return _refusal(f"input {index} has {tokens} tokens", f"input.{index}", texts, model)
-    return _refusal("an input is longer", "input", texts, model)
+                return too_long(f"input {index} has {tokens} tokens", texts.context, model, f"input.{index}")
+    return too_long("an input is longer", texts.context, model, "input")
 
 
 async def document_too_long(
@@ -46,7 +46,7 @@ async def document_too_long(
     asked = parse_rerank(body, limits)
     query = await count(asked.query, False) + _PAIR
     if query > texts.context:
-        return _refusal(f"the query has {query} tokens", "query", texts, model)
+        return too_long(f"the query has {query} tokens", texts.context, model, "query")
     longest = most = 0
     for index, document in enumerate(asked.documents):
         if not _may_exceed(asked.query + document, texts):
@@ -56,13 +56,9 @@ async def document_too_long(
             longest, most = index, tokens
         if tokens > texts.context:
             break
-    told = max(most, texts.context + 1)
-    return _refusal(f"document {longest} with the query has {told} tokens", f"documents.{longest}", texts, model)
+    what = f"document {longest} with the query has {max(most, texts.context + 1)} tokens"
+    return too_long(what, texts.context, model, f"documents.{longest}")
 
 
 def _may_exceed(text: str, texts: Texts) -> bool:
     return _TOKENS_PER_BYTE * len(text.encode()) + _BESIDE > texts.context
-
-
-def _refusal(what: str, param: str, texts: Texts, model: str) -> ContextLengthExceeded:
-    return ContextLengthExceeded(f"{what}; `{model}` takes {texts.context}", param=param, hint=_UNCUT)

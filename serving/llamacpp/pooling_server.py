@@ -37,6 +37,7 @@ from serving.openai import (
     serialise,
 )
 from serving.openai.asgi import Receive, Scope, Send, Server, read_body, respond
+from serving.openai.texts import UNCUT, check_dimensions, check_ids, too_long
 from serving.pooling import Task
 
 Prepare = Callable[[], list[list[int]]]
@@ -92,12 +93,7 @@ class PoolingApp(Server):
         body = parse_embeddings(await read_body(scope, receive, self.limits), self.limits)
         service = self._service(body.model)
         check_task(service, "embed")
-        if body.dimensions not in (None, service.width):
-            raise UnsupportedFeature(
-                f"`dimensions` is {body.dimensions}; the embeddings of `{service.alias}` have {service.width}",
-                param="dimensions",
-                hint="leave it out, and cut them on your side where the model was made for that",
-            )
+        check_dimensions(body, service.width, service.alias)
 
         def prepare() -> list[list[int]]:
             return [tokens_of(service, index, one) for index, one in enumerate(body.inputs)]
@@ -183,7 +179,7 @@ class PoolingApp(Server):
             raise InvalidRequest(
                 f"{len(body.tokens)} tokens are more than a context of {service.context}", param="tokens"
             )
-        check_ids(service, body.tokens, "tokens")
+        check_ids(body.tokens, service.model.n_vocab, "tokens")
         text = b"".join(map(service.model.special_piece, body.tokens)).decode("utf-8", "replace")
         await respond(send, 200, responses.detokenized(text))
 
@@ -230,7 +226,7 @@ def tokens_of(service: PoolingService, index: int, given: str | Sequence[int]) -
         tokens = text_tokens(service, given, f"input {index}", param, add_special=True)
     else:
         check_length(service, len(given), f"input {index}", param)
-        check_ids(service, given, param)
+        check_ids(given, service.model.n_vocab, param)
         tokens = list(given)
     if not tokens:
         raise InvalidRequest(f"input {index} has no tokens", param=param)
@@ -263,29 +259,14 @@ def text_tokens(service: PoolingService, text: str, name: str, param: str, *, ad
         raise ContextLengthExceeded(
             f"{name} has {len(text.encode())} bytes, more than {service.context} tokens can hold",
             param=param,
-            hint="split it on your side; nothing is cut here",
+            hint=UNCUT,
         ) from None
 
 
 def check_length(service: PoolingService, tokens: int, name: str, param: str) -> None:
     """Raises ContextLengthExceeded for a text that the model cannot see as a whole."""
     if tokens > service.context:
-        raise ContextLengthExceeded(
-            f"{name} has {tokens} tokens; `{service.alias}` takes {service.context}",
-            param=param,
-            hint="split it on your side; nothing is cut here",
-        )
-
-
-def check_ids(service: PoolingService, tokens: Sequence[int], param: str) -> None:
-    """Raises InvalidRequest for an id that the vocabulary does not have."""
-    largest = max(tokens, default=0)
-    if largest >= service.model.n_vocab:
-        raise InvalidRequest(
-            f"token id {largest} is not in the vocabulary (0 to {service.model.n_vocab - 1})",
-            param=param,
-            hint="token ids are of this model's own tokenizer; clients that send another's can send text instead",
-        )
+        raise too_long(f"{name} has {tokens} tokens", service.context, service.alias, param)
 
 
 def normalised(vector: Vector) -> Vector:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from serving.hardware import Cpu, Machine
-from serving.planner.llamacpp import budget, decide_load_mode, decide_wait_policy, unservable, usable_variants
+from serving.planner.llamacpp import budget, decide_load_mode, decide_wait_policy, halved, unservable, usable_variants
 from serving.planner.llamacpp_memory import Shape, pad, plan_pooling_memory
 from serving.planner.text import gib
 from serving.planner.types import LlamacppPlan, MemoryLine, NoFit, Rejected, Wishes, host_bytes, most_parallel
@@ -71,13 +71,18 @@ def longest_text(model: Model) -> int:
     return min(model.context, positions or model.context)
 
 
+def contexts(model: Model, architecture: Architecture, wishes: Wishes) -> Iterator[int]:
+    """Tokens of the longest text, best first: the wish alone, or the model's own, half of it, and so on."""
+    longest = longest_text(model)
+    most = longest if architecture.encoder else min(longest, DECODER_CONTEXT)
+    return halved(wishes.context, most, min(LEAST_CONTEXT, most))
+
+
 def _shapes(
     model: Model, architecture: Architecture, variant: Variant, wishes: Wishes, isa: tuple[str, ...]
 ) -> Iterator[Shape]:
     """Longest texts first."""
-    longest = longest_text(model)
-    context = wishes.context or (longest if architecture.encoder else min(longest, DECODER_CONTEXT))
-    while True:
+    for context in contexts(model, architecture, wishes):
         yield Shape(
             context=context,
             concurrency=wishes.concurrency or PASS_TEXTS,
@@ -90,9 +95,6 @@ def _shapes(
             snapshot_bytes=0,
             isa=isa,
         )
-        if wishes.context is not None or context <= LEAST_CONTEXT:
-            return
-        context = max(LEAST_CONTEXT, context // 2)
 
 
 def _build(

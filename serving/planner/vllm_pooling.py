@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from serving.hardware import Gpu, Machine
 from serving.planner.llamacpp import budget, unservable, usable_variants
-from serving.planner.llamacpp_pooling import DECODER_CONTEXT, LEAST_CONTEXT, PASS_TEXTS, TASKS, longest_text
+from serving.planner.llamacpp_pooling import PASS_TEXTS, TASKS, contexts, longest_text
 from serving.planner.text import gib
 from serving.planner.types import (
     KvDtype,
@@ -139,7 +139,7 @@ def plan_vllm_pooling(machine: Machine, model: Model, wishes: Wishes, *, on_gpu:
         if unsaid:
             rejected.append(Rejected(f"variant {variant.name}", unsaid))
             continue
-        for context in _contexts(model, architecture, wishes):
+        for context in contexts(model, architecture, wishes):
             case = _Case(model, architecture, variant, gpu, context, wishes.concurrency or PASS_TEXTS)
             lines = case.table()
             fits = limit is None or host_bytes(lines) <= limit
@@ -196,16 +196,6 @@ def _unsaid(model: Model, variant: Variant) -> str | None:
     if model.kind == "reranker" or variant.path is None or variant.pooling is not None:
         return None
     return f"`{variant.path}` does not say how texts are pooled: it lacks modules.json, or 1_Pooling/config.json"
-
-
-def _contexts(model: Model, architecture: Architecture, wishes: Wishes) -> Iterator[int]:
-    """Longest texts, best first."""
-    longest = longest_text(model)
-    context = wishes.context or (longest if architecture.encoder else min(longest, DECODER_CONTEXT))
-    yield context
-    while wishes.context is None and context > LEAST_CONTEXT:
-        context = max(LEAST_CONTEXT, context // 2)
-        yield context
 
 
 def _room(gpu: Gpu, headroom: float) -> int:

@@ -79,9 +79,9 @@ def pooled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     config = directory / "pooled.toml"
     config.write_text("\n".join(lines) + "\n")
     with serve(model="", config=config, timeout_s=400) as stack:
-        client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=120)
         embeds, ranks = (name_of(path) for path in (embedder, ranker))
-        yield Target(request.param, stack.url, embeds, client, stack.metric, ranker=ranks)
+        with client_of(stack.url) as client:
+            yield Target(request.param, stack.url, embeds, client, stack.metric, ranker=ranks)
 
 
 @pytest.fixture(scope="session", params=[engine for engine in ENGINES if engine != "url"])
@@ -94,9 +94,13 @@ def thinker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         lines += ["[engines.vllm]", f'python = "{VLLM_PYTHON}"']
     config.write_text("\n".join(lines) + "\n")
     flags = ["--backend", "vllm"] if request.param == "vllm" else []
-    with serve(*flags, model="thinker", config=config, timeout_s=400) as stack:
-        client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=120)
+    with serve(*flags, model="thinker", config=config, timeout_s=400) as stack, client_of(stack.url) as client:
         yield Target(request.param, stack.url, "thinker", client, stack.metric)
+
+
+def client_of(url: str, key: str = "none") -> openai.OpenAI:
+    """The official client; to be closed, for pytest fails a run that leaves a socket open."""
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=120)
 
 
 def name_of(path: Path) -> str:
@@ -119,11 +123,11 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "url":
         assert URL is not None
         base = URL.rstrip("/").removesuffix("/v1")
-        client = openai.OpenAI(base_url=f"{base}/v1", api_key=os.environ.get("CONFORMANCE_KEY", "none"), max_retries=0)
-        yield Target("url", base, os.environ.get("CONFORMANCE_MODEL") or client.models.list().data[0].id, client)
+        with client_of(base, os.environ.get("CONFORMANCE_KEY", "none")) as client:
+            yield Target("url", base, os.environ.get("CONFORMANCE_MODEL") or client.models.list().data[0].id, client)
         return
-    with start(request.param, tmp_path_factory.mktemp(request.param)) as stack:
-        client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=120)
+    started = start(request.param, tmp_path_factory.mktemp(request.param))
+    with started as stack, client_of(stack.url) as client:
         yield Target(request.param, stack.url, "demo", client, stack.metric)
 
 

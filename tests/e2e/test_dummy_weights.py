@@ -11,7 +11,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.e2e.stack import ROOT, serve
+from tests.e2e.stack import ROOT, Stack, serve
 
 SITE = """
 [models.tiny]
@@ -52,20 +52,26 @@ def run(*argv: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_model_that_is_not_here_is_served_with_noise_and_says_so(config: Path, tmp_path: Path) -> None:
-    """It answers, and the log, the list of models and the next start all know that it is noise."""
-    with serve("--dummy-weights", model="tiny", config=config) as stack:
-        client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0)
+def card_after_an_answer(stack: Stack) -> dict[str, object]:
+    """It answers as many tokens as asked; its entry in the list of models says that they are noise."""
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0) as client:
         answer = client.chat.completions.create(
             model="tiny",
             messages=[{"role": "user", "content": "aqa bqb"}],
             max_tokens=8,
             extra_body={"ignore_eos": True},
         )
-        assert answer.usage is not None
-        assert answer.usage.completion_tokens == 8
-        (card,) = json.loads(stack.get("/v1/models"))["data"]
-        assert card["dummy_weights"] is True
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 8
+    (card,) = json.loads(stack.get("/v1/models"))["data"]
+    assert card["dummy_weights"] is True
+    return dict(card)
+
+
+def test_a_model_that_is_not_here_is_served_with_noise_and_says_so(config: Path, tmp_path: Path) -> None:
+    """It answers, and the log, the list of models and the next start all know that it is noise."""
+    with serve("--dummy-weights", model="tiny", config=config) as stack:
+        card = card_after_an_answer(stack)
         assert "noise" in card["note"]
         by_event = {str(line["event"]): line for line in stack.log}
         assert by_event["plan"]["dummy_weights"] is True

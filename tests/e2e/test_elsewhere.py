@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -18,13 +17,8 @@ import httpx2
 import openai
 import pytest
 
+from benchmarks.peers.compare import free_port
 from tests.e2e.stack import ROOT, serve
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class Picky(BaseHTTPRequestHandler):

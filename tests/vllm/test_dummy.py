@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import openai
 import pytest
 
 from tests.conformance.conftest import VLLM_PYTHON
 from tests.e2e.stack import serve
-from tests.e2e.test_dummy_weights import SITE
+from tests.e2e.test_dummy_weights import SITE, card_after_an_answer
 
 pytestmark = [
     pytest.mark.skipif(VLLM_PYTHON is None, reason="SERVING_VLLM_PYTHON names no Python with vLLM (make test-vllm)"),
@@ -29,17 +27,7 @@ def test_a_shape_without_weights_is_served_by_vllm(tmp_path: Path) -> None:
     )
     flags = ("--dummy-weights", "--backend", "vllm", "--context", "512")
     with serve(*flags, model="tiny", config=config, timeout_s=300) as stack:
-        client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0)
-        answer = client.chat.completions.create(
-            model="tiny",
-            messages=[{"role": "user", "content": "aqa bqb"}],
-            max_tokens=8,
-            extra_body={"ignore_eos": True},
-        )
-        assert answer.usage is not None
-        assert answer.usage.completion_tokens == 8
-        (card,) = json.loads(stack.get("/v1/models"))["data"]
-        assert card["dummy_weights"] is True
+        card_after_an_answer(stack)
         plan = next(line for line in stack.log if line["event"] == "plan")
         assert (plan["engine"], plan["dummy_weights"]) == ("vllm", True)
     (made,) = (tmp_path / "cache/dummy").iterdir()
