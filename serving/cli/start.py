@@ -54,6 +54,7 @@ from serving.planner import (
 from serving.planner.llamacpp import crowded
 from serving.planner.text import counted
 from serving.registry import Model, model_from_file
+from serving.registry.directory import template_of
 from serving.settings import Settings
 from serving.store import write_description, write_dummy
 from serving.telemetry.logs import facts, setup
@@ -150,11 +151,7 @@ def has_template(weights: Path) -> bool:
     """Whether a weight file, or a directory of them, carries a chat template."""
     if not weights.is_dir():
         return read_header(weights).text("tokenizer.chat_template") is not None
-    if any((weights / name).exists() for name in ("chat_template.jinja", "chat_template.json")):
-        return True
-    with contextlib.suppress(OSError):
-        return '"chat_template"' in (weights / "tokenizer_config.json").read_text(encoding="utf-8", errors="replace")
-    return False
+    return bool(template_of(weights))
 
 
 def with_dummy_weights(

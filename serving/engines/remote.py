@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EVERY_S: Final = 1.0
 """How often it is asked for its models."""
 _KEY_CHARS: Final = 4096
-ALL: Final = Serves(choices=True, logprobs=True, structured_output=True, forced_tools=True)
+ALL: Final = Serves(choices=True, logprobs=True, structured_output=True, tools=True)
 """What a server elsewhere may serve: it refuses the rest itself."""
 
 

@@ -132,8 +132,7 @@ def plan_engine(plan: VllmPlan, model: Model, settings: Settings, socket: Path, 
 
 def serves(model: Model) -> Serves:
     """What vLLM serves of OpenAI's optional parts for this model; calling tools takes a parser of their form."""
-    has_parser = model.tool_parser is not None
-    return Serves(choices=True, logprobs=True, structured_output=True, forced_tools=has_parser)
+    return Serves(choices=True, logprobs=True, structured_output=True, tools=model.tool_parser is not None)
 
 
 def _generating(plan: VllmPlan, model: Model, settings: Settings) -> Iterator[str]:

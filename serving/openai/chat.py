@@ -64,9 +64,9 @@ def chat_schema(limits: Limits = DEFAULT_LIMITS, serves: Serves = LLAMACPP) -> C
     fields |= {
         "messages": Field(Array(message_rule(limits, serves), limits.messages, 1), required=True),
         "max_completion_tokens": Field(fields["max_tokens"].rule, "Longest answer in tokens."),
-        "tools": Field(Array(tool_rule(limits, serves), limits.tools)),
-        "tool_choice": Field(tool_choice_rule(limits, serves)),
-        "parallel_tool_calls": Field(Flag(), "False is served where the engine can be held to it."),
+        "tools": Field(Array(tool_rule(limits), limits.tools)),
+        "tool_choice": Field(tool_choice_rule(limits)),
+        "parallel_tool_calls": Field(Flag(), "False allows one call at most."),
         "response_format": Field(_response_format(limits, serves)),
         **_logprobs(limits, serves),
         # What means something to OpenAI's own service only.
@@ -127,11 +127,12 @@ def _finish_tools(checked: dict[str, object], serves: Serves) -> None:
         checked.pop("tools", None)
         if checked.pop("tool_choice", "auto") not in ("auto", "none"):
             raise InvalidRequest("`tool_choice` names a tool, and there are no `tools`", param="tool_choice")
-    elif checked.get("parallel_tool_calls") is False and not serves.forced_tools:
+    elif not serves.tools and checked.get("tool_choice") != "none":
+        # Answered all the same, the calls would come as text, and the client wait for calls.
         raise UnsupportedFeature(
-            "`parallel_tool_calls` of false is not served",
-            param="parallel_tool_calls",
-            hint="leave it out and use the first call",
+            "`tools` are not served of this model: the form in which it writes its calls is not known",
+            param="tools",
+            hint="set `tool_parser` in its catalogue entry, or send `tool_choice` of `none`",
         )
 
 

@@ -49,8 +49,9 @@ class Serves:
     logprobs: bool = False
     structured_output: bool = False
     """`response_format` json_object and json_schema."""
-    forced_tools: bool = False
-    """`tool_choice` required or named, `parallel_tool_calls: false`, and `strict` tools."""
+    tools: bool = False
+    """Tools that may be called: it knows the form in which the model writes its calls, so that it can tell them from
+    text, and force them."""
     images: bool = False
     audio: bool = False
 
@@ -62,5 +63,5 @@ LLAMACPP = Serves(choices=True, logprobs=True, structured_output=True)
 
 
 def serves_of(tool_parser: str | None) -> Serves:
-    """What it serves of a model: calls can be forced where the form of the model's calls is known."""
-    return replace(LLAMACPP, forced_tools=tool_parser is not None)
+    """What it serves of a model whose calls are in the form that `tool_parser` names."""
+    return replace(LLAMACPP, tools=tool_parser is not None)

@@ -249,16 +249,15 @@ def _tool_call_rule(limits: Limits, *, ignore: bool) -> Rule:
     )
 
 
-def tool_rule(limits: Limits, serves: Serves) -> Rule:
+def tool_rule(limits: Limits) -> Rule:
     """A tool that is offered to the model."""
     ignore = limits.unknown_fields == "ignore"
-    strict = Flag() if serves.forced_tools else Refused("arguments are not constrained here", (False,), Flag())
     function = Closed(
         {
             "name": Field(Text(64, pattern=_TOOL_NAME), required=True),
             "description": Field(Text()),
             "parameters": Field(schema_rule(), "JSON Schema of the arguments."),
-            "strict": Field(strict),
+            "strict": Field(Flag()),
         },
         ignore,
     )
@@ -274,10 +273,9 @@ def tool_rule(limits: Limits, serves: Serves) -> Rule:
     )
 
 
-def tool_choice_rule(limits: Limits, serves: Serves) -> Rule:
+def tool_choice_rule(limits: Limits) -> Rule:
     """`tool_choice`: a word, or one tool by name."""
-    hint = "the engine cannot be forced to call a tool; use `auto`"
-    words = OneOf(("auto", "none", "required"))
+    only = "offer only the tools that may be called"
     named = Closed(
         {
             "type": Field(OneOf(("function",)), required=True),
@@ -286,19 +284,8 @@ def tool_choice_rule(limits: Limits, serves: Serves) -> Rule:
         limits.unknown_fields == "ignore",
     )
     kinds: dict[str, Rule] = {
-        "function": named if serves.forced_tools else _never("a forced tool is not served", hint, "type"),
-        "allowed_tools": _never("`allowed_tools` is not served", "offer only the tools that may be called", "type"),
-        "custom": _never("custom tools are not served", hint, "type"),
+        "function": named,
+        "allowed_tools": _never("`allowed_tools` is not served", only, "type"),
+        "custom": _never("custom tools are not served", only, "type"),
     }
-
-    def word(value: object, path: str) -> object:
-        if words.check(value, path) == "required" and not serves.forced_tools:
-            raise UnsupportedFeature(f"`{path}` of `required` is not served", param=path, hint=hint)
-        return value
-
-    served = ["auto", "none", "required"] if serves.forced_tools else ["auto", "none"]
-    choice = Tagged("type", kinds)
-    text = Custom(word, {"type": "string", "enum": served})
-    if serves.forced_tools:
-        return ByType(text=text, object_=choice)
-    return Custom(ByType(text=text, object_=choice).check, text.describe())
+    return ByType(text=OneOf(("auto", "none", "required")), object_=Tagged("type", kinds))

@@ -51,7 +51,7 @@ def tokenize_schema(limits: Limits = DEFAULT_LIMITS, serves: Serves = LLAMACPP) 
             "model": Field(Text(limits.name_chars, min_chars=1), "May be left out where one model is served."),
             "prompt": Field(Text(), "Either this or `messages`."),
             "messages": Field(Array(message_rule(limits, serves), limits.messages, 1)),
-            "tools": Field(Array(tool_rule(limits, serves), limits.tools)),
+            "tools": Field(Array(tool_rule(limits), limits.tools)),
             "add_special_tokens": Field(Flag()),
             "add_generation_prompt": Field(Flag(), "True where absent."),
             "return_token_strs": Field(Refused("only ids are returned", (False,), Flag())),

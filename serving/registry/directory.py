@@ -6,6 +6,7 @@ are those of Transformers' configurations (https://huggingface.co/docs/transform
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from serving.errors import BadFile, FileMissing
+from serving.generation.parsers.recognised import tool_parser_of
 from serving.pooling import Pooling
 from serving.registry.directory_pooling import (
     check_positions,
@@ -20,12 +22,14 @@ from serving.registry.directory_pooling import (
     longest_of,
     pooling_of_directory,
     read_json,
+    read_text,
 )
 from serving.registry.local import printable
 from serving.registry.model import Architecture, Kind, Model, Variant
 from serving.safetensors import read_index
 
 CONFIG: Final = "config.json"
+TEMPLATE: Final = "chat_template.jinja"
 MOST: Final = 1 << 24
 """Upper bound on every count in a configuration; the largest in published models are vocabularies."""
 FAMILIES: Final = {
@@ -95,6 +99,7 @@ def model_from_directory(directory: Path) -> Model:
             ),
         ),
         kind=kind,
+        tool_parser=tool_parser_of(template_of(directory)) if kind == "chat" else None,
         origin=str(directory),
         warnings=() if architecture else (f"{strange}: `--engine transformers` may serve it; {elsewhere}",),
     )
@@ -138,6 +143,25 @@ def pooling_for(kind: Kind, directory: Path) -> Pooling | None:
     if kind == "reranker":
         return "rank"
     return pooling_of_directory(directory) if kind == "embedding" else None
+
+
+def template_of(directory: Path) -> str:
+    """The chat template beside the weights; of several, the one for tools. Empty where there is none.
+
+    Raises BadFile where what should hold it cannot be read.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return read_text(directory / TEMPLATE)
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        with contextlib.suppress(FileNotFoundError):
+            told = read_json(directory / name)
+            told = told.get("chat_template") if isinstance(told, dict) else None
+            if isinstance(told, list):
+                named = {each.get("name"): each.get("template") for each in told if isinstance(each, dict)}
+                told = named.get("tool_use") or named.get("default")
+            if isinstance(told, str):
+                return told
+    return ""
 
 
 def weights_bytes(directory: Path) -> int:

@@ -31,18 +31,26 @@ _LONGEST: Final = (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_
 MOST_LONGEST: Final = 1 << 24
 
 
-def read_json(path: Path) -> Any:
-    """A small JSON file. Raises FileNotFoundError where there is none, BadFile where it cannot be read."""
+def read_text(path: Path) -> str:
+    """A small file. Raises FileNotFoundError where there is none, BadFile where it cannot be read."""
     try:
         with path.open("rb") as file:
             raw = file.read(MOST_BYTES + 1)
         if len(raw) <= MOST_BYTES:
-            return json.loads(raw)
+            return raw.decode()
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise BadFile(f"cannot read `{path}`: {error}", hint="copy the model's files again") from None
     raise BadFile(f"`{path}` has more than {MOST_BYTES} bytes", hint="copy the model's files again")
+
+
+def read_json(path: Path) -> Any:
+    """A small JSON file. Raises FileNotFoundError where there is none, BadFile where it cannot be read."""
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"cannot read `{path}`: {error}", hint="copy the model's files again") from None
 
 
 def longest_of(directory: Path) -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from serving.errors import BadFile
+from serving.generation.parsers.recognised import reasoning_parser_of, tool_parser_of
 from serving.gguf import Header, read_header
 from serving.pooling import ENCODERS, SERVED_ENCODERS, pooling_of, task_of
 from serving.registry.model import KIND_OF, Architecture, Kind, Model, TensorSum, Variant
@@ -46,6 +47,7 @@ def model_of(header: Header) -> Model:
     architecture = architecture_of(header)
     name = header.text("general.name")
     quantisation = quantisation_of(header)
+    template = header.text("tokenizer.chat_template") or ""
     return Model(
         name=re.sub(r"[^A-Za-z0-9._:-]+", "-", path.stem).strip("-.") or "model",
         title=printable(name or "") or path.stem,
@@ -54,6 +56,8 @@ def model_of(header: Header) -> Model:
         variants=(describe(Variant(quantisation, "gguf", ("llamacpp",), None, path.resolve()), header),),
         kind=KIND_OF[task_of(header)],
         licence=header.text("general.license"),
+        tool_parser=tool_parser_of(template),
+        reasoning_parser=reasoning_parser_of(template),
         dummy=DUMMY_KEY in header.metadata,
         origin=str(path),
     )

@@ -87,3 +87,13 @@ async def test_waiting_in_the_queue_is_not_counted() -> None:
         thread.run(lambda: slow.render(user("x")), 20), *(thread.run(lambda n=n: n, 0.05) for n in range(3))
     )
     assert results[1:] == [0, 1, 2]
+
+
+def test_what_templates_use_of_transformers_is_there() -> None:
+    """The mark of what the model wrote is no tag to stumble over, and `tojson` takes what Transformers' takes."""
+    source = (
+        "{% for message in messages %}{% generation %}{{ message.content }}{% endgeneration %}"
+        "{{ {'b': 'ü', 'a': 1} | tojson(ensure_ascii=False, separators=(',', ':'), sort_keys=True) }}{% endfor %}"
+    )
+    (piece,) = template(source).render(user("hello"))
+    assert piece.text == 'hello{"a":1,"b":"ü"}'

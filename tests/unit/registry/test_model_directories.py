@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.errors import BadFile, FileMissing
-from serving.registry import load_catalogue
-from serving.registry.directory import CONFIG, FAMILIES, architecture_of_config, model_from_directory
+from serving.registry import load_catalogue, model_from_file
+from serving.registry.directory import CONFIG, FAMILIES, architecture_of_config, model_from_directory, template_of
 
 DEMO = load_catalogue().find("demo")
 DEMO_DIRECTORY = next(variant.path for variant in DEMO.variants if variant.format == "safetensors")
@@ -46,6 +46,42 @@ def test_the_demo_models_directory_is_its_gguf() -> None:
     assert model.architecture == DEMO.architecture
     assert model.context == DEMO.context
     assert model.variants[0].size_bytes == (DEMO_DIRECTORY / "model.safetensors").stat().st_size
+
+
+def test_by_its_path_a_model_calls_tools_as_under_its_name() -> None:
+    """The form of its calls is told by the chat template, in a file as in a directory."""
+    gguf = next(variant.path for variant in DEMO.variants if variant.format == "gguf")
+    assert gguf is not None
+    assert DEMO_DIRECTORY is not None
+    found = [model_from_file(gguf), model_from_directory(DEMO_DIRECTORY)]
+    assert [model.tool_parser for model in found] == [DEMO.tool_parser] * 2
+    assert DEMO.tool_parser == "hermes"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, ""),
+        ({"chat_template.jinja": "a", "tokenizer_config.json": '{"chat_template": "b"}'}, "a"),
+        ({"chat_template.json": '{"chat_template": "a"}'}, "a"),
+        ({"tokenizer_config.json": '{"chat_template": [{"name": "default", "template": "a"}]}'}, "a"),
+        (
+            {
+                "tokenizer_config.json": json.dumps(
+                    {"chat_template": [{"name": name, "template": name} for name in ("default", "tool_use")]}
+                )
+            },
+            "tool_use",
+        ),
+        ({"tokenizer_config.json": '{"chat_template": 7}'}, ""),
+        ({"tokenizer_config.json": "[]"}, ""),
+    ],
+)
+def test_a_chat_template_is_found_where_it_may_be(tmp_path: Path, files: dict[str, str], expected: str) -> None:
+    """A file of its own goes before the tokenizer's configuration, as Transformers has it."""
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert template_of(tmp_path) == expected
 
 
 def copy_of_demo(directory: Path, **changes: Any) -> Path:
