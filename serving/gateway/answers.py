@@ -14,6 +14,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], eager.Job]
 
+FRAMES: Final = "serving.frames"
+"""In `scope["extensions"]`: writes whole chunks of the chunked coding, past uvicorn (`gateway.protocol`)."""
 JSON: Final = b"application/json"
 EVENTS: Final = b"text/event-stream; charset=utf-8"
 
@@ -21,10 +23,12 @@ EVENTS: Final = b"text/event-stream; charset=utf-8"
 class Answer:
     """The answer to one request. Its head goes out once; after that an error can only be an event or a cut."""
 
-    __slots__ = ("_request_id", "_send", "is_complete", "status")
+    __slots__ = ("_request_id", "_send", "frames", "is_complete", "status")
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, frames: Callable[[bytes], bool] | None = None) -> None:
         self._send = send
+        self.frames = frames or _never
+        """Writes whole chunks of a stream as they are framed; False where it did not, and `events` has to."""
         self._request_id = request_id.encode("ascii")
         self.status = 0
         """The status sent; 0 before the head is out."""
@@ -74,6 +78,10 @@ class Answer:
             await self.end_events(responses.error_event(error))
             return
         await self.whole(error.http_status, responses.error_body(error), *error_headers(error, close=close))
+
+
+def _never(_frames: bytes) -> bool:
+    return False
 
 
 def error_headers(error: ServingError, *, close: bool = False) -> list[tuple[bytes, bytes]]:

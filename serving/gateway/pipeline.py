@@ -32,20 +32,20 @@ from serving.errors import (
     UnsupportedFeature,
 )
 from serving.gateway import pooling, too_long
-from serving.gateway.answers import Answer, Message, Receive, Scope, Send
+from serving.gateway.answers import FRAMES, Answer, Message, Receive, Scope, Send
 from serving.gateway.exchange import ClientGone, Exchange, Principal
-from serving.gateway.relay import EventStream, estimate, usage_of_body
+from serving.gateway.passage import Passage, Silence
+from serving.gateway.relay import estimate, usage_of_body
 from serving.gateway.upstream import EngineBroke
 from serving.gateway.upstream_errors import error_of_engine
 from serving.openai import parse_body, responses, serialise
 from serving.openai.strict import check_headers
 from serving.telemetry import logs
-from serving.telemetry.metrics import SECONDS_FINE, Metrics, Tally
+from serving.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from serving.eager import Job
     from serving.engines.spec import Texts
     from serving.gateway.config import GatewayConfig
     from serving.gateway.engine import Engine
@@ -95,7 +95,7 @@ class Pipeline:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         exchange = Exchange(route.name, request_id_of(headers))
         token = logs.request_id.set(exchange.request_id)
-        answer = Answer(send, exchange.request_id)
+        answer = Answer(send, exchange.request_id, scope.get("extensions", {}).get(FRAMES))
         self._running.add(exchange)
         gone: asyncio.Task[None] | None = None
         try:
@@ -191,7 +191,7 @@ class Pipeline:
 
     async def _relay(self, exchange: Exchange, route: Route, call: Call, engine: Engine, answer: Answer) -> None:
         body = self._body_for(exchange.principal, route, call, engine)
-        silence = _Silence(exchange, self._config, stream=call.stream)
+        silence = Silence(exchange, self._config, stream=call.stream)
         texts = engine.spec.capabilities.texts
         try:
             exchange.response = response = await engine.upstream.request(
@@ -232,36 +232,15 @@ class Pipeline:
         find = too_long.document_too_long if route.path == pooling.RERANK else too_long.input_too_long
         return await find(call.body, texts, exchange.model, self._config.limits, count)
 
-    async def _relay_events(self, exchange: Exchange, call: Call, answer: Answer, silence: _Silence) -> None:
+    async def _relay_events(self, exchange: Exchange, call: Call, answer: Answer, silence: Silence) -> None:
         response = exchange.response
         if response is None or not response.header(b"content-type").startswith(b"text/event-stream"):
             raise EngineBroke("the engine did not answer with a stream of events")
-        stream = EventStream(withhold_usage=not call.include_usage)
-        gaps = exchange.gaps = Tally(SECONDS_FINE)
-        last = 0.0
-
-        def take(data: bytes) -> Job | None:
-            nonlocal last
-            now = exchange.last_byte_at = time.monotonic()
-            before = stream.events
-            out = stream.feed(data)
-            new = stream.events - before
-            if new:
-                # Those that arrive together have no gap between them; the first one follows the last arrival.
-                if exchange.first_event_at is None:
-                    exchange.first_event_at = now
-                    silence.has_started()
-                else:
-                    gaps.observe(now - last)
-                if new > 1:
-                    gaps.observe(0.0, new - 1)
-                last = now
-            rest = answer.events(out) if out else None
-            return None if rest is None else silence.on_client(rest)
-
+        passage = Passage(exchange, answer, silence, withhold_usage=not call.include_usage)
+        stream = passage.stream
         await answer.start_events()
         try:
-            await response.pump(take)
+            await response.pump(passage.take, passage.straight)
         finally:
             exchange.events = stream.events
             exchange.settled = stream.usage
@@ -341,55 +320,6 @@ class Pipeline:
                     is_estimate=True if settled and settled.is_estimated else None,
                 ),
             )
-
-
-class _Silence:
-    """Interrupts an exchange whose engine has sent nothing for too long.
-
-    The clock starts again with every byte, comments included. One timer per request, set anew only when it goes off.
-    """
-
-    __slots__ = ("_exchange", "_idle_s", "_is_on_client", "_limit_s", "_timer")
-
-    def __init__(self, exchange: Exchange, config: GatewayConfig, *, stream: bool) -> None:
-        self._exchange = exchange
-        self._limit_s = config.first_byte_timeout_s if stream else config.answer_timeout_s
-        self._idle_s = config.idle_timeout_s
-        self._is_on_client = False
-        exchange.last_byte_at = time.monotonic()
-        self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._check)
-
-    def has_started(self) -> None:
-        """The first event is there; from now on the bound inside an answer holds."""
-        self._limit_s = self._idle_s
-        self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._check)
-
-    async def on_client(self, rest: Job) -> None:
-        """Wait for the client, which does not take what was sent; silence meanwhile is its own."""
-        self._is_on_client = True
-        try:
-            await rest
-        finally:
-            self._is_on_client = False
-
-    def close(self) -> None:
-        """Stop the clock."""
-        self._timer.cancel()
-
-    def _check(self) -> None:
-        left = self._exchange.last_byte_at + self._limit_s - time.monotonic()
-        if left > 0:
-            self._timer = asyncio.get_running_loop().call_later(left, self._check)
-            return
-        if self._is_on_client:
-            self._exchange.interrupt(ClientGone(f"the client took no bytes for {self._limit_s:g} s"))
-            return
-        what = "sent nothing" if self._exchange.stream else "was not done"
-        hint = "limits.idle_timeout_s is the bound"
-        if self._exchange.first_event_at is None:
-            hint = f"limits.{'first_byte' if self._exchange.stream else 'answer'}_timeout_s is the bound"
-        self._exchange.interrupt(EngineBroke(f"the engine {what} within {self._limit_s:g} s", hint=hint))
 
 
 def authenticate(_headers: Mapping[bytes, bytes]) -> Principal:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.errors import CapacityError, InvalidRequest, Overloaded, RequestTimeout, RequestTooLarge, ServingError
+from serving.gateway.answers import FRAMES
 from serving.openai import responses
 
 _HEAD_BYTES: Final = 64 << 10
@@ -93,9 +94,18 @@ class GatewayProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """A request begins; whoever answers it may write chunks itself (`answers.FRAMES`)."""
         self._is_in_head = True
         super().on_message_begin()
+        self.scope["extensions"] = {FRAMES: self._write_frames}  # type: ignore[dict-item]
+
+    def _write_frames(self, frames: bytes) -> bool:
+        """Write whole chunks of the answer under way; False where it is not sent in chunks, or the client is behind."""
+        cycle = self.cycle
+        if self.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
+            return False
+        self.transport.write(frames)
+        return True
 
     def on_headers_complete(self) -> None:
         """The head is whole."""

@@ -7,6 +7,7 @@ a key: looking for them is enough to leave every other chunk untouched.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Final, TypeGuard
 
@@ -14,6 +15,8 @@ from serving.gateway.upstream import EngineBroke
 from serving.gateway.upstream_errors import error_of_event
 from serving.openai.responses import error_event
 
+_CHUNK: Final = re.compile(rb"([0-9a-f]{1,5})\r\ndata: ")
+"""The size of a chunk, and the beginning of an event in it that is no comment."""
 _HELD_BYTES: Final = 1 << 20
 """Longest single event. An engine that sends more without an end is broken."""
 
@@ -101,6 +104,11 @@ class EventStream:
             return data
         return b"".join(map(self._pass, _split(data)))
 
+    @property
+    def is_between_events(self) -> bool:
+        """Nothing is held back: what comes next begins an event."""
+        return not self._held
+
     def close(self) -> bytes:
         """What was held back at the end of the stream."""
         held, self._held = self._held, b""
@@ -140,6 +148,25 @@ class EventStream:
                 return b"" if self._withhold else event
         self.events += 1
         return event
+
+
+def framed_events(data: bytes) -> int:
+    """Events in `data` where it is whole chunks of HTTP's chunked coding, each of whole events that need no reading.
+
+    0 for anything else. Such bytes can go to the client as the engine framed them. Strict about the framing, which the
+    client will read: sizes are plain hexadecimal, and nothing comes beside them.
+    """
+    if b'"usage"' in data or b"[DONE]" in data or b'"error"' in data:
+        return 0
+    at, end = 0, len(data)
+    while at < end:
+        head = _CHUNK.match(data, at)
+        if head is None:
+            return 0
+        at = head.end(1) + int(head[1], 16) + 4
+        if data[at - 4 : at] != b"\n\n\r\n":
+            return 0
+    return data.count(b"\n\n")
 
 
 def _end_of_last_event(data: bytes) -> int:

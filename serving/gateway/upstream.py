@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 
 Take = Callable[[bytes], Job | None]
 """Takes bytes of an answer; gives back what must be waited for before it can take more."""
+Straight = Callable[[bytes], bool]
+"""Passes bytes on as the engine framed them, chunk sizes and all; False where it did nothing with them."""
 
 _HEAD_BYTES: Final = 64 << 10
 _BUFFERED_BYTES: Final = 1 << 20
 """Unread bytes of an answer at which the engine is made to wait: a slow client must not fill our memory."""
 _CONNECT_S: Final = 5.0
+_SIZE: Final = re.compile(rb"[0-9a-f]{1,5}")
+"""Of a chunk that one event fills."""
 
 
 class EngineBroke(EngineUnavailable):
@@ -62,6 +67,9 @@ class _Connection(asyncio.Protocol):
         self._keeps_alive = False
         self._error: Exception | None = None
         self._take: Take | None = None
+        self._straight: Straight | None = None
+        self._is_between_chunks = False
+        """The last byte that came was the last of a chunk: what comes now begins with the size of another."""
         self._rest: Job | None = None
 
     # What asyncio calls.
@@ -71,6 +79,9 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        # Whole chunks that follow whole chunks are nothing to the parser, so what passes them by leaves it as it was.
+        if self._is_between_chunks and self._goes_straight(data):
+            return
         self._seen += len(data)
         try:
             self._parser.feed_data(data)
@@ -80,6 +91,7 @@ class _Connection(asyncio.Protocol):
         if not self._head_done and self._seen > _HEAD_BYTES:
             self._break("the engine sent too long a head")
         if self._take is not None:
+            self._is_between_chunks = not self._complete and ends_a_chunk(data)
             self._pass_on(self._take)
             if self._rest is None and self._error is None and not self._complete:
                 return
@@ -156,8 +168,9 @@ class _Connection(asyncio.Protocol):
             await self._wait()
         return self._taken()
 
-    async def pump(self, take: Take) -> None:
+    async def pump(self, take: Take, straight: Straight | None) -> None:
         self._take = take
+        self._straight = straight
         try:
             while True:
                 self._pass_on(take)
@@ -174,8 +187,15 @@ class _Connection(asyncio.Protocol):
                     await self._wait()
         finally:
             self._take = None
+            self._straight = None
             if self._rest is not None:
                 self._rest.close()
+
+    def _goes_straight(self, data: bytes) -> bool:
+        """Pass whole chunks on as they are, unless something that came before them is still to be passed on."""
+        if self._straight is None or self._rest is not None or self._chunks or self._error is not None:
+            return False
+        return self._straight(data)
 
     def _pass_on(self, take: Take) -> None:
         """Give `take` what has arrived, unless it still waits with what it had."""
@@ -226,6 +246,19 @@ class _Connection(asyncio.Protocol):
         self.abort()
 
 
+def ends_a_chunk(data: bytes) -> bool:
+    """Whether the end of `data` is the end of a chunk with one line of an event in it.
+
+    Told by its size, which stands in `data`: the parser could tell as well, at the price of two calls for every chunk.
+    """
+    end = len(data) - 2
+    head_end = data.rfind(b"\r\n", 0, end)
+    if head_end < 0 or not data.endswith(b"\n\n\r\n"):
+        return False
+    size = data[data.rfind(b"\n", 0, head_end) + 1 : head_end]
+    return _SIZE.fullmatch(size) is not None and int(size, 16) == end - head_end - 2
+
+
 class Response:
     """An answer under way. Leave it with `close`, which gives the connection back or, before the end, cuts it."""
 
@@ -248,13 +281,15 @@ class Response:
         """All bytes that have arrived, at least one; empty at the end. Raises EngineBroke."""
         return await self._connection.read()
 
-    async def pump(self, take: Take) -> None:
+    async def pump(self, take: Take, straight: Straight | None = None) -> None:
         """Hand all bytes to `take` as they arrive, in the very callback that received them, until the answer's end.
 
         Where `take` gives back something to wait for, nothing more is handed over until that is done; what arrives
         meanwhile is kept, up to a bound at which the engine is made to wait. Raises EngineBroke and what `take` does.
+
+        Bytes that begin where a chunk of the transfer coding does are offered to `straight` first, as they came.
         """
-        await self._connection.pump(take)
+        await self._connection.pump(take, straight)
 
     async def read_all(self, most: int) -> bytes:
         """The whole body. Raises EngineBroke, also where it is longer than `most` bytes."""
