@@ -130,9 +130,9 @@ def _finish_tools(checked: dict[str, object], serves: Serves) -> None:
     elif not serves.tools and checked.get("tool_choice") != "none":
         # Answered all the same, the calls would come as text, and the client wait for calls.
         raise UnsupportedFeature(
-            "`tools` are not served of this model: the form in which it writes its calls is not known",
+            "`tools` are not served here: the engine does not know the form in which this model writes its calls",
             param="tools",
-            hint="set `tool_parser` in its catalogue entry, or send `tool_choice` of `none`",
+            hint="`tool_parser` in the model's catalogue entry names it for llama.cpp and vLLM",
         )
 
 

@@ -2,6 +2,7 @@
 
 - `llamacpp`: always, through the whole of `serve --model demo`.
 - `vllm`: where SERVING_VLLM_PYTHON names a Python with vLLM (`make test-vllm`), through `serve --backend vllm`.
+- `transformers`: by the same Python, through `serve --engine transformers`.
 - any other server: CONFORMANCE_URL and CONFORMANCE_MODEL (and CONFORMANCE_KEY), whatever serves it.
 
 A test is marked `feature("name")`. An engine that does not serve a feature has to say so in one clear 400; `served`
@@ -28,7 +29,9 @@ from tests.support.thinking import write_catalogue
 Result = TypeVar("Result")
 VLLM_PYTHON = os.environ.get("SERVING_VLLM_PYTHON")
 URL = os.environ.get("CONFORMANCE_URL")
-ENGINES = ["llamacpp", *(["vllm"] if VLLM_PYTHON else []), *(["url"] if URL else [])]
+ENGINES = ["llamacpp", *(["vllm", "transformers"] if VLLM_PYTHON else []), *(["url"] if URL else [])]
+POOLING = [engine for engine in ENGINES if engine in ("llamacpp", "vllm")]
+"""Engines that embed, rank, and read a model's reasoning."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Target:
         )
 
 
-@pytest.fixture(scope="session", params=[engine for engine in ENGINES if engine != "url"])
+@pytest.fixture(scope="session", params=POOLING)
 def pooled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """An embedder and a reranker of each of our engines, made of the same numbers: by a directory, or by files."""
     directory = tmp_path_factory.mktemp("pooled")
@@ -84,7 +87,7 @@ def pooled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             yield Target(request.param, stack.url, embeds, client, stack.metric, ranker=ranks)
 
 
-@pytest.fixture(scope="session", params=[engine for engine in ENGINES if engine != "url"])
+@pytest.fixture(scope="session", params=POOLING)
 def thinker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """The demo model as one that thinks (`tests/support/thinking.py`), on each of our engines."""
     directory = tmp_path_factory.mktemp("thinker")
@@ -110,11 +113,11 @@ def name_of(path: Path) -> str:
 
 def start(engine: str, directory: Path) -> contextlib.AbstractContextManager[Any]:
     """The product, serving the demo model with that engine."""
-    if engine != "vllm":
+    if engine == "llamacpp":
         return serve(model="demo")
-    config = directory / "vllm.toml"
-    config.write_text(f'[engines.vllm]\npython = "{VLLM_PYTHON}"\n[paths]\ncache_dir = "{directory / "cache"}"\n')
-    return serve("--backend", "vllm", model="demo", config=config, timeout_s=300)
+    config = directory / "engine.toml"
+    config.write_text(f'[engines.{engine}]\npython = "{VLLM_PYTHON}"\n[paths]\ncache_dir = "{directory / "cache"}"\n')
+    return serve("--engine", engine, model="demo", config=config, timeout_s=300)
 
 
 @pytest.fixture(scope="session", params=ENGINES)
