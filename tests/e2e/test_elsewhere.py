@@ -71,8 +71,10 @@ def test_answers_are_those_of_the_server_and_it_may_go_and_come_back() -> None:
     with contextlib.ExitStack() as stacks:
         with serve("--port", str(port)) as behind:
             front = stacks.enter_context(serve("--engine-url", f"http://127.0.0.1:{port}/v1"))
-            near = openai.OpenAI(base_url=f"{front.url}/v1", api_key="none", max_retries=0)
-            far = openai.OpenAI(base_url=f"{behind.url}/v1", api_key="none", max_retries=0)
+            near, far = (
+                stacks.enter_context(openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0))
+                for stack in (front, behind)
+            )
             asked: Any = {"model": "demo", "messages": [{"role": "user", "content": "Who are you?"}], "temperature": 0}
             whole = near.chat.completions.create(**asked, max_tokens=24).choices[0].message.content
             assert whole == far.chat.completions.create(**asked, max_tokens=24).choices[0].message.content

@@ -18,8 +18,10 @@ def test_an_engine_with_little_room_serves_what_fits(
     config = tmp_path / "serving.toml"
     config.write_text(f"[engines.llamacpp]\nubatch = {ubatch}\n")
     flags = ("--context", str(context), "--concurrency", str(concurrency))
-    with serve(*flags, config=config) as stack:
-        client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0)
+    with (
+        serve(*flags, config=config) as stack,
+        openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0) as client,
+    ):
         with pytest.raises(openai.BadRequestError) as caught:
             client.completions.create(model="demo", prompt="word " * 2 * context, max_tokens=1)
         assert caught.value.code == "context_length_exceeded"

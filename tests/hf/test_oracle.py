@@ -194,14 +194,12 @@ def test_a_conversation_that_is_too_long_gets_the_same_refusal_from_both(oracle:
         ("n", 2),
         ("logprobs", True),
         ("response_format", {"type": "json_object"}),
-        ("tool_choice", "required"),
-        ("parallel_tool_calls", False),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
     ],
 )
 def test_what_is_not_served_is_refused_by_name(oracle: Server, field: str, value: object) -> None:
     """Never ignored."""
-    tools = [{"type": "function", "function": {"name": "f"}}]
-    error = refusal(oracle, tools=tools, **{field: value})
+    error = refusal(oracle, **{field: value})
     assert (error["status"], error["code"], error["param"]) == (400, "unsupported_feature", field)
 
 

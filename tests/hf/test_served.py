@@ -17,8 +17,11 @@ def test_the_oracle_is_served_like_the_others(hf_python: str, tmp_path: Path) ->
     """It answers, streams the same text, and says plainly what it does not do."""
     config = tmp_path / "serving.toml"
     config.write_text(f"[engines.transformers]\npython = '{hf_python}'\n")
-    with serve("--engine", "transformers", "--context", "512", model="demo", config=config, timeout_s=120) as stack:
-        client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0)
+    flags = ("--engine", "transformers", "--context", "512")
+    with (
+        serve(*flags, model="demo", config=config, timeout_s=120) as stack,
+        openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0) as client,
+    ):
         asked = {"model": "demo", "messages": [{"role": "user", "content": "Who are you?"}], "temperature": 0}
         whole = client.chat.completions.create(**asked, max_tokens=24)
         streamed = client.chat.completions.create(**asked, max_tokens=24, stream=True)
