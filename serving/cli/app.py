@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Which models can be served.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+bench_app = typer.Typer(help="Measure a server under a load.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Measure = Annotated[bool, typer.Option("--measure", help="Measure how fast memory and disk read; some seconds.")]
@@ -215,3 +217,23 @@ def models_show(
     from serving.cli.models import show_model
 
     return show_model(name, config, as_json=as_json)
+
+
+@bench_app.command("run")
+def bench_run(
+    scenario: Annotated[str, typer.Argument(help="Name of a scenario that ships, or path of a .toml file.")],
+    *,
+    url: Annotated[str, typer.Option("--url", help="Any server that speaks OpenAI's protocol.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Its name there; the first listed if left out.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the result, as JSON.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="File with the key that the server wants.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Send a scenario's load to a server, and say how it did."""
+    from serving.cli.bench import run
+
+    return run(scenario, url, model, output, key_file, as_json=as_json)

@@ -1,0 +1,258 @@
+"""What the harness reports is what the server did, to the millisecond; and what went wrong is told apart."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.bench import samples as of
+from serving.bench.drive import Driver, Request, Target
+from serving.bench.result import distribution, trust
+from serving.bench.samples import Sample
+from serving.bench.scenario import Scenario, Wanted
+from serving.engines.spec import Origin
+
+ROOT = Path(__file__).parents[2]
+SERVER = ROOT / "tests/support/scripted_server.py"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[int]:
+    """The port of a scripted server."""
+    with subprocess.Popen([sys.executable, str(SERVER)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+        process.kill()
+
+
+def scenario(load: dict[str, object], requests: int = 10) -> Scenario:
+    """One whose lengths do not matter: the prompts are scripts."""
+    fixed = {"kind": "fixed", "tokens": 8}
+    return Scenario.model_validate(
+        {"title": "t", "route": "completions", "requests": requests, "load": load, "prompt": fixed, "output": fixed}
+    )
+
+
+def request(number: int, script: dict[str, object], *, due: float | None = None) -> Request:
+    """A request whose prompt is its script."""
+    gaps = script.get("gaps", [])
+    assert isinstance(gaps, list)
+    tokens = len(gaps) + 1
+    body = json.dumps({"model": "m", "prompt": json.dumps({"id": number, **script}), "max_tokens": tokens})
+    return Request(Wanted(number, due, 7, tokens), body.encode())
+
+
+def drive(port: int, requests: Sequence[Request], load: dict[str, object], timeout_s: float = 30) -> Driver:
+    """The requests, sent."""
+    driver = Driver(Target(Origin("127.0.0.1", port), "m", timeout_s=timeout_s), "completions")
+    asyncio.run(driver.run(requests, scenario(load)))
+    return driver
+
+
+def log_of(port: int) -> dict[str, Any]:
+    """What the server wrote down."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/log", timeout=10) as answer:
+        found = json.load(answer)
+    assert isinstance(found, dict)
+    return found
+
+
+FIGURES: tuple[Callable[[Sample], float | None], ...] = (
+    of.ttft, of.e2e, of.tpot, of.mean_gap, of.stall, of.normalised_latency,
+)  # fmt: skip
+
+
+def are_reported(told: list[float], true: list[float]) -> bool:
+    """Whether what a result would say of them is right."""
+    found, expected = distribution(told), distribution(true)
+    for name in ("mean", "p50"):
+        ours, theirs = found[name], expected[name]
+        assert isinstance(ours, dict)
+        assert isinstance(theirs, dict)
+        if not close(ours["value"], theirs["value"]):
+            return False
+    return True
+
+
+def close(found: float | None, truth: float) -> bool:
+    """Within 1% or 1 ms."""
+    return found is not None and abs(found - truth) <= max(0.001, 0.01 * truth)
+
+
+def test_every_figure_is_what_the_server_did(server: int) -> None:
+    """Jitter, bursts and a stall of a third of a second: each figure against the moments that the server noted."""
+    # A machine that is busy elsewhere comes between a moment and its note, on either side; hardly three times.
+    assert any(is_exact(server, attempt) for attempt in range(3))
+
+
+def is_exact(server: int, attempt: int) -> bool:
+    """Whether one run reports what its server noted; that it got everything is asserted."""
+    dice = random.Random(attempt)
+    scripts = []
+    for number in range(12):
+        gaps = [dice.choice((0.0, 0.004, dice.uniform(0.002, 0.03))) for _ in range(24)]
+        gaps[dice.randrange(24)] = 0.333
+        scripts.append(request(number, {"ttft": dice.uniform(0.02, 0.2), "gaps": gaps}))
+    driver = drive(server, scripts, {"kind": "closed", "clients": 3})
+    log = log_of(server)
+    pairs = []
+    for number, sample in driver.samples.items():
+        sent, taken = log[str(number)]["sent"], log[str(number)]["taken"]
+        assert sample.outcome == "completed"
+        assert len(sample.arrivals) == sample.output_tokens == len(sent) == 25
+        pairs.append((sample, Sample(taken, taken, tuple(sent), sent[-1], "completed", output_tokens=25)))
+    ours, theirs = zip(*pairs, strict=True)
+    columns = [([figure(one) or 0.0 for one in ours], [figure(one) or 0.0 for one in theirs]) for figure in FIGURES]
+    each = [close(told, true) for column in columns for told, true in zip(*column, strict=True)]
+    columns.append(([gap for one in ours for gap in of.gaps(one)], [gap for one in theirs for gap in of.gaps(one)]))
+    return all(are_reported(told, true) for told, true in columns) and sum(each) >= 0.95 * len(each)
+
+
+def test_a_slow_server_does_not_hide_the_load_that_was_not_sent(server: int) -> None:
+    """Counted from when they were due, requests that a timetable sent late were late."""
+    scripts = [request(number, {"ttft": 0.05, "gaps": []}, due=0.02 * number) for number in range(10)]
+    driver = drive(server, scripts, {"kind": "constant", "rate": 50})
+    for number, sample in driver.samples.items():
+        assert sample.due == pytest.approx(0.02 * number)
+        assert sample.sent >= sample.due
+        response, service = of.ttft(sample, "due"), of.ttft(sample)
+        assert response is not None
+        assert service is not None
+        assert response - service == pytest.approx(sample.sent - sample.due)
+
+
+def test_a_stall_of_the_client_is_the_clients(server: int) -> None:
+    """A run in which this very process slept is marked as not to be trusted, and says why."""
+    load = {"kind": "closed", "clients": 1}
+    scripts = [request(number, {"ttft": 0.01, "gaps": [0.01] * 10}) for number in range(6)]
+
+    async def run(*, stalls: bool) -> Driver:
+        driver = Driver(Target(Origin("127.0.0.1", server), "m"), "completions")
+        loop = asyncio.get_running_loop()
+        for number in range(4 if stalls else 0):
+            loop.call_later(0.1 + 0.15 * number, time.sleep, 0.1)
+        await driver.run(scripts, scenario(load))
+        return driver
+
+    stalled = asyncio.run(run(stalls=True))
+    doubts = trust(scenario(load), list(stalled.samples.values()), stalled.watch).doubts
+    assert any("event loop" in doubt for doubt in doubts)
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome", "error"),
+    [
+        ({"ttft": 0.01, "gaps": [0.01] * 3}, "completed", ""),
+        ({"ttft": 0.01, "gaps": [0.01] * 3, "tokens": 2}, "short", "2 of 4 tokens"),
+        ({"ttft": 0.01, "gaps": [0.01] * 3, "end": "cut"}, "truncated", "closed the connection"),
+        ({"ttft": 0.01, "gaps": [0.01] * 3, "end": "open"}, "truncated", "without [DONE]"),
+        ({"ttft": 0.01, "gaps": [0.01] * 3, "end": "error"}, "truncated", "engine_unavailable"),
+        ({"end": "refuse"}, "failed", "status 503: overloaded"),
+        ({"end": "garbage"}, "failed", "not HTTP"),
+        ({"end": "silent"}, "failed", "no end within 0.5 s"),
+    ],
+)
+def test_what_goes_wrong_is_told_apart(server: int, script: dict[str, object], outcome: str, error: str) -> None:
+    """By its cause, and none of it counts as an answer."""
+    timeout_s = 0.5 if script.get("end") == "silent" else 30
+    driver = drive(server, [request(0, script)], {"kind": "closed", "clients": 1}, timeout_s=timeout_s)
+    (sample,) = driver.samples.values()
+    assert sample.outcome == outcome
+    assert error in sample.error
+
+
+def bench(*argv: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    """`serve bench run`."""
+    command = [sys.executable, "-m", "serving", "bench", "run", *argv]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+SCENARIO = """
+title = "Words"
+requests = 60
+[load]
+kind = "closed"
+clients = 6
+[prompt]
+kind = "fixed"
+tokens = 20
+[output]
+kind = "fixed"
+tokens = 10
+[objective]
+ttft_ms = 1000
+"""
+
+
+def test_a_run_is_a_page_and_a_file(server: int, tmp_path: Path) -> None:
+    """Figures with intervals, none for what is too little data, and what the file says."""
+    path, output = tmp_path / "words.toml", tmp_path / "result.json"
+    path.write_text(SCENARIO)
+    done = bench(str(path), "--url", f"http://127.0.0.1:{server}", "-o", str(output))
+    assert done.returncode == 0, done.stderr
+    assert "60 completed, 0 short, 0 truncated, 0 failed" in done.stdout
+    assert "TTFT p99        not enough data" in done.stdout
+    assert "Prompts are not of exact length" in done.stdout
+    found = json.loads(output.read_text())
+    assert found["figures"]["tpot"]["p50"]["value"] == pytest.approx(0.001, abs=0.001)
+    assert found["figures"]["goodput"]["share"]["value"] == 1.0
+    assert found["scenario"]["seed"] == 1
+
+
+def test_a_run_that_is_stopped_keeps_what_it_measured(server: int, tmp_path: Path) -> None:
+    """Ctrl-C ends with 130, and a result that says that it is not whole."""
+    path, output = tmp_path / "long.toml", tmp_path / "result.json"
+    path.write_text(SCENARIO.replace("requests = 60", "requests = 5000"))
+    before = len(log_of(server))
+    command = [sys.executable, "-m", "serving", "bench", "run", str(path)]
+    command += ["--url", f"http://127.0.0.1:{server}", "-o", str(output)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 30
+        while len(log_of(server)) < before + 50:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        text, _ = process.communicate(timeout=30)
+        assert process.returncode == 130
+    assert "stopped before its end" in text
+    found = json.loads(output.read_text())
+    assert found["is_whole"] is False
+    assert found["figures"]["requests"]["completed"] > 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "words"),
+    [
+        (["nonesuch", "--url", "http://127.0.0.1:9"], 4, "no scenario `nonesuch`"),
+        (["chat", "--url", "http://127.0.0.1:9"], 9, "does not answer"),
+        (["chat", "--url", "127.0.0.1:9"], 8, "http://"),
+        (["chat", "--url", "http://127.0.0.1:9", "-o", "/nonesuch/x.json"], 2, "cannot be written"),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_anything_is_sent(argv: list[str], status: int, words: str) -> None:
+    """With what to do about it."""
+    done = bench(*argv)
+    assert done.returncode == status, done.stderr
+    assert words in done.stderr
+    assert "hint:" in done.stderr
+
+
+def test_a_server_of_errors_ends_with_its_own_status(server: int, tmp_path: Path) -> None:
+    """Nothing was completed: a figure of nothing is no success."""
+    path = tmp_path / "words.toml"
+    path.write_text(SCENARIO)
+    done = bench(str(path), "--url", f"http://127.0.0.1:{server}/elsewhere", "--model", "m")
+    assert done.returncode == 9
+    assert "0 completed" in done.stdout
+    assert "status 404" in done.stdout
