@@ -257,10 +257,14 @@ def test_a_strange_host_changes_no_route(target: Target, host: str) -> None:
 
 
 def test_many_schemas_fill_nothing(target: Target) -> None:
-    """CVE-2025-29770, GHSA-hf3c-wxg2-49q9: each distinct schema was kept for good."""
+    """CVE-2025-29770, GHSA-hf3c-wxg2-49q9: each distinct schema was kept for good. Transformers takes none."""
     for at in range(60):
         schema = {"type": "object", "properties": {f"p{at}": {"type": "integer"}}, "additionalProperties": False}
-        assert ask(target, CHAT, chat(response_format=form(schema), max_tokens=2))[0] == 200
+        status, answer = ask(target, CHAT, chat(response_format=form(schema), max_tokens=2))
+        if target.name == "transformers":
+            assert answer["error"]["code"] == "unsupported_feature"
+        else:
+            assert status == 200
 
 
 def test_another_requests_id_changes_nothing(target: Target) -> None:
