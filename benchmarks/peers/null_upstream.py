@@ -63,15 +63,11 @@ def text_event() -> bytes:
 TAIL = event({"id": "chatcmpl-0", "choices": [], "usage": USAGE}) + event(b"[DONE]") + b"0\r\n\r\n"
 
 
-class NullUpstream(asyncio.Protocol):
-    """One connection."""
+class Connection(asyncio.Protocol):
+    """One connection, which collects each request; `on_message_complete` is for its heirs to answer it."""
 
-    def __init__(self, chunks: int, gap_s: float) -> None:
+    def __init__(self) -> None:
         self.parser = httptools.HttpRequestParser(self)
-        self.chunks = chunks
-        self.gap_s = gap_s
-        self.text = text_event()
-        self.stream = HEAD + self.text * chunks + TAIL
         self.loop = asyncio.get_running_loop()
         self.body = b""
         self.url = b""
@@ -90,6 +86,17 @@ class NullUpstream(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self.body += body
+
+
+class NullUpstream(Connection):
+    """Answers at once, or event by event."""
+
+    def __init__(self, chunks: int, gap_s: float) -> None:
+        super().__init__()
+        self.chunks = chunks
+        self.gap_s = gap_s
+        self.text = text_event()
+        self.stream = HEAD + self.text * chunks + TAIL
 
     def on_message_complete(self) -> None:
         if self.url == b"/ready":

@@ -36,9 +36,12 @@ class Writer:
             f" {pick(_CONSONANTS)}{pick(_VOWELS)}{pick(_CONSONANTS)}{pick(_VOWELS)}" for _ in range(max(0, count))
         )
 
-    async def text(self, start: str, tokens: int, count: Count) -> tuple[str, int]:
-        """A text that begins with `start` and has so many tokens, or the nearest fewer that was found; and how many."""
-        text, held = start, await count(start)
+    async def text(self, start: tuple[str, int], tokens: int, count: Count) -> tuple[str, int]:
+        """A text of so many tokens, or the nearest fewer that was found; and how many.
+
+        `start` is what it begins with, and its own tokens.
+        """
+        text, held = start
         each = 2.0  # tokens of a word, as far as is known
         for _ in range(_TRIES):
             missing = tokens - held
@@ -61,6 +64,8 @@ class Tokenizer:
         self._upstream = upstream
         self._model = model
         self._head = f"content-type: application/json\r\n{head}"
+        self._is_llama_server = False
+        """It has answered in llama-server's form, and not in the other."""
 
     async def of_chat(self, text: str) -> int:
         """Tokens of a conversation of one message."""
@@ -72,9 +77,10 @@ class Tokenizer:
 
     async def _count(self, body: dict[str, object]) -> int:
         """Raises LookupError where the server does not count tokens."""
-        found = await self._ask({"model": self._model, **body})
+        found = None if self._is_llama_server else await self._ask({"model": self._model, **body})
         if found is None and "prompt" in body:
             found = await self._ask({"content": body["prompt"], "add_special": True})
+            self._is_llama_server = found is not None
         if found is None:
             raise LookupError
         return found
@@ -92,4 +98,4 @@ class Tokenizer:
             count = answer.get("count", len(answer["tokens"]))
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
             return None
-        return count if isinstance(count, int) and count > 0 else None
+        return count if isinstance(count, int) and count >= 0 else None

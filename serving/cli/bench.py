@@ -109,9 +109,9 @@ async def _requests(scenario: Scenario, target: Target) -> tuple[list[Request], 
             async def count(text: str) -> int:
                 return max(1, len(text) // 4)
 
-        shared = ""
+        shared = "", await count("")
         if scenario.shared_prefix:
-            shared, _ = await writer.text("", scenario.shared_prefix, count)
+            shared = await writer.text(shared, scenario.shared_prefix, count)
         found = []
         for wanted in timetable(scenario):
             text, tokens = await writer.text(shared, wanted.prompt_tokens, count)

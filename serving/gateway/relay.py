@@ -11,11 +11,11 @@ import re
 from dataclasses import dataclass
 from typing import Final, TypeGuard
 
-from serving.gateway.upstream import EngineBroke
+from serving.gateway.upstream import SIZE, EngineBroke
 from serving.gateway.upstream_errors import error_of_event
 from serving.openai.responses import error_event
 
-_CHUNK: Final = re.compile(rb"([0-9a-f]{1,5})\r\ndata: ")
+_CHUNK: Final = re.compile(rb"(%b)\r\ndata: " % SIZE.pattern)
 """The size of a chunk, and the beginning of an event in it that is no comment."""
 _HELD_BYTES: Final = 1 << 20
 """Longest single event. An engine that sends more without an end is broken."""

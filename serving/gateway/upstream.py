@@ -31,7 +31,7 @@ _HEAD_BYTES: Final = 64 << 10
 _BUFFERED_BYTES: Final = 1 << 20
 """Unread bytes of an answer at which the engine is made to wait: a slow client must not fill our memory."""
 _CONNECT_S: Final = 5.0
-_SIZE: Final = re.compile(rb"[0-9a-f]{1,5}")
+SIZE: Final = re.compile(rb"[0-9a-f]{1,5}")
 """Of a chunk that one event fills."""
 
 
@@ -256,7 +256,7 @@ def ends_a_chunk(data: bytes) -> bool:
     if head_end < 0 or not data.endswith(b"\n\n\r\n"):
         return False
     size = data[data.rfind(b"\n", 0, head_end) + 1 : head_end]
-    return _SIZE.fullmatch(size) is not None and int(size, 16) == end - head_end - 2
+    return SIZE.fullmatch(size) is not None and int(size, 16) == end - head_end - 2
 
 
 class Response:

@@ -157,7 +157,7 @@ def template_of(directory: Path) -> str:
             told = read_json(directory / name)
             told = told.get("chat_template") if isinstance(told, dict) else None
             if isinstance(told, list):
-                named = {each.get("name"): each.get("template") for each in told if isinstance(each, dict)}
+                named = {str(each.get("name")): each.get("template") for each in told if isinstance(each, dict)}
                 told = named.get("tool_use") or named.get("default")
             if isinstance(told, str):
                 return told

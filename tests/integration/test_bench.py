@@ -24,13 +24,13 @@ from serving.bench.scenario import Scenario, Wanted
 from serving.engines.spec import Origin
 
 ROOT = Path(__file__).parents[2]
-SERVER = ROOT / "tests/support/scripted_server.py"
+SERVER = [sys.executable, "-m", "tests.support.scripted_server"]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[int]:
     """The port of a scripted server."""
-    with subprocess.Popen([sys.executable, str(SERVER)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(SERVER, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield int(process.stdout.readline())
         process.kill()

@@ -14,48 +14,20 @@ import sys
 import time
 from typing import Any
 
-import httptools
 import uvloop
 
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+from benchmarks.peers.null_upstream import HEAD, Connection, answer, event
+
 LOG: dict[str, dict[str, Any]] = {}
 
 
-def chunk(event: object) -> bytes:
-    """One event as one HTTP chunk."""
-    data = b"data: " + (event if isinstance(event, bytes) else json.dumps(event).encode()) + b"\n\n"
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
 def whole(status: str, value: object) -> bytes:
-    """A whole answer."""
-    body = json.dumps(value).encode()
-    return f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+    """A whole answer in JSON."""
+    return answer(status, "application/json", json.dumps(value).encode())
 
 
-class Scripted(asyncio.Protocol):
-    """One connection."""
-
-    def __init__(self) -> None:
-        self.parser = httptools.HttpRequestParser(self)
-        self.loop = asyncio.get_running_loop()
-        self.body = self.url = b""
-        self.transport: asyncio.Transport
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.parser.feed_data(data)
-
-    def on_message_begin(self) -> None:
-        self.body = self.url = b""
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_body(self, body: bytes) -> None:
-        self.body += body
+class Scripted(Connection):
+    """Answers as its request's script says."""
 
     def on_message_complete(self) -> None:
         taken = time.perf_counter()
@@ -93,17 +65,17 @@ class Scripted(asyncio.Protocol):
             await self.until(due)
             if self.transport.is_closing():
                 return
-            self.transport.write(chunk({"choices": [{"index": 0, "text": "x"}]}))
+            self.transport.write(event({"choices": [{"index": 0, "text": "x"}]}))
             log["sent"].append(time.perf_counter())
         if end == "cut":
             self.transport.abort()
             return
         if end == "error":
-            self.transport.write(chunk({"error": {"code": "engine_unavailable", "message": "it died"}}))
+            self.transport.write(event({"error": {"code": "engine_unavailable", "message": "it died"}}))
         if end == "done":
             tokens = script.get("tokens", 1 + len(script["gaps"]))
             usage = {"prompt_tokens": 7, "completion_tokens": tokens, "total_tokens": 7 + tokens}
-            self.transport.write(chunk({"choices": [], "usage": usage}) + chunk(b"[DONE]"))
+            self.transport.write(event({"choices": [], "usage": usage}) + event(b"[DONE]"))
         self.transport.write(b"0\r\n\r\n")
 
     async def until(self, due: float) -> None:

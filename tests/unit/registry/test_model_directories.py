@@ -74,6 +74,7 @@ def test_by_its_path_a_model_calls_tools_as_under_its_name() -> None:
             "tool_use",
         ),
         ({"tokenizer_config.json": '{"chat_template": 7}'}, ""),
+        ({"tokenizer_config.json": '{"chat_template": [{"name": ["tool_use"], "template": "a"}, 7]}'}, ""),
         ({"tokenizer_config.json": "[]"}, ""),
     ],
 )
