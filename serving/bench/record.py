@@ -27,7 +27,7 @@ class Figure(_Part):
     """A figure, and the interval that holds the truth in 95 of 100 such runs."""
 
     value: float
-    low95: float | None = Field(None, description="null where there is too little data for an interval")
+    low95: float | None = Field(default=None, description="null where there is too little data for an interval")
     high95: float | None = None
 
 
@@ -36,12 +36,16 @@ class Distribution(_Part):
 
     count: int
     mean: Figure | None = None
-    p50: Figure | None = Field(None, description="null, like each quantile, where too few lie beyond it to know it")
+    p50: Figure | None = Field(
+        default=None, description="null, like each quantile, where too few lie beyond it to know it"
+    )
     p90: Figure | None = None
     p99: Figure | None = None
     least: float | None = None
     most: float | None = None
-    curve: tuple[float, ...] = Field((), description="the quantiles 0, 0.01, … 1 as they were seen, for drawing")
+    curve: tuple[float, ...] = Field(
+        default=(), description="the quantiles 0, 0.01, … 1 as they were seen, for drawing"
+    )
 
 
 class Rates(_Part):
@@ -66,19 +70,25 @@ class Window(_Part):
     begin: float
     end: float
     kind: Literal["steady", "whole"] = Field(description="steady: from the first request to the last one sent")
-    left_out: int = Field(0, description="requests before the steady state, beside the warm-up's")
+    left_out: int = Field(default=0, description="requests before the steady state, beside the warm-up's")
 
 
 class Tokens(_Part):
     """Counts, and what speaks against them."""
 
     prompt: int = 0
-    cached: int | None = Field(None, description="of the prompts', already computed; null where the server is silent")
+    cached: int | None = Field(
+        default=None, description="of the prompts', already computed; null where the server is silent"
+    )
     output: int = 0
-    events: int = Field(0, description="events with output, of which each may hold several tokens")
-    prompt_off: float | None = Field(None, description="share by which the server's count of prompts differs from ours")
-    recounted: int = Field(0, description="answers whose text was counted again")
-    output_off: float | None = Field(None, description="share by which the server's count of those differs from ours")
+    events: int = Field(default=0, description="events with output, of which each may hold several tokens")
+    prompt_off: float | None = Field(
+        default=None, description="share by which the server's count of prompts differs from ours"
+    )
+    recounted: int = Field(default=0, description="answers whose text was counted again")
+    output_off: float | None = Field(
+        default=None, description="share by which the server's count of those differs from ours"
+    )
 
 
 class Energy(_Part):
@@ -89,9 +99,9 @@ class Energy(_Part):
     joules_per_output_token: float | None = None
     joules_per_request: float | None = None
     output_tokens_per_s_per_w: float | None = None
-    utilisation: float | None = Field(None, description="mean over the GPUs, 0 to 1")
+    utilisation: float | None = Field(default=None, description="mean over the GPUs, 0 to 1")
     memory_peak_bytes: int | None = None
-    clock_mhz: float | None = Field(None, description="mean of the streaming multiprocessors'")
+    clock_mhz: float | None = Field(default=None, description="mean of the streaming multiprocessors'")
 
 
 class Slice(_Part):
@@ -100,7 +110,7 @@ class Slice(_Part):
     at: float = Field(description="its middle, in seconds from the stage's beginning")
     output_tokens_per_s: float
     running: float = Field(description="requests under way, in the mean")
-    ttft: float | None = Field(None, description="mean of the requests whose first token came in it")
+    ttft: float | None = Field(default=None, description="mean of the requests whose first token came in it")
     power_w: float | None = None
     memory_bytes: int | None = None
     utilisation: float | None = None
@@ -110,11 +120,17 @@ class Trust(_Part):
     """How well the harness itself kept up, and what speaks against the figures."""
 
     loop_lag_p99_s: float | None = None
-    late_p99_s: float | None = Field(None, description="by which requests were sent after they were due")
-    delivered_ratio: float | None = Field(None, description="rate at which requests were sent over the rate intended")
-    cpu_share: float = Field(0, description="of one core, of the busiest process of the client")
-    waited_share: float | None = Field(None, description="of the time in which the client was ready to run and did not")
-    stolen_share: float | None = Field(None, description="of the processors' time that the hypervisor gave to others")
+    late_p99_s: float | None = Field(default=None, description="by which requests were sent after they were due")
+    delivered_ratio: float | None = Field(
+        default=None, description="rate at which requests were sent over the rate intended"
+    )
+    cpu_share: float = Field(default=0, description="of one core, of the busiest process of the client")
+    waited_share: float | None = Field(
+        default=None, description="of the time in which the client was ready to run and did not"
+    )
+    stolen_share: float | None = Field(
+        default=None, description="of the processors' time that the hypervisor gave to others"
+    )
     doubts: tuple[str, ...] = ()
 
     @property
@@ -143,13 +159,15 @@ class Stage(_Part):
     load: dict[str, Any]
     level: float = Field(description="clients, or requests a second, by the load's kind")
     is_whole: bool = Field(description="false where it was stopped before its end")
-    steady: bool | None = Field(None, description="false where latency still grew at the end; null for too little data")
+    steady: bool | None = Field(
+        default=None, description="false where latency still grew at the end; null for too little data"
+    )
     seconds: float
     requests: Requests
     errors: dict[str, int] = {}
     window: Window | None = None
     figures: dict[str, Distribution] = Field(
-        {},
+        default={},
         description="ttft, e2e, normalised_latency (each also _from_due with a timetable), tpot, gap, "
         "mean_gap_of_request, stall",
     )
@@ -165,8 +183,10 @@ class Saturation(_Part):
     """Where a sweep found the end."""
 
     over: Literal["clients", "rate"]
-    held: float | None = Field(None, description="the highest level that held; null where none did")
-    failed: float | None = Field(None, description="the lowest that did not; null where the sweep's own bound held")
+    held: float | None = Field(default=None, description="the highest level that held; null where none did")
+    failed: float | None = Field(
+        default=None, description="the lowest that did not; null where the sweep's own bound held"
+    )
     why: str = Field(description="what `held` means here")
     most_output_tokens_per_s: Figure | None = None
 
@@ -184,10 +204,12 @@ class Started(_Part):
 
     command: tuple[str, ...]
     plan: dict[str, Any]
-    ready_s: float | None = Field(None, description="from the command to the first answer")
+    ready_s: float | None = Field(default=None, description="from the command to the first answer")
     load_s: float | None = None
     weights: str | None = None
-    weights_sha256: str | None = Field(None, description="of the file; of a directory, of its files' names and digests")
+    weights_sha256: str | None = Field(
+        default=None, description="of the file; of a directory, of its files' names and digests"
+    )
     dummy_weights: bool = False
 
 
@@ -221,7 +243,7 @@ class Result(_Part):
     format: Annotated[int, Field(ge=1)] = FORMAT
     made: str = Field(description="when, ISO 8601")
     version: str
-    name: str = Field("", description="what comparisons call it")
+    name: str = Field(default="", description="what comparisons call it")
     target: Target
     machine: dict[str, Any] | None = Field(
         None, description="of the server, as `serve hardware --json` has it; null where it is elsewhere and not told"
