@@ -70,7 +70,7 @@ class Window(_Part):
     begin: float
     end: float
     kind: Literal["steady", "whole"] = Field(description="steady: from the first request to the last one sent")
-    left_out: int = Field(default=0, description="requests before the steady state, beside the warm-up's")
+    left_out: int = Field(default=0, description="requests before the steady state, beside the warm-up's: in no figure, rate or goodput")
 
 
 class Tokens(_Part):
@@ -140,7 +140,7 @@ class Trust(_Part):
 
 
 class Requests(_Part):
-    """How the requests ended. Only the first count towards throughput."""
+    """How the measured requests ended. Only the first count towards throughput."""
 
     completed: int = 0
     short: int = 0

@@ -36,6 +36,8 @@ class Sample:
     output_tokens: int | None = None
     error: str = ""
     """What went wrong, in few words, never text of an answer."""
+    written_tokens: int | None = None
+    """That the prompt was written to have, by the harness's own count."""
 
 
 def ttft(sample: Sample, since: Since = "sent") -> float | None:

@@ -220,20 +220,70 @@ def models_show(
 
 
 @bench_app.command("run")
+@takes_wishes
 def bench_run(
     scenario: Annotated[str, typer.Argument(help="Name of a scenario that ships, or path of a .toml file.")],
     *,
-    url: Annotated[str, typer.Option("--url", help="Any server that speaks OpenAI's protocol.")],
+    wishes: PlanOptions,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Any server that speaks OpenAI's protocol; one is started if left out.")
+    ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Its name there; the first listed if left out.")
+        str | None,
+        typer.Option("--model", "-m", help="With --url its name there, the first listed if left out; else to serve."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the result, as JSON.")] = None,
+    samples: Annotated[
+        Path | None, typer.Option("--samples", help="File for every request's times and counts, as JSON lines.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What comparisons call it; the file's if left out.")
+    ] = None,
     key_file: Annotated[
         Path | None, typer.Option("--key-file", help="File with the key that the server wants.")
     ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="GGUF file or tokenizer.json, where the server counts no tokens.")
+    ] = None,
+    machine: Annotated[
+        str | None, typer.Option("--machine", help="The server's, where it is elsewhere: a file of `serve hardware`.")
+    ] = None,
+    requests: Annotated[
+        int | None, typer.Option("--requests", min=1, help="In place of the scenario's number of requests.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, max=256, help="Of the client; by the load if left out.")
+    ] = None,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0.1, max=86400, help="Seconds that a request may take.")
+    ] = 600.0,
+    dummy_weights: Annotated[
+        bool,
+        typer.Option("--dummy-weights", help="Serve synthetic weights of the model's shape: its speed, and noise."),
+    ] = False,
+    config: Config = None,
     as_json: Json = False,
 ) -> int:
-    """Send a scenario's load to a server, and say how it did."""
-    from serving.cli.bench import run
+    """Send a scenario's load to a server, and say how it did; without --url to one that is started for it."""
+    from serving.cli.bench import RunOptions, run
 
-    return run(scenario, url, model, output, key_file, as_json=as_json)
+    return run(
+        RunOptions(
+            scenario=scenario,
+            url=url,
+            model=model,
+            output=output,
+            samples=samples,
+            name=name,
+            key_file=key_file,
+            tokenizer=tokenizer,
+            machine=machine,
+            processes=processes,
+            requests=requests,
+            timeout_s=timeout_s,
+            dummy_weights=dummy_weights,
+            config=config,
+            json=as_json,
+            plan=wishes,
+        )
+    )

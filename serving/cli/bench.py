@@ -4,179 +4,292 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import ipaddress
 import json
 import os
-import signal
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import uvloop
 
 import serving
-from serving.bench import result as results
-from serving.bench.drive import Driver, Request, Target, body_of
-from serving.bench.prompts import Count, Tokenizer, Writer
+from serving.bench import record
+from serving.bench.drive import Target
+from serving.bench.load import Closed, Open
+from serving.bench.record import Client, Prompts, Result, Stage, Started
+from serving.bench.run import Measured, measure
 from serving.bench.samples import Sample
-from serving.bench.scenario import Scenario, load_scenario, timetable
+from serving.bench.scenario import Loaded, Scenario, load_scenario, override
+from serving.bench.served import Served, digest_of, served
+from serving.cli.bench_page import page
+from serving.cli.options import PlanOptions
 from serving.engines.remote import origin_of, read_key
+from serving.engines.spec import Origin
 from serving.errors import EngineFailed, UsageError
-from serving.gateway.upstream import EngineBroke, Upstream
+from serving.hardware import detect
+from serving.hardware.described import described_machine
+from serving.hardware.power import Meters
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 STOPPED: Final = 130
-_SHOWN_EVERY_S: Final = 0.5
+_START_TIMEOUT_S: Final = 3600.0
+_SHOWN_EVERY_S: Final = 0.25
+_RECENT: Final = 64
+"""First tokens whose median is shown while a run goes on."""
 
 
-def run(name: str, url: str, model: str | None, output: Path | None, key_file: Path | None, *, as_json: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What `serve bench run` was asked."""
+
+    scenario: str
+    url: str | None = None
+    model: str | None = None
+    output: Path | None = None
+    samples: Path | None = None
+    name: str | None = None
+    key_file: Path | None = None
+    tokenizer: Path | None = None
+    machine: str | None = None
+    processes: int | None = None
+    requests: int | None = None
+    timeout_s: float = 600.0
+    dummy_weights: bool = False
+    config: Path | None = None
+    json: bool = False
+    plan: PlanOptions = field(default_factory=PlanOptions)
+
+
+def run(options: RunOptions) -> int:
     """Run a scenario, write and show its result; returns the exit status.
 
     Raises ServingError for what cannot be run at all, and EngineFailed, with the result written, where no request was
     completed.
     """
-    scenario, digest = load_scenario(name)
-    if output is not None and not output.parent.is_dir():
-        raise UsageError(f"`{output}` cannot be written: its directory does not exist", hint="make it first")
-    key = None if key_file is None else read_key(key_file)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        found, stopped = runner.run(_run(scenario, digest, Target(origin_of(url), model or "", key)))
-    text = json.dumps(found, indent=1)
-    if output is not None:
-        output.write_text(text + "\n", encoding="utf-8")
-    sys.stdout.write(f"{text}\n" if as_json else page(found))
-    if stopped:
+    loaded = override(load_scenario(options.scenario), options.requests)
+    _check(options)
+    with _Progress() as progress, _server(options, progress) as (target, started):
+        is_here = started is not None or _is_loopback(target.origin)
+        meters = Meters() if is_here else None
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                found = runner.run(
+                    measure(
+                        loaded,
+                        target,
+                        progress,
+                        tokenizer=options.tokenizer,
+                        processes=options.processes,
+                        meters=meters,
+                    )
+                )
+        finally:
+            if meters is not None:
+                meters.close()
+    result = _result(options, loaded, target, started, found, is_here=is_here)
+    _write(options, result, found)
+    sys.stdout.write(result.to_json() if options.json else page(result))
+    if found.is_stopped:
         return STOPPED
-    if not found["figures"]["requests"]["completed"]:
+    if not result.completed:
         raise EngineFailed("no request was completed", hint="the result says what became of them")
     return 0
 
 
-async def _run(scenario: Scenario, digest: str, target: Target) -> tuple[dict[str, Any], bool]:
-    target = Target(target.origin, target.model or await _only_model(target), target.key)
-    requests, exact = await _requests(scenario, target)
-    progress = _Progress(len(requests))
-    driver = Driver(target, scenario.route, progress.take)
-    driving = asyncio.create_task(driver.run(requests, scenario))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, driving.cancel)
-    stopped = False
+def _check(options: RunOptions) -> None:
+    """Refuse what makes no sense before anything is started. Raises UsageError."""
+    for path in filter(None, (options.output, options.samples)):
+        if not path.parent.is_dir():
+            raise UsageError(f"`{path}` cannot be written: its directory does not exist", hint="make it first")
+    if options.url is None:
+        if options.model is None:
+            hint = "`--url http://host:port` for a server that runs, `--model NAME` for one to be started"
+            raise UsageError("there is nothing to measure", hint=hint)
+        if options.key_file is not None or options.machine is not None:
+            raise UsageError("`--key-file` and `--machine` go with `--url`", hint="leave them out")
+        return
+    if options.plan != PlanOptions() or options.dummy_weights or options.config is not None:
+        message = "flags that shape a plan go to a server that is started here, and `--url` names one that runs"
+        raise UsageError(message, hint="leave them out, or leave `--url` out")
+
+
+@contextlib.contextmanager
+def _server(options: RunOptions, progress: _Progress) -> Iterator[tuple[Target, Started | None]]:
+    """The server under test: the one that is named, or one that is started for the time of the block."""
+    if options.url is not None:
+        key = None if options.key_file is None else read_key(options.key_file)
+        yield Target(origin_of(options.url), options.model or "", key, options.timeout_s), None
+        return
+    flags = ["--model", options.model or "", *_flags_of(options.plan)]
+    flags += ["--dummy-weights"] if options.dummy_weights else []
+    flags += ["--config", str(options.config)] if options.config is not None else []
+    with served(flags, _START_TIMEOUT_S, progress.on_start) as running:
+        yield Target(origin_of(running.url), "", None, options.timeout_s), _started(running, options, progress)
+
+
+def _flags_of(plan: PlanOptions) -> Iterator[str]:
+    """The command line that these wishes stand for."""
+    for wish in fields(plan):
+        value = getattr(plan, wish.name)
+        if value is not None:
+            yield f"--{wish.name.replace('_', '-')}"
+            yield str(value)
+
+
+def _started(running: Served, options: RunOptions, progress: _Progress) -> Started:
+    plan = {name: value for name, value in running.plan.items() if name not in ("time", "level", "logger")}
+    weights = plan.get("weights")
+    digest = None
+    if isinstance(weights, str):
+        progress.on_start("adding up the weights' digest")
+        with contextlib.suppress(OSError):
+            digest = digest_of(Path(weights))
+        plan["weights"] = Path(weights).name  # a result travels: where it lay on this host is nobody's business
+    return Started(
+        command=running.command,
+        plan=plan,
+        ready_s=running.ready_s,
+        load_s=running.load_s,
+        weights=plan.get("weights"),
+        weights_sha256=digest,
+        dummy_weights=options.dummy_weights,
+    )
+
+
+def _is_loopback(origin: Origin) -> bool:
     try:
-        await driving
-    except asyncio.CancelledError:
-        stopped = True
-    finally:
-        progress.close()
-    about: dict[str, object] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": serving.__version__,
-        "target": {"url": str(target.origin), "model": target.model},
-        "prompts_are_exact": exact,
-        "cores_of_client": len(os.sched_getaffinity(0)),
-    }
-    return results.result(scenario, digest, sorted(driver.samples.items()), driver.watch, about), stopped
+        return ipaddress.ip_address(origin.host).is_loopback
+    except ValueError:
+        return origin.host == "localhost"
 
 
-async def _only_model(target: Target) -> str:
-    """The first model that the server lists. Raises EngineFailed."""
-    upstream = Upstream(target.origin)
-    try:
-        response = await upstream.request("GET", "/v1/models", target.head)
-        listed = json.loads(await response.read_all(1 << 20))
-        return str(listed["data"][0]["id"])
-    except EngineBroke as error:
-        message = f"`{target.origin}` does not answer: {error.message}"
-        raise EngineFailed(message, hint="start the server first, or correct --url") from None
-    except (ValueError, LookupError, TypeError):
-        message = f"`{target.origin}/v1/models` lists no model"
-        raise EngineFailed(message, hint="name it with --model; is it an OpenAI-compatible server?") from None
-    finally:
-        upstream.close()
+def _result(
+    options: RunOptions, loaded: Loaded, target: Target, started: Started | None, found: Measured, *, is_here: bool
+) -> Result:
+    machine: dict[str, Any] | None = None
+    if options.machine is not None:
+        machine = json.loads(described_machine(options.machine).to_json())
+    elif is_here:
+        machine = json.loads(detect().to_json())
+    return Result(
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=serving.__version__,
+        name=options.name or ("" if options.output is None else options.output.stem),
+        target=record.Target(url=str(target.origin), model=found.model, server=found.server, started=started),
+        machine=machine,
+        client=Client(processes=found.processes, cores=len(os.sched_getaffinity(0)), is_on_the_servers_machine=is_here),
+        scenario=loaded.scenario.model_dump(exclude_none=True),
+        scenario_sha256=loaded.sha256,
+        prompts=Prompts(exact=found.is_exact, counted_by=found.counted_by),
+        stages=tuple(found.stages),
+        saturation=found.saturation,
+    )
 
 
-async def _requests(scenario: Scenario, target: Target) -> tuple[list[Request], bool]:
-    """Every request of the scenario, its prompt written; and whether the server's own tokenizer counted them."""
-    upstream = Upstream(target.origin)
-    tokenizer = Tokenizer(upstream, target.model, target.head)
-    count: Count = tokenizer.of_chat if scenario.route == "chat" else tokenizer.of_prompt
-    writer, exact = Writer(scenario.seed), True
-    try:
-        try:
-            await count("a")
-        except (LookupError, EngineBroke):
-            exact = False
+def _write(options: RunOptions, result: Result, found: Measured) -> None:
+    """The result, and the samples: times and counts, never text."""
+    if options.output is not None:
+        options.output.write_text(result.to_json(), encoding="utf-8")
+    if options.samples is not None:
+        with options.samples.open("w", encoding="utf-8") as file:
+            file.writelines(f"{json.dumps(line)}\n" for line in _lines(found))
 
-            async def count(text: str) -> int:
-                return max(1, len(text) // 4)
 
-        shared = "", await count("")
-        if scenario.shared_prefix:
-            shared = await writer.text(shared, scenario.shared_prefix, count)
-        found = []
-        for wanted in timetable(scenario):
-            text, tokens = await writer.text(shared, wanted.prompt_tokens, count)
-            exact = exact and tokens == wanted.prompt_tokens
-            found.append(Request(wanted, body_of(scenario, target.model, text, wanted.output_tokens)))
-        return found, exact
-    finally:
-        upstream.close()
+def _lines(found: Measured) -> Iterator[Mapping[str, object]]:
+    for at, (samples, warm_up) in enumerate(zip(found.samples, found.warm_up, strict=True)):
+        for number, sample in sorted(samples.items()):
+            yield {"stage": at, "number": number, "warm_up": number < warm_up, **dataclasses.asdict(sample)}
 
 
 class _Progress:
-    """A line on a terminal, written anew; nothing where there is none."""
+    """A bar on a terminal with the figures so far; a line for each stage where there is none."""
 
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = self._tokens = 0
-        self._began = self._shown = time.monotonic()
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
         self._is_shown = sys.stderr.isatty()
+        self._title = ""
+        self._total = self._done = self._tokens = 0
+        self._began = self._shown = time.monotonic()
+        self._first: list[float] = []
 
-    def take(self, sample: Sample) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def on_start(self, stage: str) -> None:
+        """The server is being started."""
+        self._say(f"starting  {stage}")
+
+    def on_prepare(self, done: int, of: int) -> None:
+        """So many prompts are written."""
+        self._total = of
+        self._show("writing prompts", done, of)
+
+    def on_stage(self, scenario: Scenario) -> None:
+        """A stage begins."""
+        load = scenario.load
+        self._title = load.kind
+        if isinstance(load, Closed):
+            self._title = f"{load.clients} client{'' if load.clients == 1 else 's'}"
+        elif isinstance(load, Open):
+            self._title = f"{load.rate:g} requests/s"
+        self._done = self._tokens = 0
+        self._first.clear()
+        self._began = time.monotonic()
+        if not self._is_shown:
+            self._say(f"measuring {self._title}, {self._total} requests")
+
+    def on_first(self, ttft: float) -> None:
+        """A first token came."""
+        self._first.append(ttft)
+        del self._first[:-_RECENT]
+
+    def on_sample(self, _number: int, sample: Sample) -> None:
         """A request has ended."""
         self._done += 1
         self._tokens += sample.output_tokens or 0
         now = time.monotonic()
         if self._is_shown and now - self._shown >= _SHOWN_EVERY_S:
             self._shown = now
-            rate = self._tokens / (now - self._began)
-            sys.stderr.write(f"\r{self._done} of {self._total} requests, {rate:,.0f} tokens/s\x1b[K")
+            rate = self._tokens / max(1e-9, now - self._began)
+            ttft = sorted(self._first)[len(self._first) // 2] if self._first else 0.0
+            self._show(f"{self._title}: {rate:,.0f} tokens/s, TTFT {1000 * ttft:,.0f} ms", self._done, self._total)
+
+    def on_stage_end(self, stage: Stage) -> None:
+        """A stage has ended."""
+        speed = stage.rates.output_tokens_per_s
+        if self._is_shown and speed is not None:
+            self._say(f"measured  {self._title}: {speed.value:,.0f} tokens/s")
+
+    def _show(self, text: str, done: int, total: int) -> None:
+        if not self._is_shown:
+            return
+        if self._bar is None:
+            from rich.console import Console  # noqa: PLC0415 - only where there is a terminal
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(text, total=total)
+            self._bar.start()
+        if self._task is not None:
+            self._bar.update(self._task, description=text, completed=done, total=total)
+
+    def _say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
-
-    def close(self) -> None:
-        """Leave the line."""
-        if self._is_shown:
-            with contextlib.suppress(OSError):
-                sys.stderr.write("\r\x1b[K")
-
-
-def page(found: dict[str, Any]) -> str:
-    """A result as lines for a person."""
-    figures = found["figures"]
-    lines = [f"{found['scenario']['title']}: {found['target']['model']} at {found['target']['url']}", ""]
-    lines.append("requests        " + ", ".join(f"{count} {name}" for name, count in figures["requests"].items()))
-    lines += [f"                {count} × {error}" for error, count in figures["errors"].items()]
-    for name, unit in (("output_tokens_per_s", "tokens/s"), ("requests_per_s", "requests/s")):
-        estimate = figures["rates"].get(name)
-        lines.append(f"{'output' if 'output' in name else 'completed':15} {_interval(estimate, 1, unit)}")
-    for name, title in (("ttft", "TTFT"), ("ttft_from_due", "TTFT from due"), ("tpot", "TPOT"), ("gap", "gaps"),
-                        ("stall", "stall"), ("e2e", "E2E")):  # fmt: skip
-        if name in figures:
-            for part in ("p50", "p99"):
-                lines.append(f"{title + ' ' + part:15} {_interval(figures[name][part], 1000, 'ms')}")
-    if "goodput" in figures:
-        lines.append(f"{'goodput':15} {_interval(figures['goodput']['share'], 100, '% of requests')}")
-    if not found["is_whole"]:
-        lines.append("It was stopped before its end.")
-    if not found["prompts_are_exact"]:
-        lines.append("Prompts are not of exact length: the server counts no tokens for others.")
-    lines += [f"NOT TO BE TRUSTED: {doubt}." for doubt in found["trust"]["doubts"]]
-    return "\n".join(lines) + "\n"
-
-
-def _interval(estimate: dict[str, float] | None, factor: float, unit: str) -> str:
-    if estimate is None:
-        return "not enough data"
-    text = f"{factor * estimate['value']:,.1f} {unit}"
-    if estimate["low95"] is None:
-        return text
-    return f"{text} (95%: {factor * estimate['low95']:,.1f} to {factor * estimate['high95']:,.1f})"

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from serving.bench import samples as of
-from serving.bench.drive import Driver, Request, Target
-from serving.bench.result import distribution, trust
+from serving.bench.drive import Driver, Target
+from serving.bench.prepare import Job, Request
+from serving.bench.record import Figure, Trust, read_result
+from serving.bench.result import Taken, distribution, trust
 from serving.bench.samples import Sample
 from serving.bench.scenario import Scenario, Wanted
 from serving.engines.spec import Origin
@@ -50,14 +52,20 @@ def request(number: int, script: dict[str, object], *, due: float | None = None)
     assert isinstance(gaps, list)
     tokens = len(gaps) + 1
     body = json.dumps({"model": "m", "prompt": json.dumps({"id": number, **script}), "max_tokens": tokens})
-    return Request(Wanted(number, due, 7, tokens), body.encode())
+    return Request(Wanted(number, due, 7, tokens), body.encode(), route="completions")
 
 
-def drive(port: int, requests: Sequence[Request], load: dict[str, object], timeout_s: float = 30) -> Driver:
+def drive(port: int, requests: Sequence[Request], clients: int | None, timeout_s: float = 30) -> Driver:
     """The requests, sent."""
-    driver = Driver(Target(Origin("127.0.0.1", port), "m", timeout_s=timeout_s), "completions")
-    asyncio.run(driver.run(requests, scenario(load)))
+    driver = Driver(Target(Origin("127.0.0.1", port), "m", timeout_s=timeout_s))
+    asyncio.run(driver.run([Job((one,)) for one in requests], clients))
     return driver
+
+
+def trust_of(driver: Driver, load: dict[str, object]) -> Trust:
+    """What a result would say of the harness itself."""
+    samples = tuple(sorted(driver.samples.items()))
+    return trust(scenario(load), [sample for _, sample in samples], Taken(samples, 0.0, (driver.kept,)))
 
 
 def log_of(port: int) -> dict[str, Any]:
@@ -76,11 +84,10 @@ FIGURES: tuple[Callable[[Sample], float | None], ...] = (
 def are_reported(told: list[float], true: list[float]) -> bool:
     """Whether what a result would say of them is right."""
     found, expected = distribution(told), distribution(true)
-    for name in ("mean", "p50"):
-        ours, theirs = found[name], expected[name]
-        assert isinstance(ours, dict)
-        assert isinstance(theirs, dict)
-        if not close(ours["value"], theirs["value"]):
+    for ours, theirs in ((found.mean, expected.mean), (found.p50, expected.p50)):
+        assert ours is not None
+        assert theirs is not None
+        if not close(ours.value, theirs.value):
             return False
     return True
 
@@ -104,7 +111,7 @@ def is_exact(server: int, attempt: int) -> bool:
         gaps = [dice.choice((0.0, 0.004, dice.uniform(0.002, 0.03))) for _ in range(24)]
         gaps[dice.randrange(24)] = 0.333
         scripts.append(request(number, {"ttft": dice.uniform(0.02, 0.2), "gaps": gaps}))
-    driver = drive(server, scripts, {"kind": "closed", "clients": 3})
+    driver = drive(server, scripts, 3)
     log = log_of(server)
     pairs = []
     for number, sample in driver.samples.items():
@@ -122,7 +129,7 @@ def is_exact(server: int, attempt: int) -> bool:
 def test_a_slow_server_does_not_hide_the_load_that_was_not_sent(server: int) -> None:
     """Counted from when they were due, requests that a timetable sent late were late."""
     scripts = [request(number, {"ttft": 0.05, "gaps": []}, due=0.02 * number) for number in range(10)]
-    driver = drive(server, scripts, {"kind": "constant", "rate": 50})
+    driver = drive(server, scripts, None)
     for number, sample in driver.samples.items():
         assert sample.due == pytest.approx(0.02 * number)
         assert sample.sent >= sample.due
@@ -138,16 +145,15 @@ def test_a_stall_of_the_client_is_the_clients(server: int) -> None:
     scripts = [request(number, {"ttft": 0.01, "gaps": [0.01] * 10}) for number in range(6)]
 
     async def run(*, stalls: bool) -> Driver:
-        driver = Driver(Target(Origin("127.0.0.1", server), "m"), "completions")
+        driver = Driver(Target(Origin("127.0.0.1", server), "m"))
         loop = asyncio.get_running_loop()
         for number in range(4 if stalls else 0):
             loop.call_later(0.1 + 0.15 * number, time.sleep, 0.1)
-        await driver.run(scripts, scenario(load))
+        await driver.run([Job((one,)) for one in scripts], 1)
         return driver
 
     stalled = asyncio.run(run(stalls=True))
-    doubts = trust(scenario(load), list(stalled.samples.values()), stalled.watch).doubts
-    assert any("event loop" in doubt for doubt in doubts)
+    assert any("event loop" in doubt for doubt in trust_of(stalled, load).doubts)
 
 
 @pytest.mark.parametrize(
@@ -166,10 +172,16 @@ def test_a_stall_of_the_client_is_the_clients(server: int) -> None:
 def test_what_goes_wrong_is_told_apart(server: int, script: dict[str, object], outcome: str, error: str) -> None:
     """By its cause, and none of it counts as an answer."""
     timeout_s = 0.5 if script.get("end") == "silent" else 30
-    driver = drive(server, [request(0, script)], {"kind": "closed", "clients": 1}, timeout_s=timeout_s)
+    driver = drive(server, [request(0, script)], 1, timeout_s=timeout_s)
     (sample,) = driver.samples.values()
     assert sample.outcome == outcome
     assert error in sample.error
+
+
+def value_of(figure: Figure | None) -> float:
+    """Of a figure that is there."""
+    assert figure is not None
+    return figure.value
 
 
 def bench(*argv: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
@@ -199,15 +211,22 @@ def test_a_run_is_a_page_and_a_file(server: int, tmp_path: Path) -> None:
     """Figures with intervals, none for what is too little data, and what the file says."""
     path, output = tmp_path / "words.toml", tmp_path / "result.json"
     path.write_text(SCENARIO)
-    done = bench(str(path), "--url", f"http://127.0.0.1:{server}", "-o", str(output))
+    samples = tmp_path / "samples.jsonl"
+    done = bench(str(path), "--url", f"http://127.0.0.1:{server}", "-o", str(output), "--samples", str(samples))
     assert done.returncode == 0, done.stderr
     assert "60 completed, 0 short, 0 truncated, 0 failed" in done.stdout
     assert "TTFT p99        not enough data" in done.stdout
     assert "Prompts are not of exact length" in done.stdout
-    found = json.loads(output.read_text())
-    assert found["figures"]["tpot"]["p50"]["value"] == pytest.approx(0.001, abs=0.001)
-    assert found["figures"]["goodput"]["share"]["value"] == 1.0
-    assert found["scenario"]["seed"] == 1
+    (stage,) = read_result(output).stages
+    assert value_of(stage.figures["tpot"].p50) == pytest.approx(0.001, abs=0.001)
+    assert stage.goodput is not None
+    assert value_of(stage.goodput.share) == 1.0
+    assert stage.is_whole
+    assert len(stage.timeline) == 60
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    assert len(lines) == 60
+    assert all(len(line["arrivals"]) == line["output_tokens"] == 10 for line in lines)
+    assert not {"text", "prompt", "body"} & lines[0].keys()
 
 
 def test_a_run_that_is_stopped_keeps_what_it_measured(server: int, tmp_path: Path) -> None:
@@ -226,9 +245,9 @@ def test_a_run_that_is_stopped_keeps_what_it_measured(server: int, tmp_path: Pat
         text, _ = process.communicate(timeout=30)
         assert process.returncode == 130
     assert "stopped before its end" in text
-    found = json.loads(output.read_text())
-    assert found["is_whole"] is False
-    assert found["figures"]["requests"]["completed"] > 0
+    (stage,) = read_result(output).stages
+    assert stage.is_whole is False
+    assert stage.requests.completed > 0
 
 
 @pytest.mark.parametrize(
