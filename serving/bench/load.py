@@ -87,6 +87,9 @@ class Sweep(Table):
     share: float = Field(
         default=0.99, gt=0, le=1, description="of requests that must meet the objective, for a level to hold"
     )
+    seconds: float = Field(
+        default=120.0, gt=0, le=86400, description="that a level of a rate takes at most, whatever `requests` says"
+    )
     gain: float = Field(
         default=1.05, gt=1, le=2, description="over the level before, in tokens/s, where there is no objective"
     )

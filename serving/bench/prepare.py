@@ -150,7 +150,8 @@ class _Author:
             check: Check = "object" if isinstance(self._work, Schema) else "call"
             required = tuple(self._work.form.get("required", ())) if isinstance(self._work, Schema) else ()
             body = self._body(asked, wanted.output_tokens, forces_length=False)
-            return Request(wanted, body, check, tokens, required, keeps_text=True)
+            # what the form adds to the prompt is the server's affair, so how long it gets is not known
+            return Request(wanted, body, check, None, required, keeps_text=True)
         body = self._body(asked, wanted.output_tokens, forces_length=True)
         keeps = 0 <= wanted.number - self._scenario.warm_up < _RECOUNTED
         return Request(wanted, body, "length", tokens, keeps_text=keeps, route=self._scenario.route)

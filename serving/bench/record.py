@@ -70,7 +70,9 @@ class Window(_Part):
     begin: float
     end: float
     kind: Literal["steady", "whole"] = Field(description="steady: from the first request to the last one sent")
-    left_out: int = Field(default=0, description="requests before the steady state, beside the warm-up's: in no figure, rate or goodput")
+    left_out: int = Field(
+        default=0, description="requests before the steady state, beside the warm-up's: in no figure, rate or goodput"
+    )
 
 
 class Tokens(_Part):

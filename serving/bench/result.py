@@ -36,7 +36,7 @@ from serving.bench.record import (
 )
 from serving.bench.samples import Objective, Sample
 from serving.bench.scenario import Scenario
-from serving.bench.statistics import BLOCKS, Estimate, mean, quantile
+from serving.bench.statistics import BLOCKS, Estimate, mean, quantile, share
 from serving.bench.steady import is_steady, transient
 from serving.bench.watch import Kept
 
@@ -207,9 +207,9 @@ def goodput(ordered: Sequence[Sample], objective: Objective, since: of.Since) ->
     """Requests that met the objective, of all that were sent; None where there is none to meet."""
     if objective == Objective() or not ordered:
         return None
-    met = [1.0 if of.meets(sample, objective, since) else 0.0 for sample in ordered]
+    met = [of.meets(sample, objective, since) for sample in ordered]
     took = max(sample.ended for sample in ordered) - ordered[0].sent
-    return Goodput(share=_shown(mean(met)), per_s=sum(met) / took if took > 0 else None)
+    return Goodput(share=_shown(share(met)), per_s=sum(met) / took if took > 0 else None)
 
 
 def tokens_of(completed: Sequence[Sample], recounted: Sequence[tuple[int, int]]) -> Tokens:
@@ -303,7 +303,7 @@ def trust(scenario: Scenario, ordered: Sequence[Sample], taken: Taken) -> Trust:
     """Whether it was the server that was measured."""
     kept = taken.kept
     lag = _p99([lag for one in kept for lag in one.lags])
-    share = max((one.cpu_s / one.wall_s for one in kept if one.wall_s), default=0.0)
+    busy = max((one.cpu_s / one.wall_s for one in kept if one.wall_s), default=0.0)
     waited = max((one.waited_s / one.wall_s for one in kept if one.wall_s and one.waited_s is not None), default=None)
     stolen = max((one.stolen_share for one in kept if one.stolen_share is not None), default=None)
     late = delivered = None
@@ -318,7 +318,7 @@ def trust(scenario: Scenario, ordered: Sequence[Sample], taken: Taken) -> Trust:
         doubt
         for is_so, doubt in (
             (_over(lag, LAG_P99_S), f"the client's event loop woke up {_ms(lag)} late in one of a hundred cases"),
-            (share > CPU_SHARE, f"the client took {share:.0%} of a core"),
+            (busy > CPU_SHARE, f"the client took {busy:.0%} of a core"),
             (_over(stolen, STOLEN_SHARE), f"the hypervisor gave {stolen or 0:.0%} of the processors' time to others"),
             (_over(late, LATE_P99_S), f"one of a hundred requests was sent {_ms(late)} after it was due"),
             (silent, "the server does not say how many tokens it wrote; events were counted in their place"),
@@ -338,7 +338,7 @@ def trust(scenario: Scenario, ordered: Sequence[Sample], taken: Taken) -> Trust:
         loop_lag_p99_s=lag,
         late_p99_s=late,
         delivered_ratio=delivered,
-        cpu_share=share,
+        cpu_share=busy,
         waited_share=waited,
         stolen_share=stolen,
         doubts=tuple(doubts),

@@ -24,7 +24,7 @@ class Sample:
     due: float
     """When the timetable wanted it; where there is none, when its client was free to send it."""
     sent: float
-    """When its last byte was handed to the kernel."""
+    """When its client set out to send it; what a new connection takes is in what follows."""
     arrivals: tuple[float, ...]
     """When output arrived: one entry for each event that carries some, as many tokens as it may hold."""
     ended: float

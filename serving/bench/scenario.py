@@ -32,6 +32,8 @@ MOST_BYTES: Final = 1 << 30
 """Of a file that a scenario names."""
 _ROUNDS: Final = 3
 """Requests that each client of a sweep's level sends at least."""
+_LEAST: Final = 60
+"""Requests of a level of a rate, which an interval wants."""
 Milliseconds = Annotated[float, Field(gt=0, le=1e7)]
 
 
@@ -97,11 +99,14 @@ class Scenario(Table):
         if not isinstance(self.load, Sweep):
             raise TypeError("it is no sweep")
         load = self.load.at(level)
-        least = self.requests
+        count = self.requests
         if isinstance(load, Closed):
-            least = max(least, _ROUNDS * load.clients * self.turns)
+            count = max(count, _ROUNDS * load.clients * self.turns)
+        else:
+            count = min(count, max(_LEAST, round(level * self.load.seconds)))
+        count = max(1, count // self.turns) * self.turns
         seed = (self.seed + 1 + round(1000 * level)) % (1 << 32)
-        return self.model_copy(update={"load": load, "requests": least, "seed": seed})
+        return self.model_copy(update={"load": load, "requests": count, "seed": seed})
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,22 @@ def mean(values: Sequence[float], seed: int = 0) -> Estimate | None:
     return _estimate(values, float(np.mean(values)) if len(values) else math.nan, len(blocks), drawn, seed)
 
 
+def share(values: Sequence[bool], seed: int = 0) -> Estimate | None:
+    """The share of what is true, in the order of its time. None where there is nothing.
+
+    Where all are alike blocks drawn again are too, and say that it is certain. Wilson's interval (1927) knows better;
+    the wider one of both counts.
+    """
+    found = mean([float(value) for value in values], seed)
+    if found is None or found.low is None or found.high is None:
+        return found
+    z, count, p = NormalDist().inv_cdf(1 - (1 - _LEVEL) / 2), len(values), found.value
+    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
+    spread = z / (1 + z * z / count) * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
+    low, high = min(found.low, middle - spread), max(found.high, middle + spread)
+    return Estimate(p, max(0.0, low), min(1.0, high), count)
+
+
 def quantile(values: Sequence[float], q: float, seed: int = 0) -> Estimate | None:
     """The q-quantile (0 < q < 1) of values in the order of their time.
 
@@ -117,9 +133,10 @@ def _estimate(
     chosen = np.random.default_rng(seed).integers(0, blocks, (DRAWS, blocks))
     tail = (1 - _LEVEL) / 2
     low, high = (float(edge) for edge in np.quantile(drawn(chosen), (tail, 1 - tail)))
+    floor = 0.0 if min(values) >= 0 else -math.inf  # durations and rates are never below
     # So few blocks know their own spread only so well: as Student's distribution is wider than the normal one.
     wider = math.sqrt(blocks / (blocks - 1)) * _student(blocks - 1) / NormalDist().inv_cdf(1 - tail)
-    return Estimate(value, value + wider * (low - value), value + wider * (high - value), len(values))
+    return Estimate(value, max(floor, value + wider * (low - value)), value + wider * (high - value), len(values))
 
 
 def _student(freedom: int) -> float:

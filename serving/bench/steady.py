@@ -13,7 +13,7 @@ from serving.bench.statistics import BLOCKS, mean
 _BATCH: Final = 5
 _OFF: Final = 4.0
 """Standard errors by which a beginning must differ from the rest to be one."""
-_GROWN: Final = 1.25
+_GROWN: Final = 1.5
 """Times by which the later half must exceed the earlier one, beside the intervals' being apart."""
 
 
@@ -30,8 +30,9 @@ def transient(values: Sequence[float]) -> int:
     rest = np.arange(batches, 0, -1)
     sums, squares = np.cumsum(means[::-1])[::-1], np.cumsum(means[::-1] ** 2)[::-1]
     error = (squares - sums**2 / rest) / rest**2
-    cut = int(np.argmin(error[: batches // 2 + 1]))
-    if cut == 0:
+    last = batches // 2
+    cut = int(np.argmin(error[: last + 1]))
+    if cut in (0, last):  # at the last place it has found no end of a beginning: nothing ever was steady
         return 0
     before, after = means[:cut], means[cut:]
     spread = float(after.std(ddof=1)) / math.sqrt(cut)
@@ -41,8 +42,8 @@ def transient(values: Sequence[float]) -> int:
 def is_steady(values: Sequence[float]) -> bool | None:
     """Whether a latency stayed what it was; False where it still grew, None for too little data to tell.
 
-    A queue that grows makes each request wait longer than the one before: the later half's mean then lies above the
-    earlier one's, by more than both intervals.
+    A queue that grows makes each request wait longer than the one before: the later half's mean is then up to three
+    times the earlier one's. It must also lie above it by more than both intervals.
     """
     half = len(values) // 2
     if half < BLOCKS:

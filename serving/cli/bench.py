@@ -244,7 +244,7 @@ class _Progress:
         if isinstance(load, Closed):
             self._title = f"{load.clients} client{'' if load.clients == 1 else 's'}"
         elif isinstance(load, Open):
-            self._title = f"{load.rate:g} requests/s"
+            self._title = f"{load.rate:.4g} requests/s"
         self._done = self._tokens = 0
         self._first.clear()
         self._began = time.monotonic()

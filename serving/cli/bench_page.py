@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from serving.bench.record import Distribution, Figure, Result, Stage
 
-_NAMES = {
+_WIDTH: Final = 17
+_NAMES: Final = {
     "ttft": "TTFT",
     "ttft_from_due": "TTFT from due",
     "tpot": "TPOT",
@@ -37,10 +39,10 @@ def page(result: Result) -> str:
 def _stage(stage: Stage, *, is_one: bool) -> Iterator[str]:
     if not is_one:
         unit = "clients" if stage.load["kind"] == "closed" else "requests/s"
-        yield f"{stage.level:g} {unit}"
+        yield f"{stage.level:.4g} {unit}"
     counts = stage.requests.model_dump()
-    yield "requests        " + ", ".join(f"{count} {name}" for name, count in counts.items())
-    yield from (f"                {count} × {error}" for error, count in stage.errors.items())
+    yield f"{'requests':{_WIDTH}} " + ", ".join(f"{count} {name}" for name, count in counts.items())
+    yield from (f"{'':{_WIDTH}} {count} × {error}" for error, count in stage.errors.items())
     yield _row("output", stage.rates.output_tokens_per_s, 1, "tokens/s")
     yield _row("completed", stage.rates.requests_per_s, 1, "requests/s")
     for name, title in _NAMES.items():
@@ -49,15 +51,16 @@ def _stage(stage: Stage, *, is_one: bool) -> Iterator[str]:
     if stage.goodput is not None:
         yield _row("goodput", stage.goodput.share, 100, "% of requests")
     if stage.energy is not None:
-        yield f"power           {stage.energy.mean_w:,.0f} W"
+        yield f"{'power':{_WIDTH}} {stage.energy.mean_w:,.0f} W"
         if stage.energy.joules_per_output_token is not None:
-            yield f"energy          {stage.energy.joules_per_output_token:,.2f} J per output token"
+            yield f"{'energy':{_WIDTH}} {stage.energy.joules_per_output_token:,.2f} J per output token"
     if not stage.is_whole:
         yield "It was stopped before its end."
     if stage.window is not None and stage.window.left_out:
         yield f"The first {stage.window.left_out} requests are left out of the figures: the server was not steady yet."
     if stage.steady is False:
-        yield "NOT STEADY: latency still grew at the end; more is asked of the server than it can do."
+        more = "" if stage.load["kind"] == "closed" else "; more is asked of the server than it can do"
+        yield f"NOT STEADY: latency still grew at the end{more}."
     yield from (f"NOT TO BE TRUSTED: {doubt}." for doubt in stage.trust.doubts)
 
 
@@ -73,12 +76,12 @@ def _saturation(result: Result) -> Iterator[str]:
     unit = "clients" if found.over == "clients" else "requests/s"
     held = f"{found.held:g} {unit}" if found.held is not None else "none: the lowest level did not hold"
     failed = "" if found.failed is None else f"; {found.failed:.4g} did not"
-    yield f"saturation      {held}{failed} ({found.why})"
+    yield f"{'saturation':{_WIDTH}} {held}{failed} ({found.why})"
     yield _row("most", found.most_output_tokens_per_s, 1, "tokens/s")
 
 
 def _row(title: str, figure: Figure | None, factor: float, unit: str) -> str:
-    return f"{title:15} {_interval(figure, factor, unit)}"
+    return f"{title:{_WIDTH}} {_interval(figure, factor, unit)}"
 
 
 def _interval(figure: Figure | None, factor: float, unit: str) -> str:

@@ -215,7 +215,7 @@ def test_a_run_is_a_page_and_a_file(server: int, tmp_path: Path) -> None:
     done = bench(str(path), "--url", f"http://127.0.0.1:{server}", "-o", str(output), "--samples", str(samples))
     assert done.returncode == 0, done.stderr
     assert "60 completed, 0 short, 0 truncated, 0 failed" in done.stdout
-    assert "TTFT p99        not enough data" in done.stdout
+    assert "TTFT p99          not enough data" in done.stdout
     assert "Prompts are not of exact length" in done.stdout
     (stage,) = read_result(output).stages
     assert value_of(stage.figures["tpot"].p50) == pytest.approx(0.001, abs=0.001)
