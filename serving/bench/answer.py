@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from serving.gateway.upstream import EngineBroke
 
+PATHS: Final = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+"""Of the routes that are asked."""
 _EVENT_BYTES: Final = 1 << 20
 _ERROR_CHARS: Final = 160
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from serving.bench.answer import PATHS, words_of
 from serving.bench.prompts import Count, Writer
 from serving.errors import BadFile, FileMissing, UsageError
 from serving.gateway.upstream import EngineBroke, Upstream
@@ -52,19 +53,29 @@ class Asking:
 
     async def json(self, path: str, body: object) -> dict[str, Any] | None:
         """The object that a POST is answered with; None for anything else. Raises EngineBroke where nobody is there."""
+        status, value = await self._post(path, body)
+        return value if status == 200 else None
+
+    async def refusal(self) -> tuple[int, str] | None:
+        """Ask for one token: None where it is given, else the status and what was said."""
+        status, value = await self._post(PATHS[self.route], {**self.asked("a"), "max_tokens": 1})
+        if status == 200:
+            return None
+        return status, words_of((value or {}).get("error", ""))
+
+    async def _post(self, path: str, body: object) -> tuple[int, dict[str, Any] | None]:
+        """The status, and the object in the answer where there is one."""
         head = f"content-type: application/json\r\n{self.head}"
         response = await self.upstream.request("POST", path, head, json.dumps(body).encode())
         try:
             raw = await response.read_all(_ANSWER_BYTES)
         finally:
             response.close()
-        if response.status != 200:
-            return None
         try:
             value = json.loads(raw)
         except (ValueError, RecursionError):
-            return None
-        return value if isinstance(value, dict) else None
+            return response.status, None
+        return response.status, value if isinstance(value, dict) else None
 
     def asked(self, text: str) -> dict[str, object]:
         """The fields of a request with this text alone."""
@@ -194,8 +205,7 @@ async def _by_usage(asking: Asking) -> Counting:
 
 
 async def _usage_of(asking: Asking, text: str) -> int | None:
-    path = "/v1/chat/completions" if asking.route == "chat" else "/v1/completions"
-    answer = await asking.json(path, {**asking.asked(text), "max_tokens": 1})
+    answer = await asking.json(PATHS[asking.route], {**asking.asked(text), "max_tokens": 1})
     usage = (answer or {}).get("usage")
     count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return count if isinstance(count, int) and not isinstance(count, bool) else None

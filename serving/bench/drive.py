@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from serving.bench.answer import Answer, words_of
+from serving.bench.answer import PATHS, Answer, words_of
 from serving.bench.prepare import Job, Request
 from serving.bench.samples import Outcome, Sample
 from serving.bench.watch import Kept, Watch
@@ -23,7 +23,6 @@ from serving.engines.spec import Origin
 from serving.gateway.upstream import EngineBroke, Upstream
 
 _ERROR_BYTES: Final = 1 << 16
-PATHS: Final = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 OnFirst = Callable[[float], None]
 """Called with each TTFT, in seconds, as the first token comes."""
 

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from serving.bench.counting import Asking, CountedBy, Counting, find_counting
 from serving.bench.crew import Driven, Listener, crew_size, drive
@@ -25,6 +26,8 @@ from serving.bench.scenario import Loaded, Scenario, Wanted, timetable
 from serving.errors import EngineFailed
 from serving.gateway.upstream import EngineBroke, Upstream
 from serving.hardware.power import Meters
+
+_LOADING_S: Final = 60.0
 
 
 class RunListener(Listener, Protocol):
@@ -78,6 +81,7 @@ async def measure(
             found = Measured(target.model)
             found.server = await identify(upstream, target)
             asking = Asking(upstream, target.model, loaded.scenario.route, target.head)
+            await _until_it_answers(asking, target, stop)
             counting = await find_counting(asking, tokenizer)
             found.counted_by = counting.by
             run = _Run(loaded, target, counting, listener, stop, processes, meters, found)
@@ -90,6 +94,27 @@ async def measure(
         finally:
             upstream.close()
     return found
+
+
+async def _until_it_answers(asking: Asking, target: Target, stop: asyncio.Event) -> None:
+    """Ask for one token; a server that is still loading is waited for. Raises EngineFailed where it refuses.
+
+    A run against a server that refuses everything would measure how fast it does.
+    """
+    deadline = time.monotonic() + _LOADING_S
+    while not stop.is_set():
+        refusal = await asking.refusal()
+        if refusal is None:
+            return
+        status, words = refusal
+        if status != 503 or time.monotonic() > deadline:
+            message = (
+                f"`{target.origin}` refuses a request to `{target.model}`: status {status}{words and f': {words}'}"
+            )
+            raise EngineFailed(message, hint="see that it serves the model under this name; --key-file has its key")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await stop.wait()
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ def write_description(model: Model, variant: Variant, directory: Path) -> Path:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(mode=0o700, parents=True)
-        for name, content in _tokenizer(config["vocab_size"]).items():
+        for name, content in tokenizer_files(config["vocab_size"]).items():
             (partial / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         (partial / CONFIG).write_text(described, encoding="utf-8")
         with contextlib.suppress(FileExistsError):
@@ -184,7 +184,7 @@ def _peculiar(it: Architecture, context: int) -> dict[str, Any]:
     return by_family.get(it.family, {})
 
 
-def _tokenizer(size: int) -> dict[str, Any]:
+def tokenizer_files(size: int) -> dict[str, Any]:
     """A tokenizer's files by name: the vocabulary of synthetic GGUF files, in the form of the tokenizers library."""
     tokens, merges = vocabulary(size, CONTROLS)
     first = len(tokens) - len(CONTROLS)

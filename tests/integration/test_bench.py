@@ -267,11 +267,11 @@ def test_what_cannot_be_run_is_said_before_anything_is_sent(argv: list[str], sta
     assert "hint:" in done.stderr
 
 
-def test_a_server_of_errors_ends_with_its_own_status(server: int, tmp_path: Path) -> None:
-    """Nothing was completed: a figure of nothing is no success."""
+def test_a_server_that_refuses_is_not_measured(server: int, tmp_path: Path) -> None:
+    """What it says of the first request is said, and how to mend it."""
     path = tmp_path / "words.toml"
     path.write_text(SCENARIO)
     done = bench(str(path), "--url", f"http://127.0.0.1:{server}/elsewhere", "--model", "m")
     assert done.returncode == 9
-    assert "0 completed" in done.stdout
-    assert "status 404" in done.stdout
+    assert "refuses a request to `m`: status 404: no such route" in done.stderr
+    assert done.stdout == ""
