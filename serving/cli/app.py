@@ -101,6 +101,9 @@ def serve(
     engine_key_file: Annotated[
         Path | None, typer.Option("--engine-key-file", help="File with the key that this server wants.")
     ] = None,
+    no_profile: Annotated[
+        bool, typer.Option("--no-profile", help="Leave out what `serve bench autotune` found best.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an unexpected error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -127,6 +130,7 @@ def serve(
             dummy_weights=dummy_weights,
             engine_url=engine_url,
             engine_key_file=engine_key_file,
+            profiles=not no_profile,
             plan=wishes,
         )
     )
@@ -282,6 +286,38 @@ def bench_run(
             requests=requests,
             timeout_s=timeout_s,
             dummy_weights=dummy_weights,
+            config=config,
+            json=as_json,
+            plan=wishes,
+        )
+    )
+
+
+@bench_app.command("autotune")
+@takes_wishes
+def bench_autotune(
+    model: Annotated[str, typer.Argument(help="Name of a model, or path of its weights.")],
+    *,
+    wishes: PlanOptions,
+    scenario: Annotated[
+        str, typer.Option("--scenario", help="The load to be fast under: one that ships, or a .toml file.")
+    ] = "chat",
+    budget_s: Annotated[float, typer.Option("--budget", min=10, max=1e6, help="Seconds that it may take.")] = 900.0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File for all trials, as JSON.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is best; keep no profile.")] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> int:
+    """Try the settings that matter on this machine, and keep the fastest for `serve` to use."""
+    from serving.cli.autotune import TuneOptions, autotune
+
+    return autotune(
+        TuneOptions(
+            model=model,
+            scenario=scenario,
+            budget_s=budget_s,
+            output=output,
+            dry_run=dry_run,
             config=config,
             json=as_json,
             plan=wishes,

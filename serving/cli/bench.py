@@ -9,25 +9,23 @@ import ipaddress
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final
 
 import uvloop
 
 import serving
 from serving.bench import record
 from serving.bench.drive import Target
-from serving.bench.load import Closed, Open
-from serving.bench.record import Client, Prompts, Result, Stage, Started
+from serving.bench.record import Client, Prompts, Result, Started
 from serving.bench.run import Measured, measure
-from serving.bench.samples import Sample
-from serving.bench.scenario import Loaded, Scenario, load_scenario, override
+from serving.bench.scenario import Loaded, load_scenario, override
 from serving.bench.served import Served, digest_of, served
 from serving.cli.bench_page import page
+from serving.cli.bench_progress import RunProgress
 from serving.cli.options import PlanOptions
 from serving.engines.remote import origin_of, read_key
 from serving.engines.spec import Origin
@@ -36,14 +34,8 @@ from serving.hardware import detect
 from serving.hardware.described import described_machine
 from serving.hardware.power import Meters
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
 STOPPED: Final = 130
-_START_TIMEOUT_S: Final = 3600.0
-_SHOWN_EVERY_S: Final = 0.25
-_RECENT: Final = 64
-"""First tokens whose median is shown while a run goes on."""
+START_TIMEOUT_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +68,7 @@ def run(options: RunOptions) -> int:
     """
     loaded = override(load_scenario(options.scenario), options.requests)
     _check(options)
-    with _Progress() as progress, _server(options, progress) as (target, started):
+    with RunProgress() as progress, _server(options, progress) as (target, started):
         is_here = started is not None or _is_loopback(target.origin)
         meters = Meters() if is_here else None
         try:
@@ -122,20 +114,20 @@ def _check(options: RunOptions) -> None:
 
 
 @contextlib.contextmanager
-def _server(options: RunOptions, progress: _Progress) -> Iterator[tuple[Target, Started | None]]:
+def _server(options: RunOptions, progress: RunProgress) -> Iterator[tuple[Target, Started | None]]:
     """The server under test: the one that is named, or one that is started for the time of the block."""
     if options.url is not None:
         key = None if options.key_file is None else read_key(options.key_file)
         yield Target(origin_of(options.url), options.model or "", key, options.timeout_s), None
         return
-    flags = ["--model", options.model or "", *_flags_of(options.plan)]
+    flags = ["--model", options.model or "", *flags_of(options.plan)]
     flags += ["--dummy-weights"] if options.dummy_weights else []
     flags += ["--config", str(options.config)] if options.config is not None else []
-    with served(flags, _START_TIMEOUT_S, progress.on_start) as running:
+    with served(flags, START_TIMEOUT_S, progress.on_start) as running:
         yield Target(origin_of(running.url), "", None, options.timeout_s), _started(running, options, progress)
 
 
-def _flags_of(plan: PlanOptions) -> Iterator[str]:
+def flags_of(plan: PlanOptions) -> Iterator[str]:
     """The command line that these wishes stand for."""
     for wish in fields(plan):
         value = getattr(plan, wish.name)
@@ -144,7 +136,7 @@ def _flags_of(plan: PlanOptions) -> Iterator[str]:
             yield str(value)
 
 
-def _started(running: Served, options: RunOptions, progress: _Progress) -> Started:
+def _started(running: Served, options: RunOptions, progress: RunProgress) -> Started:
     plan = {name: value for name, value in running.plan.items() if name not in ("time", "level", "logger")}
     weights = plan.get("weights")
     digest = None
@@ -207,89 +199,3 @@ def _lines(found: Measured) -> Iterator[Mapping[str, object]]:
     for at, (samples, warm_up) in enumerate(zip(found.samples, found.warm_up, strict=True)):
         for number, sample in sorted(samples.items()):
             yield {"stage": at, "number": number, "warm_up": number < warm_up, **dataclasses.asdict(sample)}
-
-
-class _Progress:
-    """A bar on a terminal with the figures so far; a line for each stage where there is none."""
-
-    def __init__(self) -> None:
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._is_shown = sys.stderr.isatty()
-        self._title = ""
-        self._total = self._done = self._tokens = 0
-        self._began = self._shown = time.monotonic()
-        self._first: list[float] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def on_start(self, stage: str) -> None:
-        """The server is being started."""
-        self._say(f"starting  {stage}")
-
-    def on_prepare(self, done: int, of: int) -> None:
-        """So many prompts are written."""
-        self._total = of
-        self._show("writing prompts", done, of)
-
-    def on_stage(self, scenario: Scenario) -> None:
-        """A stage begins."""
-        load = scenario.load
-        self._title = load.kind
-        if isinstance(load, Closed):
-            self._title = f"{load.clients} client{'' if load.clients == 1 else 's'}"
-        elif isinstance(load, Open):
-            self._title = f"{load.rate:.4g} requests/s"
-        self._done = self._tokens = 0
-        self._first.clear()
-        self._began = time.monotonic()
-        if not self._is_shown:
-            self._say(f"measuring {self._title}, {self._total} requests")
-
-    def on_first(self, ttft: float) -> None:
-        """A first token came."""
-        self._first.append(ttft)
-        del self._first[:-_RECENT]
-
-    def on_sample(self, _number: int, sample: Sample) -> None:
-        """A request has ended."""
-        self._done += 1
-        self._tokens += sample.output_tokens or 0
-        now = time.monotonic()
-        if self._is_shown and now - self._shown >= _SHOWN_EVERY_S:
-            self._shown = now
-            rate = self._tokens / max(1e-9, now - self._began)
-            ttft = sorted(self._first)[len(self._first) // 2] if self._first else 0.0
-            self._show(f"{self._title}: {rate:,.0f} tokens/s, TTFT {1000 * ttft:,.0f} ms", self._done, self._total)
-
-    def on_stage_end(self, stage: Stage) -> None:
-        """A stage has ended."""
-        speed = stage.rates.output_tokens_per_s
-        if self._is_shown and speed is not None:
-            self._say(f"measured  {self._title}: {speed.value:,.0f} tokens/s")
-
-    def _show(self, text: str, done: int, total: int) -> None:
-        if not self._is_shown:
-            return
-        if self._bar is None:
-            from rich.console import Console  # noqa: PLC0415 - only where there is a terminal
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(text, total=total)
-            self._bar.start()
-        if self._task is not None:
-            self._bar.update(self._task, description=text, completed=done, total=total)
-
-    def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(line, highlight=False, markup=False)
-        else:
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()

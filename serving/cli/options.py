@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
@@ -65,6 +66,12 @@ class PlanOptions:
     load_mode: Annotated[
         Literal["mmap", "none"] | None, typer.Option("--load-mode", help="Map the weights, or read them.")
     ] = None
+    ubatch: Annotated[
+        int | None, typer.Option("--ubatch", min=16, max=8192, help="Tokens computed in one pass (llama.cpp).")
+    ] = None
+    step_tokens: Annotated[
+        int | None, typer.Option("--step-tokens", min=256, max=1 << 20, help="Tokens computed in one step (vLLM).")
+    ] = None
 
 
 def takes_wishes(command: Callable[..., int]) -> Callable[..., int]:
@@ -109,6 +116,8 @@ class StartOptions:
     engine_url: str | None = None
     """A server elsewhere that serves the model."""
     engine_key_file: Path | None = None
+    profiles: bool = True
+    """What was found best here is used."""
     plan: PlanOptions = PlanOptions()
 
 
@@ -119,10 +128,14 @@ def settings_for(config: Path | None, flags: Mapping[str, object] | None = None)
     return load_settings(config, environment=os.environ, flags=flags)
 
 
-def wishes_from(settings: Settings, options: PlanOptions) -> Wishes:
-    """The settings' wishes, with the flags over them. Reads adapters: raises FileMissing, BadFile or BadSettings."""
+def wishes_from(settings: Settings, options: PlanOptions, tuned: Mapping[str, object] = MappingProxyType({})) -> Wishes:
+    """The settings' wishes, with the flags over them, and beneath both what a profile found (`serving.cli.profile`).
+
+    Reads adapters: raises FileMissing, BadFile or BadSettings.
+    """
     from serving.planner import Wishes
     from serving.registry.adapter import read_adapter
+    from serving.settings.model import LlamaCpp
 
     engine, vllm = settings.engines.llamacpp, settings.engines.vllm
     asked = {field.name: value for field in fields(options) if (value := getattr(options, field.name)) is not None}
@@ -135,16 +148,17 @@ def wishes_from(settings: Settings, options: PlanOptions) -> Wishes:
         "load_mode": None if engine.load_mode == "auto" else engine.load_mode,
     }
     parallel = {name: getattr(vllm, name) or None for name in ("tensor_parallel", "pipeline_parallel", "data_parallel")}
-    configured: dict[str, Any] = {**llamacpp, **parallel}
+    configured = {name: value for name, value in {**llamacpp, **parallel}.items() if value}
+    ubatch = {} if engine.ubatch == LlamaCpp().ubatch else {"ubatch": engine.ubatch}
+    together: dict[str, Any] = {**tuned, **ubatch, **configured, **asked}
     return Wishes(
-        **{**configured, **asked},
+        **together,
         configured=(
             *((name, "llamacpp") for name, value in llamacpp.items() if value and name not in asked),
             *((name, "vllm") for name, value in parallel.items() if value and name not in asked),
         ),
         adapters=tuple(read_adapter(name, path) for name, path in vllm.adapters.items()),
         swa_full=engine.swa_full,
-        ubatch=engine.ubatch,
         most_concurrency=engine.concurrency,
         snapshot_bytes=engine.snapshot_bytes,
         headroom=engine.headroom,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from serving.cli.options import PlanOptions, StartOptions, settings_for, wishes_from
+from serving.cli.profile import Profiles
 from serving.cli.show import print_rows, ranges, terminal_columns
 from serving.cli.wanted import wanted_of
 from serving.errors import FileMissing, NoFitError, UsageError
@@ -52,7 +53,8 @@ def show_plan(name: str, config: Path | None, options: PlanOptions, *, as_json: 
     """
     settings = settings_for(config)
     model = load_catalogue(settings.registry.site_file).find(name)
-    wishes = wishes_from(settings, options)
+    profiles = Profiles(settings, detect(), are_wanted=other is None)
+    wishes = wishes_from(settings, options, profiles.wishes_of(model.name, options))
     machine, engines = machine_and_engines(settings, other, {wishes.backend})
     if settings.hardware.require_gpu:
         require_gpu(machine)
@@ -64,6 +66,7 @@ def show_plan(name: str, config: Path | None, options: PlanOptions, *, as_json: 
     if not as_json:
         named = other is not None and not Path(other).exists()
         print_rows([("machine", assumed_line(machine) if named else machine_line(machine)), *facts(outcome)])
+        print_rows([("profile", line) for line in profiles.lines()])
         sys.stdout.write("\n")
         print_rows(table(outcome))
         for remark in (*outcome.reasons, *(f"not {rejected.what}: {rejected.why}" for rejected in outcome.rejected)):

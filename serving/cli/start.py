@@ -28,12 +28,14 @@ from serving.cli.plan import (
     transformers_compute,
     vllm_compute,
 )
+from serving.cli.profile import Profiles
 from serving.cli.runtime import cache_dir, runtime_dir
 from serving.cli.wanted import elsewhere_of, wanted_of
 from serving.engines import llamacpp, transformers, vllm
 from serving.engines.installed import installed_engines
 from serving.engines.runtime import state_directory
 from serving.engines.spec import EngineSpec
+from serving.errors import NoFitError
 from serving.gateway.exposure import check_exposure
 from serving.gguf import read_header
 from serving.hardware import Machine, detect
@@ -80,10 +82,20 @@ def start(options: StartOptions) -> int:
     if settings.hardware.require_gpu:
         require_gpu(machine)
     elsewhere = elsewhere_of(options, settings)
-    wanted = () if options.engine_url else wanted_of(options, settings, beside=elsewhere)
+    profiles = Profiles(settings, machine, are_wanted=options.profiles and not options.dummy_weights)
+    wanted = () if options.engine_url else wanted_of(options, settings, elsewhere, profiles)
     engines = installed_engines(machine, settings, {one.wishes.backend for one in wanted})
     # What cannot be served is said before anything about the address; dummy weights are planned once they are there.
-    outcomes = () if options.dummy_weights else plan_all(machine, wanted, engines)
+    outcomes: tuple[AnyPlan, ...] = ()
+    stale: list[str] = []
+    if not options.dummy_weights:
+        try:
+            outcomes = plan_all(machine, wanted, engines)
+        except NoFitError as refusal:
+            # what was tuned when more memory was free is no reason not to start
+            stale = profiles.given_up(refusal)
+            wanted = wanted_of(options, settings, elsewhere)
+            outcomes = plan_all(machine, wanted, engines)
     # What would end the start in any case is said before anything is written, and before the plan is shown.
     check_address(settings.server.host, settings.server.port)
     check_exposure(settings.server.host, is_allowed=settings.server.allow_insecure_bind)
@@ -99,8 +111,8 @@ def start(options: StartOptions) -> int:
     crowds = (crowded(machine.cpu, one.wishes.threads) for one in wanted)
     remarks = dict.fromkeys([*filter(None, crowds), *(DUMMY_NOTE for outcome in outcomes if outcome.dummy)])
     of_models = [warning for one in wanted for warning in one.model.warnings]
-    warnings = [*machine.warnings, *of_models, *_exposure(settings), *_unencrypted(elsewhere), *remarks]
-    _announce(machine, outcomes, elsewhere, warnings, for_people=for_people)
+    warnings = [*machine.warnings, *of_models, *_exposure(settings), *_unencrypted(elsewhere), *remarks, *stale]
+    _announce(machine, outcomes, elsewhere, warnings, profiles.lines(), for_people=for_people)
 
     specs = [
         spec_of(outcome, one.model, settings, runtime / f"engine-{os.getpid()}{f'-{at}' if at else ''}.sock")
@@ -220,16 +232,20 @@ def _announce(
     outcomes: Sequence[AnyPlan],
     elsewhere: Sequence[EngineSpec],
     warnings: list[str],
+    tuned: list[str],
     *,
     for_people: bool,
 ) -> None:
     if not for_people:
         _log(machine, outcomes, warnings)
+        for line in tuned:
+            log.info("profile", extra=facts(what=line))
         for spec in elsewhere:
             log.info("elsewhere", extra=facts(model=spec.model, url=str(spec.origin)))
         return
     plans = [line for outcome in outcomes for line in summary(outcome)]
     plans += [f"model     {spec.model}, served by {spec.origin}" for spec in elsewhere]
+    plans += [f"profile   {line}" for line in tuned]
     lines = [*(f"warning   {warning}" for warning in warnings), f"machine   {machine_line(machine)}", *plans]
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()

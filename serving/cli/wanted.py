@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from serving.cli.options import PlanOptions, StartOptions, wishes_from
+from serving.cli.profile import Profiles
 from serving.engines.remote import plan_remote
 from serving.engines.spec import EngineSpec
 from serving.errors import BadSettings, UsageError
@@ -54,8 +55,12 @@ def _elsewhere(served: Served) -> EngineSpec:
     return plan_remote(served.name, served.url or "", served.key_file)
 
 
-def wanted_of(options: StartOptions, settings: Settings, beside: Sequence[EngineSpec] = ()) -> tuple[Wanted, ...]:
+def wanted_of(
+    options: StartOptions, settings: Settings, beside: Sequence[EngineSpec] = (), profiles: Profiles | None = None
+) -> tuple[Wanted, ...]:
     """The models to serve, and what is wished of each: those of the flags, else the set of the settings.
+
+    `profiles` add what was found best for them here.
 
     Raises UsageError where none is named, one is named twice, or a flag would go to all of several.
     """
@@ -73,7 +78,11 @@ def wanted_of(options: StartOptions, settings: Settings, beside: Sequence[Engine
     if len(named) > 1 and (options.plan != PlanOptions() or options.dummy_weights):
         message = f"{len(named)} models are to be served, and flags that shape a plan go to one"
         raise UsageError(message, hint="give each model its own in a `[[models]]` table of the settings")
-    wanted = tuple(Wanted(catalogue.find(name), wishes_from(settings, plan)) for name, plan in named)
+    models = [(catalogue.find(name), plan) for name, plan in named]
+    tuned = [{} if profiles is None else profiles.wishes_of(model.name, plan) for model, plan in models]
+    wanted = tuple(
+        Wanted(model, wishes_from(settings, plan, more)) for (model, plan), more in zip(models, tuned, strict=True)
+    )
     names = [one.model.name for one in wanted]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -28,6 +28,7 @@ MOST_HEADROOM: Final = 0.95
 RELAXED: Final = (
     "backend", "variant", "context", "concurrency", "kv_dtype", "kv_layout", "kv_tokens", "load_mode", "swa_full",
     "parallel", "tensor_parallel", "pipeline_parallel", "data_parallel", "gpu_layers", "threads",
+    "step_tokens",
 )  # fmt: skip
 """Wishes that a way out may give up."""
 

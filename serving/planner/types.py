@@ -77,7 +77,9 @@ class Wishes:
     load_mode: LoadMode | None = None
     swa_full: bool = False
     ubatch: int = 512
-    """Tokens computed in one pass, at most."""
+    """Tokens computed in one pass, at most (llama.cpp)."""
+    step_tokens: int | None = None
+    """Tokens computed in one step (vLLM); None leaves it to the planner."""
     most_concurrency: int = 16
     """What the planner aims at with llama.cpp where `concurrency` is None."""
     snapshot_bytes: int = 256 * 1024**2

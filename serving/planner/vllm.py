@@ -64,7 +64,7 @@ def plan_vllm(machine: Machine, model: Model, wishes: Wishes) -> VllmPlan | NoFi
         layouts = plan_layouts(model.architecture, gpus, wishes)
         cases = [
             case
-            for layout, step in itertools.product(layouts, _steps(gpus))
+            for layout, step in itertools.product(layouts, _steps(gpus, wishes))
             if (case := plan_case(model, variant, gpus[: layout.gpus], layout, wishes, limit, step)) is not None
         ]
         for case, context, concurrency in _candidates(cases, model, wishes):
@@ -96,8 +96,10 @@ def _together(group: list[Gpu]) -> int:
     return max(sizes) if group[0].slice is not None else sum(sizes)
 
 
-def _steps(gpus: tuple[Gpu, ...]) -> tuple[int, ...]:
+def _steps(gpus: tuple[Gpu, ...], wishes: Wishes) -> tuple[int, ...]:
     """Sizes of a step to try, best first."""
+    if wishes.step_tokens is not None:
+        return (wishes.step_tokens,)
     large = min(gpu.memory_total_bytes or 0 for gpu in gpus) >= LARGE_GPU
     return (LARGE_STEP_TOKENS, STEP_TOKENS) if large else (STEP_TOKENS,)
 

@@ -121,7 +121,7 @@ def _build(
         cores=cpu.cores[:threads] if threads <= len(cpu.cores) else cpu.usable,
         memory_utilisation=0.0,
         kv_bytes=case.cache,
-        step_tokens=STEP_TOKENS,
+        step_tokens=wishes.step_tokens or STEP_TOKENS,
         dtype="bfloat16",
         adapters=wishes.adapters,
         memory=case.table(),

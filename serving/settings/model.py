@@ -253,6 +253,9 @@ class Engines(Section):
     vllm: Vllm = Vllm()
     transformers: Transformers = Transformers()
     restart: Restart = Restart()
+    profiles: bool = Field(
+        default=True, description="Use what `serve bench autotune` found best for a model on this machine."
+    )
 
 
 class Hardware(Section):
