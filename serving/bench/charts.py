@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, Final, Literal
@@ -81,7 +82,7 @@ class Chart:
 
     def _saved(self, kind: str, **options: Any) -> bytes:
         to = io.BytesIO()
-        with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        with _styled(), warnings.catch_warnings():
             # a name in letters that the font lacks is drawn as boxes; the page beside it has it in full
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             self.drawing.savefig(to, format=kind, facecolor="white", **options)
@@ -90,7 +91,7 @@ class Chart:
 
 def draw_charts(results: Sequence[Result]) -> tuple[Chart, ...]:
     """Every chart that the results have data for."""
-    with mpl.rc_context(_STYLE):
+    with _styled():
         found: list[Chart | None] = [frontier(results, name) for name in ("ttft_p50", "ttft_p99", "tpot_p50")]
         found += [distributions(results, name) for name in ("ttft", "gap")]
         several = len(results) > 1
@@ -220,6 +221,15 @@ def timeline(stage: Stage, name: str, whose: str = "") -> Chart | None:
     drawing.align_ylabels(panels)
     shaded = " Shaded: the time that rates are of." if stage.window is not None else ""
     return Chart(name, f"Time line: {whose}{load_of(stage)}", f"Means of equal parts of the time.{shaded}", drawing)
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    """Our style and nothing of a person's own settings: the same result makes the same charts everywhere."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
 
 
 def _sheet() -> tuple[Drawing, Axes]:

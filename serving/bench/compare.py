@@ -231,7 +231,7 @@ def _saturation(results: Sequence[Result]) -> tuple[Row, ...]:
         return ()
     unit: Unit = "clients" if ends[0] is not None and ends[0].over == "clients" else "requests/s"
     held = Quantity("held", "highest load held", unit, more_is_better=True)
-    levels = [None if end is None or end.held is None else Figure(value=end.held) for end in ends]
+    levels = [None if end is None else Figure(value=end.held or 0) for end in ends]
     most = [None if end is None else end.most_output_tokens_per_s for end in ends]
     rate = Quantity("most_output_tokens_per_s", "most output tokens/s", "tokens/s", more_is_better=True)
     return _row(held, levels), _row(rate, most)

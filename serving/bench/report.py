@@ -158,9 +158,12 @@ def _entries(verdict: Verdict, currency: str) -> Html:
 
 
 def _compared_row(row: Row, currency: str) -> list[object]:
-    unit = unit_name(row.quantity.unit, currency)
-    title = row.quantity.title if unit in row.quantity.title else f"{row.quantity.title}, {unit}"
-    return [title, *(_compared_cell(cell, row.quantity) for cell in row.cells)]
+    return [_titled(row.quantity, currency), *(_compared_cell(cell, row.quantity) for cell in row.cells)]
+
+
+def _titled(quantity: Quantity, currency: str = "") -> str:
+    unit = unit_name(quantity.unit, currency)
+    return quantity.title if unit in quantity.title else f"{quantity.title}, {unit}"
 
 
 def _compared_cell(cell: Cell, quantity: Quantity) -> Html:
@@ -199,7 +202,7 @@ def _figures(result: Result, *, is_alone: bool) -> Html:
 def _by_load(result: Result) -> list[Html]:
     quantities = [QUANTITIES[name] for name in _BY_LOAD]
     known = [each for each in quantities if any(read_figure(stage, each.name) for stage in result.stages)]
-    head = ["load", "completed", "failed", *(f"{each.title}, {unit_name(each.unit)}" for each in known)]
+    head = ["load", "completed", "failed", *map(_titled, known)]
     rows = [
         [load_of(stage), stage.requests.completed, stage.requests.failed,
          *(_cell(read_figure(stage, each.name), each) for each in known)]
@@ -236,11 +239,34 @@ def _stage(stage: Stage) -> list[Html]:
     took = f"{number(stage.seconds)} s"
     if stage.window is not None:
         took += f", rates from {number(stage.window.begin)} s to {number(stage.window.end)} s"
-    parts.append(tag("p", f"Requests: {counted}. Time: {took}."))
+    parts.append(tag("p", f"Requests: {counted}. Time: {took}. {_tokens(stage)} {_client(stage)}"))
     if stage.errors:
         errors = sorted(stage.errors.items(), key=lambda error: -error[1])
         parts.append(table(["error", "requests"], [(text, f"{count:,}") for text, count in errors]))
     return parts
+
+
+def _tokens(stage: Stage) -> str:
+    tokens = stage.tokens
+    cached = "" if tokens.cached is None else f" ({tokens.cached:,} of them cached)"
+    told = f"Tokens: {tokens.prompt:,} in prompts{cached}, {tokens.output:,} written."
+    if tokens.prompt_off is not None:
+        told += f" The server's count of prompts differs from ours by {100 * tokens.prompt_off:.1f}%."
+    if tokens.output_off is not None:
+        told += f" Its count of {tokens.recounted:,} answers counted again differs by {100 * tokens.output_off:.1f}%."
+    return told
+
+
+def _client(stage: Stage) -> str:
+    trust = stage.trust
+    told = [
+        f"took {trust.cpu_share:.0%} of a core",
+        "" if trust.loop_lag_p99_s is None else f"woke up {1000 * trust.loop_lag_p99_s:.1f} ms late (p99)",
+        "" if trust.late_p99_s is None else f"sent requests {1000 * trust.late_p99_s:.1f} ms late (p99)",
+        "" if trust.delivered_ratio is None else f"sent {trust.delivered_ratio:.1%} of the rate intended",
+        "" if trust.waited_share is None else f"waited for a processor {trust.waited_share:.1%} of the time",
+    ]
+    return f"The client {', '.join(part for part in told if part)}."
 
 
 def _duration(name: str, found: Distribution) -> list[object]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from hypothesis import given
@@ -108,6 +109,7 @@ def test_what_was_measured_is_on_the_page() -> None:
     for said in (
         "llama3-8b", "vllm 0.22.1", "max_num_seqs", "serve --model llama3-8b --concurrency 64", "awq-int4", "5f" * 32,
         "ab" * 32, "NVIDIA L40S", "TTFT ≤ 2000 ms, TPOT ≤ 100 ms", "502 Bad Gateway", "0.350 J", "192 to 208", "99.5",
+        "120,000 in prompts (4,000 of them cached)", "took 21% of a core",
     ):  # fmt: skip
         assert said in text, said
 
@@ -247,6 +249,14 @@ def test_gaps_of_nothing_do_not_keep_a_curve_from_being_drawn() -> None:
     ):
         charts = draw_charts([result("a", stage(figures={"gap": gaps}))])
         assert all(pixels(chart.to_png()).width for chart in charts)
+
+
+def test_nobodys_settings_change_a_chart() -> None:
+    """A matplotlibrc of one's own is for one's own charts, and what is drawn here leaves it as it was."""
+    plain = draw_charts([result()])[0].to_svg()
+    with mpl.rc_context({"font.size": 30, "lines.linewidth": 9, "text.color": "red"}):
+        assert draw_charts([result()])[0].to_svg() == plain
+        assert mpl.rcParams["font.size"] == 30
 
 
 @pytest.mark.parametrize("name", ["_hidden", "$x_{", "模型", "a\nb", "x" * 500, ""])
