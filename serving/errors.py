@@ -25,7 +25,8 @@ ServingError
 │   ├── EngineFailed            9    engine_failed
 │   ├── UnsafeBind              10   unsafe_bind
 │   ├── GpuMissing              11   gpu_missing
-│   └── UnhealthyHost           12   unhealthy_host
+│   ├── UnhealthyHost           12   unhealthy_host
+│   └── BoundBroken             13   bound_broken
 └── InternalError               500  internal_error   exit 70
 
 Each says what failed, the value, why; `hint` is the way out. Class attributes are the stable part:
@@ -250,6 +251,13 @@ class UnhealthyHost(StartError):
 
     code = "unhealthy_host"
     exit_status = 12
+
+
+class BoundBroken(StartError):
+    """A result breaks a bound of `serve bench compare --fail-if`, or nobody can tell that it does not."""
+
+    code = "bound_broken"
+    exit_status = 13
 
 
 class InternalError(ServingError):

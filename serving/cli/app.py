@@ -323,3 +323,36 @@ def bench_autotune(
             plan=wishes,
         )
     )
+
+
+@bench_app.command("report")
+def bench_report(
+    results: Annotated[list[Path], typer.Argument(help="Files that `serve bench run -o` wrote.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the page.")] = Path("report.html"),
+    png: Annotated[Path | None, typer.Option("--png", help="Directory for the charts as PNG files.")] = None,
+) -> int:
+    """One HTML page about one or several results; it needs no network."""
+    from serving.cli.bench_results import show_report
+
+    return show_report(results, output, png)
+
+
+@bench_app.command("compare")
+def bench_compare(
+    results: Annotated[list[Path], typer.Argument(help="Files of results; the others are measured by the first.")],
+    *,
+    price: Annotated[
+        list[str] | None, typer.Option("--price", help="NAME=PRICE: what an hour of this result's machine costs.")
+    ] = None,
+    currency: Annotated[str, typer.Option("--currency", help="Of the prices.")] = "EUR",
+    fail_if: Annotated[
+        list[str] | None, typer.Option("--fail-if", help="What must not be: `ttft_p99 > 1.05x`; ends with 13.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File for a page about them.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Results side by side: ratios with intervals, and which is best."""
+    from serving.cli.bench_results import show_comparison
+
+    return show_comparison(results, price or (), currency, fail_if or (), output, as_json=as_json)

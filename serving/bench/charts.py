@@ -1,0 +1,310 @@
+"""Charts of results, by matplotlib's objects alone: no window system, and no state outside a figure.
+
+This is the only module that imports matplotlib, which takes its time: import it when something is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any, Final, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Drawing
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.typing import RcKeyType
+
+from serving.bench.figures import QUANTITIES, kind_of, load_of, number, objective_ms, read_figure, shown_stage
+from serving.bench.record import Figure, Result, Slice, Stage
+
+Dash = Literal["-", "--", "-.", ":"]
+
+_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""Told apart by the colour-blind too (Okabe and Ito, 2008); markers and dashes tell them apart in print."""
+_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
+_DASHES: Final[tuple[Dash, ...]] = ("-", "--", "-.", ":")
+_INK, _FAINT, _GRID = "#22262b", "#5c6670", "#e3e7eb"
+_STYLE: Final[dict[RcKeyType, Any]] = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib
+    "font.size": 9.5,
+    "text.parse_math": False,  # a name with dollar signs in it is a name
+    "text.color": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "legend.frameon": False,
+    "svg.fonttype": "path",  # whoever looks at it has whichever fonts
+    "svg.hashsalt": "perimeter",  # the same result makes the same file
+}
+_PNG_DPI: Final = 220
+_LONGEST_NAME: Final = 40
+_BESIDE: Final = (0.03, -0.04)
+"""From a point to the middle of its number, as shares of the chart."""
+_MARKED_EVERY: Final = 20
+"""Points of a cumulative curve from marker to marker: colours are not all that tells curves apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart, and the words that go with it."""
+
+    name: str
+    """For a file: `frontier-ttft-p50`."""
+    title: str
+    caption: str
+    drawing: Drawing
+
+    def to_svg(self) -> bytes:
+        """An SVG document whose text is paths."""
+        return self._saved("svg", metadata={"Date": None, "Creator": None})
+
+    def to_png(self) -> bytes:
+        """For slides and documents."""
+        return self._saved("png", dpi=_PNG_DPI, metadata={"Software": None})
+
+    def _saved(self, kind: str, **options: Any) -> bytes:
+        to = io.BytesIO()
+        with _styled(), warnings.catch_warnings():
+            # a name in letters that the font lacks is drawn as boxes; the page beside it has it in full
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            self.drawing.savefig(to, format=kind, facecolor="white", **options)
+        return to.getvalue()
+
+
+def draw_charts(results: Sequence[Result]) -> tuple[Chart, ...]:
+    """Every chart that the results have data for."""
+    with _styled():
+        found: list[Chart | None] = [frontier(results, name) for name in ("ttft_p50", "ttft_p99", "tpot_p50")]
+        found += [distributions(results, name) for name in ("ttft", "gap")]
+        several = len(results) > 1
+        for place, result in enumerate(results):
+            stage = shown_stage(result)
+            if stage is not None:
+                suffix = f"-{place + 1}" if several else ""
+                found.append(timeline(stage, f"time-line{suffix}", f"{result.name}, " if several else ""))
+    return tuple(chart for chart in found if chart is not None)
+
+
+def frontier(results: Sequence[Result], name: str) -> Chart | None:
+    """Latency against throughput: a point for each load, and lines through those of one sweep.
+
+    None without two points.
+    """
+    points = [
+        [
+            (stage, x, y)
+            for stage in result.stages
+            if (x := stage.rates.output_tokens_per_s) and (y := read_figure(stage, name))
+        ]
+        for result in results
+    ]
+    if sum(len(found) for found in points) < 2:
+        return None  # a lone point says no more than its figures
+    title = QUANTITIES[name].title
+    drawing, axes = _sheet()
+    for (colour, marker, dash), found in zip(_looks(), points, strict=False):
+        for _, x, y in found:
+            axes.errorbar(
+                x.value, 1000 * y.value, xerr=_arms(x, 1), yerr=_arms(y, 1000),
+                fmt="none", ecolor=colour, elinewidth=1.0, alpha=0.55, capsize=0,
+            )  # fmt: skip
+        xs, ys = [x.value for _, x, _ in found], [1000 * y.value for _, _, y in found]
+        axes.plot(xs, ys, color=colour, marker=marker, linestyle=dash, linewidth=1.5, markersize=5.5)
+    every = [1000 * y.value for found in points for _, _, y in found]
+    if min(every) > 0 and max(every) / min(every) > 15:
+        axes.set_yscale("log")
+        _plain_ticks(axes, "y")
+    else:
+        axes.margins(y=0.12)
+        axes.set_ylim(bottom=0)
+    axes.margins(x=0.08)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
+    _number_points(axes, points)
+    axes.set_xlabel("output tokens/s")
+    axes.set_ylabel(f"{title}, ms")
+    _legend(axes, results)
+    left_out = sum(len(result.stages) - len(found) for result, found in zip(results, points, strict=True))
+    kinds = {kind_of(stage) == "closed" for found in points for stage, _, _ in found}
+    label = " or ".join("clients" if closed else "requests per second" for closed in sorted(kinds, reverse=True))
+    caption = f"Further right is more throughput, further down is less waiting. Numbers at points: {label}."
+    caption += " Bars: 95% intervals." if any(_arms(y, 1) is not None for found in points for _, _, y in found) else ""
+    caption += f" Loads left out for want of data: {left_out}." if left_out else ""
+    return Chart(f"frontier-{name.replace('_', '-')}", f"{title} against throughput", caption, drawing)
+
+
+def distributions(results: Sequence[Result], name: str) -> Chart | None:
+    """Which share of requests (or of gaps) took at most so long. None where no result has a curve."""
+    title = {"ttft": "Time to first token", "gap": "Gaps between tokens"}[name]
+    stages = [shown_stage(result) for result in results]
+    curves = [_curve(stage, name) for stage in stages]
+    if not any(curves):
+        return None
+    drawing, axes = _sheet()
+    for place, ((colour, marker, dash), curve) in enumerate(zip(_looks(), curves, strict=False)):
+        xs, ys = [x for x, _ in curve], [y for _, y in curve]
+        marked = (7 * place % _MARKED_EVERY, _MARKED_EVERY) if len(results) > 1 else []
+        axes.plot(
+            xs, ys, color=colour, linestyle=dash, linewidth=1.8, marker=marker, markevery=marked, markersize=5
+        )  # fmt: skip
+    axes.set_xscale("log")
+    _plain_ticks(axes, "x")
+    axes.set_ylim(0, 1.01)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_ylabel(f"share of {'requests' if name == 'ttft' else 'gaps'}")
+    axes.set_xlabel(f"{title.lower()}, at most, ms")
+    bounds = {objective_ms(result, "ttft") for result in results} if name == "ttft" else {None}
+    bound = bounds.pop()
+    caption = "A curve further left is faster; a long foot to the right is what the slowest wait."
+    if bound is not None and not bounds:
+        axes.axvline(bound, color=_FAINT, linestyle=(0, (2, 3)), linewidth=1.2)
+        caption += " Dotted upright: the objective."
+    _legend(axes, results)
+    loads = {load_of(stage) for stage in stages if stage is not None}
+    if len(loads) == 1:
+        caption += f" At {loads.pop()}."
+    else:
+        told = [f"{result.name} at {load_of(stage)}" for result, stage in zip(results, stages, strict=True) if stage]
+        caption += f" {', '.join(told)}."
+    return Chart(f"distribution-{name}", title, caption, drawing)
+
+
+def timeline(stage: Stage, name: str, whose: str = "") -> Chart | None:
+    """How a stage went, over its time. None where it has no time line."""
+    if not stage.timeline:
+        return None
+    read: tuple[tuple[str, Callable[[Slice], float | None]], ...] = (
+        ("output\ntokens/s", lambda part: part.output_tokens_per_s),
+        ("requests\nrunning", lambda part: part.running),
+        ("TTFT\nms", lambda part: None if part.ttft is None else 1000 * part.ttft),
+        ("memory\nGiB", lambda part: None if part.memory_bytes is None else part.memory_bytes / (1 << 30)),
+        ("utilisation\n%", lambda part: None if part.utilisation is None else 100 * part.utilisation),
+        ("power\nW", lambda part: part.power_w),
+    )
+    series = [(title, [value(part) for part in stage.timeline]) for title, value in read]
+    series = [(title, values) for title, values in series if any(value is not None for value in values)]
+    drawing = Drawing(figsize=(7.2, 0.6 + 1.0 * len(series)), layout="constrained")
+    FigureCanvasAgg(drawing)
+    panels = drawing.subplots(len(series), 1, sharex=True, squeeze=False)[:, 0]
+    at = [part.at for part in stage.timeline]
+    for axes, (title, values) in zip(panels, series, strict=True):
+        known = [math.nan if value is None else value for value in values]
+        axes.plot(at, known, color=_COLOURS[0], linewidth=1.4, drawstyle="steps-mid")
+        axes.plot(at, known, color=_COLOURS[0], linestyle="none", marker=".", markersize=3)
+        axes.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8.5)
+        axes.locator_params(axis="y", nbins=3)
+        most = max(value for value in known if not math.isnan(value))
+        axes.set_ylim(0, 1.15 * most if most > 0 else 1)
+        axes.yaxis.set_major_formatter(FuncFormatter(_tick))
+        if stage.window is not None:
+            axes.axvspan(stage.window.begin, stage.window.end, color="#eef3f8", zorder=0)
+    panels[-1].set_xlim(0, max(stage.seconds, at[-1]))
+    panels[-1].set_xlabel("seconds from the beginning")
+    drawing.align_ylabels(panels)
+    shaded = " Shaded: the time that rates are of." if stage.window is not None else ""
+    return Chart(name, f"Time line: {whose}{load_of(stage)}", f"Means of equal parts of the time.{shaded}", drawing)
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    """Our style and nothing of a person's own settings: the same result makes the same charts everywhere."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
+
+
+def _sheet() -> tuple[Drawing, Axes]:
+    """For one of two charts side by side."""
+    drawing = Drawing(figsize=(5.4, 3.5), layout="constrained")
+    FigureCanvasAgg(drawing)
+    return drawing, drawing.add_subplot()
+
+
+def _looks() -> Iterable[tuple[str, str, Dash]]:
+    """Colour, marker and dashes, for ever: no two of the first eight results look alike, nor many after them."""
+    dashes = (dash for dash in cycle(_DASHES) for _ in _COLOURS)
+    return zip(cycle(_COLOURS), cycle(_MARKERS), dashes, strict=False)
+
+
+def _number_points(axes: Axes, points: Sequence[Sequence[tuple[Stage, Figure, Figure]]]) -> None:
+    """Write each point's load beside it, below the curve, where nothing stands already."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    taken = [tuple(to_axes.transform((x.value, 1000 * y.value))) for found in points for _, x, y in found]
+    for (colour, _, _), found in zip(_looks(), points, strict=False):
+        for stage, x, y in reversed(found):
+            at = (x.value, 1000 * y.value)
+            right, up = to_axes.transform(at) + _BESIDE
+            if all(abs(right - other) > 0.025 or abs(up - height) > 0.035 for other, height in taken):
+                taken.append((right, up))
+                axes.annotate(f"{stage.level:g}", at, (5, -10), textcoords="offset points", color=colour, fontsize=8)
+
+
+def _legend(axes: Axes, results: Sequence[Result]) -> None:
+    if len(results) < 2:
+        return
+    drawn = [
+        Line2D([], [], color=colour, marker=marker, linestyle=dash, linewidth=1.5, markersize=5.5)
+        for (colour, marker, dash), _ in zip(_looks(), results, strict=False)
+    ]
+    legend = axes.figure.legend(drawn, ["name"] * len(drawn), loc="outside upper left", ncols=min(3, len(drawn)))
+    for text, result in zip(legend.get_texts(), results, strict=True):
+        # written afterwards: matplotlib passes over labels that begin with an underscore
+        text.set_text(_short(result.name))
+
+
+def _short(name: str) -> str:
+    plain = "".join(letter if letter.isprintable() else "?" for letter in name)
+    return plain if len(plain) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 1]}…"
+
+
+def _curve(stage: Stage | None, name: str) -> list[tuple[float, float]]:
+    """Milliseconds and the share that took at most so long; nothing to the left of a logarithm's reach."""
+    distribution = None if stage is None else stage.figures.get(name)
+    if distribution is None or len(distribution.curve) < 2:
+        return []
+    last = len(distribution.curve) - 1
+    return [(1000 * value, place / last) for place, value in enumerate(distribution.curve) if value > 0]
+
+
+def _arms(figure: Figure, factor: float) -> list[list[float]] | None:
+    """Lengths of the error bar's two arms, as matplotlib takes them; None where there is no interval."""
+    if figure.low95 is None or figure.high95 is None:
+        return None
+    return [[factor * max(0.0, figure.value - figure.low95)], [factor * max(0.0, figure.high95 - figure.value)]]
+
+
+def _plain_ticks(axes: Axes, which: str) -> None:
+    """Plain numbers on a logarithmic axis, between its decades too where it spans few."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = sorted(axis.get_view_interval())
+    axis.set_major_formatter(FuncFormatter(_tick))
+    few = low > 0 and math.log10(high / low) < 2
+    axis.set_minor_formatter(FuncFormatter(_between) if few else NullFormatter())
+
+
+def _tick(value: float, _place: object) -> str:
+    return number(value) if value < 1 else f"{value:,.10g}"
+
+
+def _between(value: float, place: object) -> str:
+    digit = round(value / 10 ** math.floor(math.log10(value))) if value > 0 else 0
+    return _tick(value, place) if digit in (2, 5) else ""
