@@ -29,6 +29,7 @@ TOOLS = {
     "gguf": "BENCH_GGUF",
     "litellm": "BENCH_LITELLM",
     "vllm_python": "SERVING_VLLM_PYTHON",
+    "guidellm": "BENCH_GUIDELLM",
 }
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,

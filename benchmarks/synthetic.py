@@ -36,7 +36,16 @@ SHAPES = (
     Shape("100m", layers=10, width=768, heads=12, kv_heads=12, ffn=2048, vocabulary=32_000),
     Shape("100m-128k", layers=10, width=768, heads=12, kv_heads=12, ffn=2048, vocabulary=128_256),
 )
-TYPES = {"f16": gguf.GGMLQuantizationType.F16, "q8_0": gguf.GGMLQuantizationType.Q8_0}
+TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+"""Without a token of its own, so that every server frames a conversation with the same ones."""
+TYPES = {
+    "f16": gguf.GGMLQuantizationType.F16,
+    "bf16": gguf.GGMLQuantizationType.BF16,
+    "q8_0": gguf.GGMLQuantizationType.Q8_0,
+}
 
 
 def write(shape: Shape, kind: str, out: Path, *, seed: int = 1) -> None:
@@ -54,8 +63,9 @@ def write(shape: Shape, kind: str, out: Path, *, seed: int = 1) -> None:
     writer.add_rope_dimension_count(shape.width // shape.heads)
     writer.add_rope_freq_base(500_000.0)
     writer.add_vocab_size(shape.vocabulary)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if kind == "f16" else gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind.upper()}"])
     tokens, merges = vocabulary(shape.vocabulary)
+    writer.add_chat_template(TEMPLATE)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)

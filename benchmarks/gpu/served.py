@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import queue
-import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving.bench.served import Served as Started
+from serving.bench.served import served as started
 from serving.engines.vllm_output import capacity_of
 
 ROOT = Path(__file__).parents[2]
@@ -43,12 +40,6 @@ format = "safetensors"
 backends = ["vllm"]
 source = "nowhere: it is served with synthetic weights"
 """
-_LEAVE_S = 60.0
-_LAST_LINES = 12
-
-
-class StartFailed(Exception):
-    """`serve` did not get ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +82,42 @@ def ask_json(*command: str) -> tuple[int, Any]:
         return done.returncode, None
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Served:
-    """A running `serve`."""
+    """A running `serve`, and where the engine behind it is found."""
 
-    process: subprocess.Popen[str]
+    running: Started
     setting: Setting
-    url: str = ""
-    ready_s: float = 0.0
-    """From the command to the line that says that the API answers."""
-    load_s: float | None = None
-    """Of this, the engine's part, as the gateway counts it."""
-    plan: Mapping[str, Any] = field(default_factory=dict)
-    stages: list[tuple[float, str]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Without the API's `/v1`."""
+        return self.running.url
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """The gateway's."""
+        return self.running.process
+
+    @property
+    def ready_s(self) -> float:
+        """From the command to the line that says that the API answers."""
+        return self.running.ready_s
+
+    @property
+    def load_s(self) -> float | None:
+        """Of this, the engine's part, as the gateway counts it."""
+        return self.running.load_s
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """What was planned."""
+        return self.running.plan
+
+    @property
+    def stages(self) -> Sequence[tuple[float, str]]:
+        """What it said that it did, each with its second."""
+        return self.running.stages
 
     @property
     def socket(self) -> Path:
@@ -119,70 +133,7 @@ class Served:
 
 @contextlib.contextmanager
 def served(setting: Setting, model: str, flags: Sequence[str] = ()) -> Iterator[Served]:
-    """`serve --model … --backend vllm`, ready; ended afterwards. Raises StartFailed with its last words."""
-    argv = [
-        *(sys.executable, "-m", "serving", "--model", model, "--backend", "vllm", "--port", "0", "--json"),
-        *("--config", str(setting.config), *flags),
-    ]
-    began = time.monotonic()
-    process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    reader = threading.Thread(target=_pass_on, args=(process, lines), daemon=True)
-    reader.start()
-    try:
-        yield _when_ready(Served(process, setting), lines, began)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_LEAVE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        reader.join()
-        assert process.stderr is not None  # noqa: S101 - a pipe was asked for
-        process.stderr.close()
-
-
-def _pass_on(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:
-    assert process.stderr is not None  # noqa: S101 - a pipe was asked for
-    for line in process.stderr:
-        lines.put(line)
-    lines.put(None)
-
-
-def _when_ready(running: Served, lines: queue.SimpleQueue[str | None], began: float) -> Served:
-    deadline = began + running.setting.start_timeout_s
-    last: list[str] = []
-    while True:
-        try:
-            line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            raise StartFailed(f"not ready after {running.setting.start_timeout_s:g} s: {_tail(last)}") from None
-        if line is None:
-            raise StartFailed(f"ended with {running.process.wait()}: {_tail(last)}")
-        last.append(line)
-        at_s = time.monotonic() - began
-        match _entry(line):
-            case {"event": "plan", **plan}:
-                running.plan = plan
-            case {"event": "loading", "stage": str(stage)}:
-                running.stages.append((at_s, stage))
-            case {"event": "engine ready", "load_s": float(load_s) | int(load_s)}:
-                running.load_s = load_s
-            case {"event": "ready", "url": str(url)}:
-                running.url, running.ready_s = url.removesuffix("/v1"), at_s
-                return running
-
-
-def _entry(line: str) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):
-        value = json.loads(line)
-        if isinstance(value, dict):
-            return value
-    return {}
-
-
-def _tail(lines: Sequence[str]) -> str:
-    """What it last said, in the words of its errors where it has any."""
-    told = [entry["message"] for entry in map(_entry, lines) if entry.get("level") == "error" and "message" in entry]
-    return told[-1] if told else os.linesep.join(line.rstrip() for line in lines[-_LAST_LINES:])
+    """`serve --model … --backend vllm`, ready; ended afterwards. Raises EngineFailed with its last words."""
+    argv = ("--model", model, "--backend", "vllm", "--config", str(setting.config), *flags)
+    with started(argv, setting.start_timeout_s) as running:
+        yield Served(running, setting)

@@ -1,6 +1,9 @@
 """The same requests to one live server by three harnesses in turn: `serve bench`, guidellm, `vllm bench serve`.
 
-    python -m benchmarks.peers.harnesses --url http://127.0.0.1:8000 --guidellm PATH --vllm-python PATH -o result.json
+    python -m benchmarks.peers.harnesses --model FILE.gguf --guidellm PATH --vllm-python PATH -o result.json
+
+The server is ours, of a synthetic model (benchmarks.synthetic), on all cores but the last, which the harness has for
+itself: on shared cores a harness that computes more makes the server slower, and reports that.
 
 A round is each of them once, in an order that changes; each has prompts of its own, of the same lengths, since one that
 was sent before would be found in the server's cache. What the others report stands beside what ours does, as the median
@@ -11,12 +14,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +32,13 @@ from serving.bench.drive import Target
 from serving.bench.identity import identify, only_model
 from serving.bench.prompts import Writer
 from serving.bench.record import read_result
+from serving.bench.served import served
 from serving.engines.remote import origin_of
 from serving.gateway.upstream import Upstream
 from serving.store.description import tokenizer_files
 
 ROOT = Path(__file__).parents[2]
+READY_TIMEOUT_S = 120.0
 FIGURES = ("output_tokens_per_s", "ttft_mean_s", "itl_mean_s")
 _VLLM = """
 import argparse
@@ -151,36 +159,59 @@ def run(argv: list[str]) -> None:
         raise RuntimeError(f"{argv[0]} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
 
 
-HARNESSES = {"serve bench": ours, "guidellm": guidellm, "vllm bench serve": vllm}
+HARNESSES = {"serve_bench": ours, "guidellm": guidellm, "vllm_bench_serve": vllm}
+
+
+@contextlib.contextmanager
+def server(options: argparse.Namespace, place: Path) -> Iterator[str]:
+    """The URL of the server under load; harnesses are given the last core."""
+    if options.url:
+        yield options.url
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    own = cores[:-1] or cores
+    config = place / "serving.toml"
+    # guidellm asks for usage in every event, which OpenAI's protocol does not know
+    config.write_text('[server]\nunknown_fields = "ignore"\n')
+    os.sched_setaffinity(0, own)
+    flags = ("--model", str(options.model), "--threads", str(len(own)), "--config", str(config), "--no-profile")
+    with served(flags, READY_TIMEOUT_S) as running:
+        os.sched_setaffinity(0, cores[-1:])
+        yield running.url
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """All rounds."""
+    with tempfile.TemporaryDirectory() as scratch, server(options, Path(scratch)) as url:
+        options.url = url
+        return rounds_of(options, Path(scratch))
+
+
+def rounds_of(options: argparse.Namespace, place: Path) -> dict[str, object]:
+    """The harnesses in turn, on a server that is there."""
     rounds: list[Mapping[str, Mapping[str, float]]] = []
-    model = server = ""
-    with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        tokenizer = place / "tokenizer"
-        tokenizer.mkdir()
-        for name, content in tokenizer_files(options.vocabulary).items():
-            (tokenizer / name).write_text(json.dumps(content))
-        for at in range(options.rounds):
-            found = {}
-            names = list(HARNESSES)
-            for name in names[at % 3 :] + names[: at % 3]:
-                seed = f"{time.time()}/{name}"
-                model, server, prompts = asyncio.run(written(options.url, seed, options.requests, options.prompt))
-                found[name] = HARNESSES[name](options, prompts, model, place)
-                print(f"round {at + 1}, {name}: {found[name]}", file=sys.stderr)
-            rounds.append(found)
+    model = kind = ""
+    tokenizer = place / "tokenizer"
+    tokenizer.mkdir()
+    for name, content in tokenizer_files(options.vocabulary).items():
+        (tokenizer / name).write_text(json.dumps(content))
+    for at in range(options.rounds):
+        found = {}
+        names = list(HARNESSES)
+        for name in names[at % 3 :] + names[: at % 3]:
+            seed = f"{time.time()}/{name}"
+            model, kind, prompts = asyncio.run(written(options.url, seed, options.requests, options.prompt))
+            found[name] = HARNESSES[name](options, prompts, model, place)
+            print(f"round {at + 1}, {name}: {found[name]}", file=sys.stderr)
+        rounds.append(found)
     ratios = {
-        name: {figure: ratio([one[name][figure] / one["serve bench"][figure] for one in rounds]) for figure in FIGURES}
+        name: {figure: ratio([one[name][figure] / one["serve_bench"][figure] for one in rounds]) for figure in FIGURES}
         for name in HARNESSES
-        if name != "serve bench"
+        if name != "serve_bench"
     }
     return {
         "what": "what other harnesses report over what ours does, of the same load on the same server",
-        "server": server,
+        "server": kind,
         "model": model,
         "clients": options.clients,
         "requests": options.requests,
@@ -195,21 +226,23 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 def ratio(values: list[float]) -> dict[str, float]:
     """Median and its interval."""
     low, high = interval(values)
-    return {"median": round(sorted(values)[len(values) // 2], 4), "low95": round(low, 4), "high95": round(high, 4)}
+    return {"median": round(statistics.median(values), 4), "low95": round(low, 4), "high95": round(high, 4)}
 
 
 def main() -> None:
     """Run and print the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", required=True, help="of a server of a synthetic model (benchmarks.synthetic)")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--model", type=Path, help="synthetic GGUF file, to be served")
+    target.add_argument("--url", help="of a server of one")
     parser.add_argument("--guidellm", required=True)
     parser.add_argument("--vllm-python", required=True)
     parser.add_argument("--vocabulary", type=int, default=32_000)
     parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--requests", type=int, default=160)
+    parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--prompt", type=int, default=128)
     parser.add_argument("--output", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("-o", "--out", type=Path)
     options = parser.parse_args()
     text = json.dumps(measure(options), indent=1)

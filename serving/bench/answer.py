@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from serving.gateway.upstream import EngineBroke
+from serving.gateway.upstream import EngineBroke, Upstream
 
 PATHS: Final = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 """Of the routes that are asked."""
 _EVENT_BYTES: Final = 1 << 20
+_ANSWER_BYTES: Final = 64 << 20
 _ERROR_CHARS: Final = 160
 
 
@@ -110,6 +112,21 @@ class Answer:
         details = self.usage.get("prompt_tokens_details")
         value = details.get("cached_tokens") if isinstance(details, dict) else None
         return value if isinstance(value, int) else None
+
+
+async def whole_answer(
+    upstream: Upstream, method: str, path: str, head: str, body: bytes, timeout_s: float
+) -> tuple[int, bytes]:
+    """The status and the body of an answer that is not streamed. Raises EngineBroke, also where it takes too long."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            response = await upstream.request(method, path, head, body)
+            try:
+                return response.status, await response.read_all(_ANSWER_BYTES)
+            finally:
+                response.close()
+    except TimeoutError:
+        raise EngineBroke(f"no answer to {path} within {timeout_s:g} s") from None
 
 
 def words_of(error: object) -> str:

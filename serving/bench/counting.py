@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from serving.bench.answer import PATHS, words_of
+from serving.bench.answer import PATHS, whole_answer, words_of
 from serving.bench.prompts import Count, Writer
 from serving.errors import BadFile, FileMissing, UsageError
 from serving.gateway.upstream import EngineBroke, Upstream
 
 CountedBy = Literal["server", "local", "usage", "none"]
-_ANSWER_BYTES: Final = 64 << 20
 _PROBE_WORDS: Final = (20, 120)
 
 
@@ -50,6 +49,7 @@ class Asking:
     route: Literal["chat", "completions"]
     head: str = ""
     """Header lines, each with its CRLF."""
+    timeout_s: float = 600.0
 
     async def json(self, path: str, body: object) -> dict[str, Any] | None:
         """The object that a POST is answered with; None for anything else. Raises EngineBroke where nobody is there."""
@@ -66,16 +66,12 @@ class Asking:
     async def _post(self, path: str, body: object) -> tuple[int, dict[str, Any] | None]:
         """The status, and the object in the answer where there is one."""
         head = f"content-type: application/json\r\n{self.head}"
-        response = await self.upstream.request("POST", path, head, json.dumps(body).encode())
-        try:
-            raw = await response.read_all(_ANSWER_BYTES)
-        finally:
-            response.close()
+        status, raw = await whole_answer(self.upstream, "POST", path, head, json.dumps(body).encode(), self.timeout_s)
         try:
             value = json.loads(raw)
         except (ValueError, RecursionError):
-            return response.status, None
-        return response.status, value if isinstance(value, dict) else None
+            return status, None
+        return status, value if isinstance(value, dict) else None
 
     def asked(self, text: str) -> dict[str, object]:
         """The fields of a request with this text alone."""
@@ -153,8 +149,9 @@ def local_tokenizer(path: Path) -> Count:
 
 
 def _of_gguf(path: Path) -> Callable[[str], int]:
-    from serving.llamacpp.binding import LoadError, Model  # noqa: PLC0415 - it loads a library
+    from serving.llamacpp.binding import LoadError, Model, start_backend  # noqa: PLC0415 - it loads a library
 
+    start_backend()  # which keeps llama.cpp's log to itself
     try:
         model = Model(path, vocab_only=True)
     except LoadError as error:

@@ -17,6 +17,7 @@ import uvloop
 from serving.bench.drive import Driver, Target
 from serving.bench.prepare import Job
 from serving.bench.samples import Sample
+from serving.bench.stopping import unless_stopped
 from serving.bench.watch import Kept
 from serving.errors import InternalError
 
@@ -73,22 +74,8 @@ async def _alone(
 ) -> Driven:
     driver = Driver(target, listener.on_sample, listener.on_first)
     began = time.perf_counter()
-    is_stopped = await _until(stop, driver.run(jobs, clients, began))
+    _, is_stopped = await unless_stopped(stop, driver.run(jobs, clients, began))
     return Driven(began, driver.samples, driver.texts, (driver.kept,), is_stopped)
-
-
-async def _until(stop: asyncio.Event, running: Any) -> bool:
-    """Run to the end, or until `stop`; whether it was stopped."""
-    work, stopping = asyncio.ensure_future(running), asyncio.ensure_future(stop.wait())
-    await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if work.done():
-        await work
-        return False
-    work.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
-    return True
 
 
 class _Crew:
@@ -108,7 +95,7 @@ class _Crew:
         for at in range(processes):
             share = None if clients is None else clients // processes + (at < clients % processes)
             self._start((target, jobs[at::processes], share, self._driven.began))
-        self._driven.is_stopped = await _until(stop, self._left.wait())
+        _, self._driven.is_stopped = await unless_stopped(stop, self._left.wait())
         if self._driven.is_stopped:
             for _, connection in self._members:
                 with contextlib.suppress(OSError):
@@ -163,7 +150,7 @@ def _member(connection: Connection, target: Target, jobs: Sequence[Job], clients
     async def run() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_reader(connection.fileno(), stop.set)
-        await _until(stop, driver.run(jobs, clients, began))
+        await unless_stopped(stop, driver.run(jobs, clients, began))
 
     uvloop.run(run())
     for number, text in driver.texts.items():

@@ -17,7 +17,7 @@ from typing import Final
 from serving.bench.answer import PATHS, Answer, words_of
 from serving.bench.prepare import Job, Request
 from serving.bench.samples import Outcome, Sample
-from serving.bench.watch import Kept, Watch
+from serving.bench.watch import Kept, Watch, precedence
 from serving.bench.work import is_of_form
 from serving.engines.spec import Origin
 from serving.gateway.upstream import EngineBroke, Upstream
@@ -73,15 +73,19 @@ class Driver:
             await asyncio.sleep(early)
         watch = Watch()
         try:
-            async with watch:
-                if clients is not None:
-                    left = iter(jobs)
-                    await asyncio.gather(*(self._client(left) for _ in range(clients)))
-                else:
-                    await self._on_time(jobs)
+            with precedence():
+                async with watch:
+                    await self._all(jobs, clients)
         finally:
             self.kept = watch.kept
             self._upstream.close()
+
+    async def _all(self, jobs: Sequence[Job], clients: int | None) -> None:
+        if clients is None:
+            await self._on_time(jobs)
+            return
+        left = iter(jobs)
+        await asyncio.gather(*(self._client(left) for _ in range(clients)))
 
     async def _client(self, left: Iterator[Job]) -> None:
         for job in left:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
+from serving.bench.answer import whole_answer
 from serving.bench.drive import Target
 from serving.bench.record import Server
 from serving.errors import EngineFailed
 from serving.gateway.upstream import EngineBroke, Upstream
 
-_BYTES = 16 << 20
+_TIMEOUT_S: Final = 30.0
 
 
 async def only_model(upstream: Upstream, target: Target) -> str:
     """The first model that the server lists. Raises EngineFailed."""
     try:
-        listed = await _get(upstream, target, "/v1/models")
+        status, listed = await _got(upstream, target, "/v1/models")
+        if status != 200:
+            message = f"`{target.origin}/v1/models` answers with status {status}"
+            raise EngineFailed(message, hint="--key-file names a file with the server's key; --url is without the path")
         return str(listed["data"][0]["id"])
     except EngineBroke as error:
         message = f"`{target.origin}` does not answer: {error.message}"
@@ -24,6 +28,15 @@ async def only_model(upstream: Upstream, target: Target) -> str:
     except (LookupError, TypeError):
         message = f"`{target.origin}/v1/models` lists no model"
         raise EngineFailed(message, hint="name it with --model; is it an OpenAI-compatible server?") from None
+
+
+async def still_answers(upstream: Upstream, target: Target) -> bool:
+    """Whether anybody is there."""
+    try:
+        await _get(upstream, target, "/v1/models")
+    except EngineBroke:
+        return False
+    return True
 
 
 async def identify(upstream: Upstream, target: Target) -> Server | None:
@@ -47,13 +60,15 @@ async def identify(upstream: Upstream, target: Target) -> Server | None:
 
 async def _get(upstream: Upstream, target: Target, path: str) -> dict[str, Any]:
     """The object at a path; an empty one for anything else. Raises EngineBroke where nobody is there."""
-    response = await upstream.request("GET", path, target.head)
+    status, value = await _got(upstream, target, path)
+    return value if status == 200 else {}
+
+
+async def _got(upstream: Upstream, target: Target, path: str) -> tuple[int, dict[str, Any]]:
+    """The status, and the object that came with it; an empty one for anything else. Raises EngineBroke."""
+    status, raw = await whole_answer(upstream, "GET", path, target.head, b"", min(_TIMEOUT_S, target.timeout_s))
     try:
-        raw = await response.read_all(_BYTES)
-    finally:
-        response.close()
-    try:
-        value = json.loads(raw) if response.status == 200 else {}
+        value = json.loads(raw)
     except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return status, {}
+    return status, value if isinstance(value, dict) else {}

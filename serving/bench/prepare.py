@@ -115,6 +115,7 @@ class _Author:
         self._start = "", 0
         """What all prompts begin with, and its tokens."""
         self._passages: list[tuple[str, int]] = []
+        self._counts = counting.is_exact
         self.is_exact = counting.is_exact
 
     async def begin(self) -> None:
@@ -156,7 +157,8 @@ class _Author:
         keeps = 0 <= wanted.number - self._scenario.warm_up < _RECOUNTED
         return Request(wanted, body, "length", tokens, keeps_text=keeps, route=self._scenario.route)
 
-    async def _text(self, wanted: Wanted) -> tuple[str, int]:
+    async def _text(self, wanted: Wanted) -> tuple[str, int | None]:
+        """A prompt, and its tokens where they were counted and not guessed."""
         assert wanted.prompt_tokens is not None  # noqa: S101 - only a user's own request has none
         writer = self._writer(str(wanted.number))
         start = self._start
@@ -164,7 +166,7 @@ class _Author:
             start = await self._gathered(writer, self._work, wanted.prompt_tokens)
         text, tokens = await writer.text(start, wanted.prompt_tokens, self._count)
         self.is_exact = self.is_exact and tokens == wanted.prompt_tokens
-        return text, tokens
+        return text, tokens if self._counts else None
 
     async def _gathered(self, writer: Writer, work: Rag, tokens: int) -> tuple[str, int]:
         """The instructions and as many passages as leave room for the question."""
@@ -190,7 +192,8 @@ class _Author:
             turn = Turn(self._model, tuple(questions), wanted.output_tokens)
             made = turn if at else turn.body(())
             last = at == len(turns) - 1
-            requests.append(Request(wanted, made, prompt_tokens=tokens if at == 0 else None, keeps_text=not last))
+            told = tokens if at == 0 and self._counts else None
+            requests.append(Request(wanted, made, prompt_tokens=told, keeps_text=not last))
         return Job(tuple(requests), work.think_s)
 
     def _own(self, wanted: Wanted, asked: Mapping[str, Any]) -> Request:

@@ -206,6 +206,7 @@ class Started(_Part):
 
     command: tuple[str, ...]
     plan: dict[str, Any]
+    engine: Server | None = Field(default=None, description="what computes behind the gateway, and its version")
     ready_s: float | None = Field(default=None, description="from the command to the first answer")
     load_s: float | None = None
     weights: str | None = None
@@ -272,11 +273,15 @@ def schema() -> dict[str, Any]:
     return Result.model_json_schema()
 
 
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no figure")
+
+
 def read_result(path: Path) -> Result:
     """A result that `serve bench run` wrote. Raises FileMissing or BadFile."""
     hint = "name a file that `serve bench run -o` wrote"
     try:
-        tree = json.loads(path.read_bytes())
+        tree = json.loads(path.read_bytes(), parse_constant=_refuse)
         if isinstance(tree, dict) and isinstance(tree.get("format"), int) and tree["format"] > FORMAT:
             message = f"`{path}` is of format {tree['format']}, and this program reads {FORMAT}"
             raise BadFile(message, hint="read it with the version that wrote it, or a newer one")

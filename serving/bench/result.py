@@ -182,7 +182,7 @@ def rates(everything: Sequence[Sample], window: Window) -> Rates:
     edges = np.linspace(window.begin, window.end, BLOCKS + 1)
     output, prompt, ended = (np.zeros(BLOCKS) for _ in range(3))
     for sample in completed:
-        each = _output_of(sample) / len(sample.arrivals)
+        each = of.tokens_of(sample) / len(sample.arrivals)
         output += each * np.histogram(sample.arrivals, edges)[0]
         for total, moment, count in (
             (prompt, sample.arrivals[0], sample.prompt_tokens or 0),
@@ -223,7 +223,7 @@ def tokens_of(completed: Sequence[Sample], recounted: Sequence[tuple[int, int]])
     return Tokens(
         prompt=sum(sample.prompt_tokens or 0 for sample in completed),
         cached=sum(cached) if cached else None,
-        output=round(sum(map(_output_of, completed))),
+        output=sum(map(of.tokens_of, completed)),
         events=sum(len(sample.arrivals) for sample in completed),
         prompt_off=_off(written),
         recounted=len(recounted),
@@ -252,7 +252,7 @@ def energy(everything: Sequence[Sample], window: Window, taken: Taken) -> Energy
     output, ended = 0.0, 0
     for sample in completed:
         within = sum(window.begin <= moment <= window.end for moment in sample.arrivals)
-        output += _output_of(sample) * within / len(sample.arrivals)
+        output += of.tokens_of(sample) * within / len(sample.arrivals)
         ended += window.begin <= sample.arrivals[-1] <= window.end
     return Energy(
         meters=taken.metered.meters,
@@ -277,7 +277,7 @@ def timeline(everything: Sequence[Sample], taken: Taken) -> tuple[Slice, ...]:
     first: list[list[float]] = [[] for _ in range(_TIMELINE)]
     for sample in everything:
         if sample.arrivals:
-            share = _output_of(sample) / len(sample.arrivals)
+            share = of.tokens_of(sample) / len(sample.arrivals)
             output += share * np.histogram(sample.arrivals, edges)[0]
             place = min(_TIMELINE - 1, int(sample.arrivals[0] / each))
             first[place].append(sample.arrivals[0] - sample.sent)
@@ -355,10 +355,6 @@ def _absolute(value: float | None) -> float | None:
 
 def _ms(seconds: float | None) -> str:
     return f"{1000 * (seconds or 0):.1f} ms"
-
-
-def _output_of(sample: Sample) -> float:
-    return len(sample.arrivals) if sample.output_tokens is None else sample.output_tokens
 
 
 def _told(samples: Iterable[Sample], figure: Callable[[Sample], float | None]) -> list[float]:

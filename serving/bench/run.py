@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import Final, Protocol
 from serving.bench.counting import Asking, CountedBy, Counting, find_counting
 from serving.bench.crew import Driven, Listener, crew_size, drive
 from serving.bench.drive import Target
-from serving.bench.identity import identify, only_model
+from serving.bench.identity import identify, only_model, still_answers
 from serving.bench.load import Closed, Ramp, Sweep, Trace, bracket, plan_level
 from serving.bench.meter import Meter
 from serving.bench.prepare import prepare
@@ -23,6 +22,7 @@ from serving.bench.record import Saturation, Server, Stage
 from serving.bench.result import Taken, level_of, stage_of
 from serving.bench.samples import Objective, Sample
 from serving.bench.scenario import Loaded, Scenario, Wanted, timetable
+from serving.bench.stopping import stopping, unless_stopped
 from serving.errors import EngineFailed
 from serving.gateway.upstream import EngineBroke, Upstream
 from serving.hardware.power import Meters
@@ -58,6 +58,8 @@ class Measured:
     is_exact: bool = True
     processes: int = 1
     is_stopped: bool = False
+    is_gone: bool = False
+    """The server died on the way."""
 
 
 async def measure(
@@ -74,26 +76,51 @@ async def measure(
     `meters` are those of the machine that serves. Raises EngineFailed where the server does not answer, and what
     `find_counting` does.
     """
-    upstream = Upstream(target.origin)
-    with _stopping() as stop:
+    upstream, found = Upstream(target.origin), Measured(target.model)
+    with stopping() as stop:
         try:
-            target = replace(target, model=target.model or await only_model(upstream, target))
-            found = Measured(target.model)
-            found.server = await identify(upstream, target)
-            asking = Asking(upstream, target.model, loaded.scenario.route, target.head)
-            await _until_it_answers(asking, target, stop)
-            counting = await find_counting(asking, tokenizer)
-            found.counted_by = counting.by
+            counting, found.is_stopped = await unless_stopped(
+                stop, _met(upstream, target, loaded, tokenizer, stop, found)
+            )
+            if counting is None:
+                return found
+            target = replace(target, model=found.model)
             run = _Run(loaded, target, counting, listener, stop, processes, meters, found)
             await run.all()
+            if any(stage.requests.failed or stage.requests.truncated for stage in found.stages):
+                found.is_gone = not await still_answers(upstream, target)
         except* EngineBroke as broke:
-            first = broke.exceptions[0]
-            words = first.message if isinstance(first, EngineBroke) else str(first)
-            message = f"`{target.origin}` does not answer: {words}"
-            raise EngineFailed(message, hint="start the server first, or correct --url") from None
+            # between two levels of a sweep those that were measured stay; before the first there is nothing to keep
+            found.is_gone = True
+            if not found.stages:
+                words = "; ".join(dict.fromkeys(_words_of(broke)))
+                message = f"`{target.origin}` does not answer: {words}"
+                raise EngineFailed(message, hint="start the server first, or correct --url") from None
         finally:
             upstream.close()
     return found
+
+
+def _words_of(broke: BaseExceptionGroup[EngineBroke]) -> Iterator[str]:
+    for one in broke.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from _words_of(one)
+        else:
+            yield one.message
+
+
+async def _met(
+    upstream: Upstream, target: Target, loaded: Loaded, tokenizer: Path | None, stop: asyncio.Event, found: Measured
+) -> Counting:
+    """Get to know the server: its model, what it is, that it answers, and who counts its tokens."""
+    found.model = target.model or await only_model(upstream, target)
+    target = replace(target, model=found.model)
+    found.server = await identify(upstream, target)
+    asking = Asking(upstream, target.model, loaded.scenario.route, target.head, target.timeout_s)
+    await _until_it_answers(asking, target, stop)
+    counting = await find_counting(asking, tokenizer)
+    found.counted_by = counting.by
+    return counting
 
 
 async def _until_it_answers(asking: Asking, target: Target, stop: asyncio.Event) -> None:
@@ -115,19 +142,6 @@ async def _until_it_answers(asking: Asking, target: Target, stop: asyncio.Event)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 await stop.wait()
-
-
-@contextlib.contextmanager
-def _stopping() -> Iterator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield stop
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
 
 @dataclass(slots=True)
@@ -160,17 +174,11 @@ class _Run:
     async def _stage(self, scenario: Scenario) -> Stage | None:
         """Measure one; None where it was stopped before its first request."""
         wanted = timetable(scenario, self.loaded.lines)
-        preparing = asyncio.ensure_future(
-            prepare(scenario, wanted, self.target.model, self.counting, self.listener.on_prepare)
-        )
-        stopping = asyncio.ensure_future(self.stop.wait())
-        await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not preparing.done():
-            preparing.cancel()
-            self.found.is_stopped = True
+        writing = prepare(scenario, wanted, self.target.model, self.counting, self.listener.on_prepare)
+        prepared, self.found.is_stopped = await unless_stopped(self.stop, writing)
+        if prepared is None:
             return None
-        jobs, is_exact = preparing.result()
+        jobs, is_exact = prepared
         self.found.is_exact = self.found.is_exact and is_exact
         clients = scenario.load.clients if isinstance(scenario.load, Closed) else None
         size = self.processes or crew_size(clients, _rate_of(scenario, wanted), len(os.sched_getaffinity(0)))
@@ -188,7 +196,7 @@ class _Run:
             await self._recounted(driven),
         )
         stage = stage_of(scenario, taken)
-        self.found.is_stopped = self.found.is_stopped or driven.is_stopped
+        self.found.is_stopped = driven.is_stopped
         self.found.stages.append(stage)
         self.found.samples.append(driven.samples)
         self.found.warm_up.append(scenario.warm_up)

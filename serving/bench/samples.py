@@ -40,6 +40,11 @@ class Sample:
     """That the prompt was written to have, by the harness's own count."""
 
 
+def tokens_of(sample: Sample) -> int:
+    """Tokens of its output: by the server's count; its events, one taken for a token, where it has none."""
+    return len(sample.arrivals) if sample.output_tokens is None else sample.output_tokens
+
+
 def ttft(sample: Sample, since: Since = "sent") -> float | None:
     """Time to the first token, in seconds: to the first event that carries output. None where there was none."""
     return sample.arrivals[0] - _start(sample, since) if sample.arrivals else None
@@ -51,12 +56,12 @@ def e2e(sample: Sample, since: Since = "sent") -> float | None:
 
 
 def tpot(sample: Sample) -> float | None:
-    """Time per output token after the first, in seconds: (E2E − TTFT) / (n − 1), n by the server's count.
+    """Time per output token after the first, in seconds: (E2E − TTFT) / (n − 1), n as `tokens_of` has it.
 
     The first token is in neither: it came with the prompt. None for fewer than two tokens.
     """
-    count = sample.output_tokens
-    if count is None or count < 2 or len(sample.arrivals) < 1:
+    count = tokens_of(sample)
+    if count < 2 or not sample.arrivals:
         return None
     return (sample.arrivals[-1] - sample.arrivals[0]) / (count - 1)
 
@@ -80,7 +85,7 @@ def stall(sample: Sample) -> float | None:
 def normalised_latency(sample: Sample, since: Since = "sent") -> float | None:
     """Time to the last token over the tokens, in seconds each: the prompt's wait spread over what was written."""
     whole = e2e(sample, since)
-    return whole / sample.output_tokens if whole is not None and sample.output_tokens else None
+    return whole / tokens_of(sample) if whole is not None and tokens_of(sample) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ def meets(sample: Sample, objective: Objective, since: Since = "due") -> bool:
     found = (
         (objective.ttft, ttft(sample, since)),
         (objective.e2e, e2e(sample, since)),
-        (objective.tpot, 0.0 if sample.output_tokens == 1 else tpot(sample)),
+        (objective.tpot, 0.0 if tokens_of(sample) == 1 else tpot(sample)),
         (objective.stall, stall(sample) if len(sample.arrivals) > 1 else 0.0),
     )
     return all(bound is None or (value is not None and value <= bound) for bound, value in found)

@@ -57,7 +57,7 @@ class Scenario(Table):
     title: str = Field(min_length=1, max_length=200)
     route: Literal["chat", "completions"] = "chat"
     seed: int = Field(default=1, ge=0, lt=1 << 32)
-    requests: int = Field(ge=1, le=1_000_000, description="measured ones, in each level of a sweep")
+    requests: int = Field(ge=1, le=1_000_000, description="measured ones; in each level of a sweep, of a trace at most")
     warm_up: int = Field(default=0, ge=0, le=100_000, description="requests before them, which are not counted")
     shared_prefix: int = Field(
         default=0, ge=0, le=1 << 20, description="tokens that all prompts begin with, of their length"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import importlib.metadata
 import ipaddress
 import json
 import os
@@ -26,7 +27,8 @@ from serving.bench.scenario import Loaded, load_scenario, override
 from serving.bench.served import Served, digest_of, served
 from serving.cli.bench_page import page
 from serving.cli.bench_progress import RunProgress
-from serving.cli.options import PlanOptions
+from serving.cli.options import PlanOptions, settings_for
+from serving.doctor.gather import ask_vllm
 from serving.engines.remote import origin_of, read_key
 from serving.engines.spec import Origin
 from serving.errors import EngineFailed, UsageError
@@ -91,6 +93,9 @@ def run(options: RunOptions) -> int:
     sys.stdout.write(result.to_json() if options.json else page(result))
     if found.is_stopped:
         return STOPPED
+    if found.is_gone:
+        message = f"`{target.origin}` no longer answers: it died on the way"
+        raise EngineFailed(message, hint="the result has what was measured until then; the server's log has the cause")
     if not result.completed:
         raise EngineFailed("no request was completed", hint="the result says what became of them")
     return 0
@@ -148,12 +153,23 @@ def _started(running: Served, options: RunOptions, progress: RunProgress) -> Sta
     return Started(
         command=running.command,
         plan=plan,
+        engine=_engine(str(plan.get("engine")), options.config),
         ready_s=running.ready_s,
         load_s=running.load_s,
         weights=plan.get("weights"),
         weights_sha256=digest,
         dummy_weights=options.dummy_weights,
     )
+
+
+def _engine(name: str, config: Path | None) -> record.Server:
+    """What computes, and of which version; None for one that nobody tells."""
+    version = None
+    if name == "llamacpp":
+        version = f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')}"
+    elif name == "vllm":
+        version = ask_vllm(str(settings_for(config).engines.vllm.python or sys.executable)).version
+    return record.Server(name=name, version=version)
 
 
 def _is_loopback(origin: Origin) -> bool:

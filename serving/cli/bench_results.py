@@ -14,11 +14,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from serving.bench.bounds import breaks, read_bound
-from serving.bench.compare import Comparison, Row, compare
-from serving.bench.figures import NOT_ENOUGH, interval, ratio_text, shown, unit_name
 from serving.bench.record import Result, read_result
-from serving.bench.report import Picture, report
+from serving.bench.report.bounds import breaks, read_bound
+from serving.bench.report.compare import Comparison, Row, compare
+from serving.bench.report.figures import NOT_ENOUGH, interval, ratio_text, shown, unit_name
+from serving.bench.report.page import Picture, report
 from serving.cli.hardware import rows as machine_rows
 from serving.cli.show import align, terminal_columns
 from serving.errors import BoundBroken, UsageError
@@ -141,7 +141,7 @@ def _write_page(results: Sequence[Result], output: Path, comparison: Comparison 
     # What matplotlib thinks of a home that it cannot write to is nobody's concern, nor is a window system.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     os.environ.pop("MPLBACKEND", None)
-    from serving.bench.charts import draw_charts  # noqa: PLC0415 - matplotlib takes time to import
+    from serving.bench.report.charts import draw_charts  # noqa: PLC0415 - matplotlib takes time to import
 
     charts = draw_charts(results)
     pictures = [

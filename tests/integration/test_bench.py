@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -29,13 +33,41 @@ ROOT = Path(__file__).parents[2]
 SERVER = [sys.executable, "-m", "tests.support.scripted_server"]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[int]:
+@contextlib.contextmanager
+def scripted() -> Iterator[int]:
     """The port of a scripted server."""
     with subprocess.Popen(SERVER, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield int(process.stdout.readline())
         process.kill()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[int]:
+    """One for most tests."""
+    with scripted() as port:
+        yield port
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[bool]:
+    """Before everything else on this machine, on its last core; whether this host allows that, and has another core.
+
+    What else runs on a machine comes between a moment and its note, on either side. Without it what is left is what
+    the harness itself does.
+    """
+    cores, before = sorted(os.sched_getaffinity(0)), os.sched_getscheduler(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+    except PermissionError:
+        yield False
+        return
+    try:
+        os.sched_setaffinity(0, cores[-1:])
+        yield len(cores) > 1
+    finally:
+        os.sched_setscheduler(0, before, os.sched_param(0))
+        os.sched_setaffinity(0, cores)
 
 
 def scenario(load: dict[str, object], requests: int = 10) -> Scenario:
@@ -97,14 +129,21 @@ def close(found: float | None, truth: float) -> bool:
     return found is not None and abs(found - truth) <= max(0.001, 0.01 * truth)
 
 
-def test_every_figure_is_what_the_server_did(server: int) -> None:
-    """Jitter, bursts and a stall of a third of a second: each figure against the moments that the server noted."""
-    # A machine that is busy elsewhere comes between a moment and its note, on either side; hardly three times.
-    assert any(is_exact(server, attempt) for attempt in range(3))
+def test_every_figure_is_what_the_server_did() -> None:
+    """Jitter, bursts and a stall of a third of a second: each figure against the moments that the server noted.
+
+    Every one of every request, where nothing else can come between; else all that is reported, and nearly all of those.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    with undisturbed() as is_alone, scripted() as port:
+        if is_alone:  # the server has the last core, and this process another
+            os.sched_setaffinity(0, cores[:1])
+        # of a core that is one's own the hypervisor still takes its share; hardly three times
+        assert any(is_exact(port, attempt, least=1.0 if is_alone else 0.95) for attempt in range(3))
 
 
-def is_exact(server: int, attempt: int) -> bool:
-    """Whether one run reports what its server noted; that it got everything is asserted."""
+def is_exact(server: int, attempt: int, least: float) -> bool:
+    """Whether one run reports what its server noted, and so do at least this share of its requests' own figures."""
     dice = random.Random(attempt)
     scripts = []
     for number in range(12):
@@ -123,7 +162,7 @@ def is_exact(server: int, attempt: int) -> bool:
     columns = [([figure(one) or 0.0 for one in ours], [figure(one) or 0.0 for one in theirs]) for figure in FIGURES]
     each = [close(told, true) for column in columns for told, true in zip(*column, strict=True)]
     columns.append(([gap for one in ours for gap in of.gaps(one)], [gap for one in theirs for gap in of.gaps(one)]))
-    return all(are_reported(told, true) for told, true in columns) and sum(each) >= 0.95 * len(each)
+    return all(are_reported(told, true) for told, true in columns) and sum(each) >= least * len(each)
 
 
 def test_a_slow_server_does_not_hide_the_load_that_was_not_sent(server: int) -> None:
@@ -275,3 +314,35 @@ def test_a_server_that_refuses_is_not_measured(server: int, tmp_path: Path) -> N
     assert done.returncode == 9
     assert "refuses a request to `m`: status 404: no such route" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        (b"", "no answer to /v1/models within 1 s"),
+        (b"this is not HTTP at all\r\n\r\n", "what is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n<garbage>", "lists no model"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{", "no answer to /v1/models within 1 s"),
+    ],
+)
+def test_a_server_that_makes_no_sense_is_given_up(says: bytes, words: str) -> None:
+    """One that takes a connection and says nothing, or what is no HTTP, or no JSON, or half of it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    kept.append(connection)
+                    connection.recv(1 << 16)
+                    connection.sendall(says)
+
+        kept: list[socket.socket] = []
+        threading.Thread(target=answer, daemon=True).start()
+        done = bench("chat", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}", "--timeout", "1")
+        for connection in kept:
+            connection.close()
+    assert done.returncode == 9
+    assert words in done.stderr
+    assert "hint:" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -54,6 +54,9 @@ DEVICE_QUESTIONS = (
     "nvmlDeviceGetMaxClockInfo",
     "nvmlDeviceGetComputeRunningProcesses",
     "nvmlDeviceGetNumaNodeId",
+    "nvmlDeviceGetPowerUsage",
+    "nvmlDeviceGetUtilizationRates",
+    "nvmlDeviceGetClockInfo",
 )
 LINK_QUESTIONS = (
     "nvmlDeviceGetNvLinkState",
@@ -86,6 +89,7 @@ class RecordedNvml:
 
     NVMLError = NVMLError
     NVML_CLOCK_MEM = 2
+    NVML_CLOCK_SM = 1
     NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 1
     NVML_AGGREGATE_ECC = 1
     NVML_NVLINK_DEVICE_TYPE_SWITCH = 2

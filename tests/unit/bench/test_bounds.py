@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from serving.bench.bounds import Bound, breaks, read_bound
-from serving.bench.figures import QUANTITIES
 from serving.bench.record import Requests, Result
+from serving.bench.report.bounds import Bound, breaks, read_bound
+from serving.bench.report.figures import QUANTITIES
 from serving.errors import UsageError
 from tests.support.bench_results import result, stage
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.bench.compare import Comparison, Row, compare, is_real, price_of, ratio_of
 from serving.bench.record import Client, Figure, Prompts, Result, Trust
+from serving.bench.report.compare import Comparison, Row, compare, is_real, price_of, ratio_of
 from serving.bench.statistics import mean
 from tests.support.bench_results import figure, result, stage, sweep
 

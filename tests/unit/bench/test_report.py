@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from serving.bench.charts import Chart, draw_charts
-from serving.bench.compare import compare
-from serving.bench.figures import DURATIONS, QUANTITIES, read_figure, shown_stage
-from serving.bench.markup import POLICY, table, tag
 from serving.bench.record import Distribution, Prompts, Result, Server, Target, Trust
-from serving.bench.report import Picture, report
+from serving.bench.report.charts import Chart, draw_charts
+from serving.bench.report.compare import compare
+from serving.bench.report.figures import DURATIONS, QUANTITIES, read_figure, shown_stage
+from serving.bench.report.markup import POLICY, table, tag
+from serving.bench.report.page import Picture, report
 from tests.support.bench_results import figure, result, stage, sweep
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'

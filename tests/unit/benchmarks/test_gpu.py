@@ -30,10 +30,11 @@ from benchmarks.gpu.outcome import (
     page,
     stages_of,
 )
-from benchmarks.gpu.served import SMALL, Setting, StartFailed, served
+from benchmarks.gpu.served import SMALL, Setting, served
 from benchmarks.gpu.steps import names_of
 from benchmarks.peers.compare import Measured
 from serving.doctor.gather import ask_vllm
+from serving.errors import EngineFailed
 from serving.registry import load_catalogue
 from serving.settings import load_settings
 
@@ -195,7 +196,7 @@ def test_settings_are_as_serve_reads_them(tmp_path: Path) -> None:
 def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
     """In the words of `serve`'s own error."""
     setting = Setting.write(tmp_path, "/no/such/python", tmp_path / "cache", {}, 60)
-    with pytest.raises(StartFailed, match="/no/such/python"), served(setting, "demo"):
+    with pytest.raises(EngineFailed, match="/no/such/python"), served(setting, "demo"):
         pass
 
 

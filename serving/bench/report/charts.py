@@ -22,8 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 from matplotlib.typing import RcKeyType
 
-from serving.bench.figures import QUANTITIES, kind_of, load_of, number, objective_ms, read_figure, shown_stage
 from serving.bench.record import Figure, Result, Slice, Stage
+from serving.bench.report.figures import QUANTITIES, kind_of, load_of, number, objective_ms, read_figure, shown_stage
 
 Dash = Literal["-", "--", "-.", ":"]
 

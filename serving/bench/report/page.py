@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from serving.bench.compare import Cell, Comparison, Row, Verdict
-from serving.bench.definitions import DEFINITIONS
-from serving.bench.figures import (
+from serving.bench.record import Distribution, Figure, Result, Stage
+from serving.bench.report.compare import Cell, Comparison, Row, Verdict
+from serving.bench.report.definitions import DEFINITIONS
+from serving.bench.report.figures import (
     DURATIONS,
     NOT_ENOUGH,
     QUANTITIES,
@@ -26,8 +27,7 @@ from serving.bench.figures import (
     title_of,
     unit_name,
 )
-from serving.bench.markup import Html, join, page, table, tag
-from serving.bench.record import Distribution, Figure, Result, Stage
+from serving.bench.report.markup import Html, join, page, table, tag
 
 _TILES: Final = ("output_tokens_per_s", "requests_per_s", "ttft_p50", "ttft_p99", "tpot_p50", "goodput")
 _RATES: Final = ("output_tokens_per_s", "prompt_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput")
@@ -314,6 +314,8 @@ def _facts(result: Result, machine: Sequence[tuple[str, str]]) -> list[tuple[str
         facts += [(f"server: {name}", _plain(value)) for name, value in server.facts.items()]
     if started is not None:
         facts.append(("started as", " ".join(started.command)))
+        if started.engine is not None:
+            facts.append(("engine", " ".join(part for part in (started.engine.name, started.engine.version) if part)))
         facts += [(f"plan: {name}", _plain(value)) for name, value in started.plan.items() if not _is_large(value)]
         facts.append(("weights", f"{started.weights or '–'}{' (synthetic)' if started.dummy_weights else ''}"))
         facts.append(("weights' SHA-256", started.weights_sha256 or "–"))

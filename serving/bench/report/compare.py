@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from serving.bench.figures import (
+from serving.bench.record import Figure, Result, Stage
+from serving.bench.report.figures import (
     QUANTITIES,
     Quantity,
     Unit,
@@ -18,7 +19,6 @@ from serving.bench.figures import (
     read_figure,
     title_of,
 )
-from serving.bench.record import Figure, Result, Stage
 
 COMPARED: Final = (
     *(f"{name}_{part}" for name in ("ttft", "ttft_from_due", "tpot", "gap", "e2e", "e2e_from_due")

@@ -14,9 +14,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
-from serving.bench.compare import is_real, ratio_of, stages_matched
-from serving.bench.figures import NOT_ENOUGH, QUANTITIES, Unit, load_of, ratio_text, read_figure, shown, unit_name
 from serving.bench.record import Figure, Result, Stage
+from serving.bench.report.compare import is_real, ratio_of, stages_matched
+from serving.bench.report.figures import (
+    NOT_ENOUGH,
+    QUANTITIES,
+    Unit,
+    load_of,
+    ratio_text,
+    read_figure,
+    shown,
+    unit_name,
+)
 from serving.errors import UsageError
 
 Op = Literal[">=", "<=", ">", "<"]
