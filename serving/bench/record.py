@@ -60,7 +60,8 @@ class Rates(_Part):
 class Goodput(_Part):
     """Requests that met the objective; those that failed are in the denominator."""
 
-    share: Figure | None = None
+    share: Figure | None = Field(default=None, description="from when they were due, where there is a timetable")
+    share_from_sent: Figure | None = Field(default=None, description="from when they were sent; null without one")
     per_s: float | None = None
 
 

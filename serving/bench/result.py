@@ -208,8 +208,9 @@ def goodput(ordered: Sequence[Sample], objective: Objective, since: of.Since) ->
     if objective == Objective() or not ordered:
         return None
     met = [of.meets(sample, objective, since) for sample in ordered]
+    served = None if since == "sent" else _shown(share([of.meets(sample, objective, "sent") for sample in ordered]))
     took = max(sample.ended for sample in ordered) - ordered[0].sent
-    return Goodput(share=_shown(share(met)), per_s=sum(met) / took if took > 0 else None)
+    return Goodput(share=_shown(share(met)), share_from_sent=served, per_s=sum(met) / took if took > 0 else None)
 
 
 def tokens_of(completed: Sequence[Sample], recounted: Sequence[tuple[int, int]]) -> Tokens:

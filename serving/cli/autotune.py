@@ -24,7 +24,7 @@ from serving.bench.tune import Choice, Knob, Trial, best_of, is_better, knobs_fo
 from serving.cli.bench import START_TIMEOUT_S, STOPPED, flags_of
 from serving.cli.bench_progress import RunProgress
 from serving.cli.options import PlanOptions, settings_for
-from serving.cli.profile import TUNED, Profile, fingerprint, profile_path, write_profile
+from serving.cli.profile import Profile, TunedWishes, as_json, fingerprint, profile_path, write_profile
 from serving.cli.show import print_rows
 from serving.engines.remote import origin_of
 from serving.errors import EngineFailed, UsageError
@@ -76,14 +76,14 @@ def autotune(options: TuneOptions) -> int:
     profile = Profile(
         model=model.name,
         machine=fingerprint(machine),
-        backend=str(tuner.plan["engine"]),
-        wishes=_whole(best.choice, options.plan),
+        backend=tuner.plan["engine"],
+        wishes=TunedWishes.model_validate(_whole(best.choice, options.plan)),
         scenario=options.scenario,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         gain=gain,
     )
     told = {
-        "profile": asdict(profile),
+        "profile": as_json(profile),
         "trials": [asdict(trial) for trial in tuner.trials],
         "confirmation": [asdict(trial) for trial in tuner.confirmation],
         "stopped": is_stopped,
@@ -104,7 +104,7 @@ def autotune(options: TuneOptions) -> int:
 
 def _whole(choice: Choice, plan: PlanOptions) -> dict[str, str | int]:
     """The best choice together with what was fixed by flags while it was found."""
-    fixed = {name: value for name in TUNED if (value := getattr(plan, name)) is not None}
+    fixed = {name: value for name in TunedWishes.model_fields if (value := getattr(plan, name)) is not None}
     return {**fixed, **choice}
 
 
@@ -241,7 +241,7 @@ def _show(trials: Sequence[Trial], best: Trial, profile: Profile, path: Path | N
         rows.append((what, f"{trial.tokens_per_s:,.0f} tokens/s{spread}{objective}{mark}"))
     print_rows(rows)
     gain = "" if profile.gain is None else f", {profile.gain:.2f} × the plan without it"
-    sys.stdout.write(f"\nbest: {', '.join(f'{n} {v}' for n, v in profile.wishes.items()) or 'as planned'}{gain}\n")
+    sys.stdout.write(f"\nbest: {', '.join(f'{n} {v}' for n, v in profile.wishes.told.items()) or 'as planned'}{gain}\n")
     if "variant" in best.choice:
         sys.stdout.write("Variants differ in what they answer, too: `--variant` keeps one, and tunes the rest.\n")
     if path is not None and not best.choice:

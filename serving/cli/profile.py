@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from serving.cli.options import PlanOptions
 from serving.cli.runtime import cache_dir
@@ -22,8 +21,25 @@ from serving.errors import BadSettings, NoFitError
 from serving.hardware import Machine
 from serving.settings import Settings
 
-TUNED: Final = ("variant", "concurrency", "kv_layout", "kv_dtype", "threads", "wait_policy", "ubatch", "step_tokens")
-"""Wishes that a profile may have, besides the engine."""
+
+class TunedWishes(BaseModel):
+    """What a profile may wish for, besides the engine: within the bounds of the flags of the same names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: str | None = None
+    concurrency: int | None = Field(default=None, ge=1, le=256)
+    kv_layout: Literal["streams", "unified"] | None = None
+    kv_dtype: Literal["f16", "bf16", "f32", "q8_0", "fp8"] | None = None
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    wait_policy: Literal["active", "brief", "passive"] | None = None
+    ubatch: int | None = Field(default=None, ge=16, le=8192)
+    step_tokens: int | None = Field(default=None, ge=256, le=1 << 20)
+
+    @property
+    def told(self) -> dict[str, str | int]:
+        """Those that it has."""
+        return self.model_dump(exclude_none=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +49,8 @@ class Profile:
     model: str
     machine: str
     """As `fingerprint` has it."""
-    backend: str
-    wishes: Mapping[str, str | int]
+    backend: Literal["llamacpp", "vllm", "transformers"]
+    wishes: TunedWishes
     scenario: str
     made: str
     """When, ISO 8601."""
@@ -55,6 +71,11 @@ def profile_path(settings: Settings, model: str) -> Path:
     return cache_dir(settings.paths.cache_dir, os.environ) / "profiles" / f"{name}.json"
 
 
+def as_json(profile: Profile) -> dict[str, object]:
+    """As it is kept and printed."""
+    return {**asdict(profile), "wishes": profile.wishes.told}
+
+
 def write_profile(path: Path, profile: Profile | None) -> None:
     """Keep it, or none; the file is always whole. Raises BadSettings where it cannot be written."""
     if profile is None:
@@ -64,7 +85,7 @@ def write_profile(path: Path, profile: Profile | None) -> None:
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(profile), indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(as_json(profile), indent=1) + "\n", encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -79,8 +100,7 @@ def read_profile(settings: Settings, model: str, machine: Machine) -> Profile | 
         found = TypeAdapter(Profile).validate_json(profile_path(settings, model).read_bytes())
     except (OSError, ValidationError):
         return None
-    is_whole = found.model == model and not found.wishes.keys() - set(TUNED)
-    return found if is_whole and found.machine == fingerprint(machine) else None
+    return found if found.model == model and found.machine == fingerprint(machine) else None
 
 
 def tuned_by(profile: Profile | None, options: PlanOptions) -> dict[str, Any]:
@@ -89,9 +109,9 @@ def tuned_by(profile: Profile | None, options: PlanOptions) -> dict[str, Any]:
         return {}
     if options.backend not in (None, profile.backend):
         return {}
-    if options.variant not in (None, profile.wishes.get("variant")):
+    if options.variant not in (None, profile.wishes.variant):
         return {}
-    return {"backend": profile.backend, **profile.wishes}
+    return {"backend": profile.backend, **profile.wishes.told}
 
 
 class Profiles:
@@ -125,5 +145,5 @@ class Profiles:
 
 def profile_line(profile: Profile, path: Path) -> str:
     """What a person is told of it."""
-    wishes = ", ".join(f"{name} {value}" for name, value in profile.wishes.items()) or "nothing changed"
+    wishes = ", ".join(f"{name} {value}" for name, value in profile.wishes.told.items()) or "nothing changed"
     return f"tuned on {profile.made[:10]} for `{profile.scenario}`: {wishes} (`--no-profile` leaves {path} out)"

@@ -83,7 +83,9 @@ def _notice(results: Sequence[Result], comparison: Comparison | None) -> Html:
     if not doubts:
         return tag("p", "The harness found nothing that speaks against these figures.", class_="sound")
     plain = [doubt.replace("`", "") for doubt in doubts]
-    listed = tag("ul", *(tag("li", f"{doubt[:1].upper()}{doubt[1:]}.") for doubt in plain))
+    if not several:  # of several, each begins with a name, which is written as it is
+        plain = [f"{doubt[:1].upper()}{doubt[1:]}" for doubt in plain]
+    listed = tag("ul", *(tag("li", f"{doubt}.") for doubt in plain))
     return tag("section", tag("h2", "Read this before the figures"), listed, class_="notice")
 
 

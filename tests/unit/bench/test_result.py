@@ -99,12 +99,16 @@ def test_the_warm_up_is_in_no_figure() -> None:
 
 def test_waiting_before_the_sending_shows_from_when_it_was_due() -> None:
     """A client that falls behind its timetable by a second has a TTFT of a second more."""
-    load = scenario({"kind": "constant", "rate": 1.0})
+    load = scenario({"kind": "constant", "rate": 1.0}, objective={"ttft_ms": 600})
     stage = stage_of(load, taken(*(sample(float(at) + 1, due=float(at)) for at in range(40))))
     service, response = stage.figures["ttft"].p50, stage.figures["ttft_from_due"].p50
     assert service is not None
     assert response is not None
     assert response.value - service.value == pytest.approx(1)
+    assert stage.goodput is not None
+    assert stage.goodput.share is not None
+    assert stage.goodput.share_from_sent is not None
+    assert (stage.goodput.share.value, stage.goodput.share_from_sent.value) == (0.0, 1.0)
     assert any("after it was due" in doubt for doubt in stage.trust.doubts)
 
 

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from serving.cli.options import PlanOptions, wishes_from
-from serving.cli.profile import Profile, Profiles, fingerprint, profile_path, read_profile, tuned_by, write_profile
+from serving.cli.profile import (
+    Profile,
+    Profiles,
+    TunedWishes,
+    fingerprint,
+    profile_path,
+    read_profile,
+    tuned_by,
+    write_profile,
+)
 from serving.errors import BadSettings, NoFitError
 from serving.hardware import Cpu, Machine
 from serving.settings import Settings
@@ -23,7 +32,8 @@ def settings_in(directory: Path, **engines: object) -> Settings:
 
 def profile(**wishes: str | int) -> Profile:
     """One of this machine."""
-    return Profile("m/x", fingerprint(MACHINE), "llamacpp", wishes, "chat", "2026-01-01T00:00:00+00:00", 1.2)
+    told = TunedWishes.model_validate(wishes)
+    return Profile("m/x", fingerprint(MACHINE), "llamacpp", told, "chat", "2026-01-01T00:00:00+00:00", 1.2)
 
 
 def test_what_was_kept_is_found_again_here_alone(tmp_path: Path) -> None:
@@ -39,8 +49,10 @@ def test_what_was_kept_is_found_again_here_alone(tmp_path: Path) -> None:
     assert Profiles(settings, MACHINE, are_wanted=False).wishes_of("m/x", PlanOptions()) == {}
     off = settings_in(tmp_path, profiles=False)
     assert Profiles(off, MACHINE).wishes_of("m/x", PlanOptions()) == {}
-    path.write_text(path.read_text().replace("threads", "rm -rf"))
-    assert read_profile(settings, "m/x", MACHINE) is None
+    whole = path.read_text()
+    for was, now in (("threads", "rm -rf"), ('"threads": 1', '"threads": -1'), ("llamacpp", "sh")):
+        path.write_text(whole.replace(was, now))
+        assert read_profile(settings, "m/x", MACHINE) is None
     path.write_text("{")
     assert read_profile(settings, "m/x", MACHINE) is None
     write_profile(path, None)
