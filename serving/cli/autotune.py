@@ -244,7 +244,9 @@ def _show(trials: Sequence[Trial], best: Trial, profile: Profile, path: Path | N
     sys.stdout.write(f"\nbest: {', '.join(f'{n} {v}' for n, v in profile.wishes.told.items()) or 'as planned'}{gain}\n")
     if "variant" in best.choice:
         sys.stdout.write("Variants differ in what they answer, too: `--variant` keeps one, and tunes the rest.\n")
-    if path is not None and not best.choice:
+    if len(trials) == 1:
+        sys.stdout.write("The time allowed for nothing beside the plan: give it more by `--budget`.\n")
+    elif path is not None and not best.choice:
         sys.stdout.write("Nothing is better than the plan itself by more than chance: no profile is kept.\n")
     elif path is not None:
         sys.stdout.write(f"`serve --model {profile.model}` uses it from now on: {path}\n")

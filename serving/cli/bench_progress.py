@@ -26,7 +26,7 @@ class RunProgress:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._is_shown = sys.stderr.isatty()
-        self._title = ""
+        self._title = self._starting = ""
         self._total = self._done = self._tokens = 0
         self._began = self._shown = time.monotonic()
         self._first: list[float] = []
@@ -40,7 +40,9 @@ class RunProgress:
 
     def on_start(self, stage: str) -> None:
         """The server is being started."""
-        self._say(f"starting  {stage}")
+        if stage != self._starting:
+            self._starting = stage
+            self._say(f"starting  {stage}")
 
     def on_prepare(self, done: int, of: int) -> None:
         """So many prompts are written."""
