@@ -128,6 +128,10 @@ class Driver:
         outcome: Outcome = "failed"
         error = ""
 
+        def note_sent() -> None:
+            nonlocal sent
+            sent = self._now()
+
         def take(data: bytes) -> None:
             now, had = self._now(), bool(answer.arrivals)
             answer.feed(data, now)
@@ -138,7 +142,7 @@ class Driver:
         response = None
         try:
             async with asyncio.timeout(self._target.timeout_s):
-                response = await self._upstream.request("POST", PATHS[request.route], head, body)
+                response = await self._upstream.request("POST", PATHS[request.route], head, body, note_sent)
                 if response.status != 200:
                     error = f"status {response.status}"
                     with contextlib.suppress(ValueError, RecursionError, AttributeError):

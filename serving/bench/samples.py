@@ -24,7 +24,7 @@ class Sample:
     due: float
     """When the timetable wanted it; where there is none, when its client was free to send it."""
     sent: float
-    """When its client set out to send it; what a new connection takes is in what follows."""
+    """When it was written, on a connection that was there or made first; what making one took lies before."""
     arrivals: tuple[float, ...]
     """When output arrived: one entry for each event that carries some, as many tokens as it may hold."""
     ended: float

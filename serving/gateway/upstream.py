@@ -319,9 +319,12 @@ class Upstream:
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
 
-    async def request(self, method: str, path: str, headers: str = "", body: bytes = b"") -> Response:
+    async def request(
+        self, method: str, path: str, headers: str = "", body: bytes = b"", on_sent: Callable[[], None] | None = None
+    ) -> Response:
         """Send a request and wait for the head of its answer; `headers` are whole lines, each with its CRLF.
 
+        `on_sent` is called when it is written, its connection having been made before where none was there.
         Raises EngineBroke where nobody listens or the engine goes away. A pooled connection that turns out to have
         been closed before it was used is replaced by a fresh one, once.
         """
@@ -332,6 +335,8 @@ class Upstream:
             was_used = connection.used
             try:
                 connection.send(request)
+                if on_sent is not None:
+                    on_sent()
                 connection.used = True
                 await connection.head()
             except _Refused:
