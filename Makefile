@@ -7,10 +7,13 @@ VLLM_VENV ?= .venv-vllm
 MODEL ?= demo
 SERVE_FLAGS ?=
 GPU_FLAGS ?=
+PORTABLE = build/portable
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 INSTALL = $(PIP) install --quiet --no-build-isolation --require-hashes
+PORTABLE_PIP = $(PORTABLE)/tools/bin/python -m pip --disable-pip-version-check
+PORTABLE_FLAGS = -frecord-gcc-switches -ffile-prefix-map=$(CURDIR)/$(PORTABLE)/=
 
-.PHONY: help serve test test-vllm matrix lint types contracts cuda gpu claims format locks clean
+.PHONY: help serve test test-vllm matrix lint types contracts cuda portable wheel gpu claims format locks clean
 
 .DEFAULT_GOAL := serve
 
@@ -60,6 +63,36 @@ cuda: $(VENV)/.base ## compile llama.cpp again, for layers on an NVIDIA GPU; nee
 	$(VENV)/bin/python -m serving.llamacpp.build | grep -q '"supports_gpu_offload": true' \
 		|| { echo 'error: this build cannot use a GPU'; exit 2; }
 
+# Decision 0035. llama.cpp's part for the CPU is compiled for each kind of processor; CMAKE_INSTALL_BINDIR puts them where
+# llama-cpp-python's own list of what to install leaves them out. The compiler writes its switches into each library,
+# which the last line reads; paths are taken out of them, so that two builds are the same bytes.
+portable: ## compile a llama-cpp-python wheel that runs on any x86-64 processor, into dist/portable
+	@test "$$(uname -m)" = x86_64 || { echo 'error: portable wheels are for x86-64, this is not'; exit 2; }
+	@command -v cc >/dev/null && command -v c++ >/dev/null \
+		|| { echo 'error: no C/C++ compiler'; echo 'hint: apt install build-essential'; exit 2; }
+	rm -rf $(PORTABLE) dist/portable && mkdir -p $(PORTABLE)/source dist/portable
+	$(PYTHON) -m venv $(PORTABLE)/tools
+	$(PORTABLE_PIP) install --quiet --require-hashes -r locks/build.lock -r locks/portable.lock
+	awk '/^[a-z]/ { kept = /^llama-cpp-python==/ } kept' locks/base.lock > $(PORTABLE)/source.lock
+	$(PORTABLE_PIP) download --quiet --no-deps --no-build-isolation --no-binary llama-cpp-python --require-hashes \
+		-d $(PORTABLE)/sdist -r $(PORTABLE)/source.lock
+	tar -xzf $(PORTABLE)/sdist/llama_cpp_python-*.tar.gz --strip-components 1 -C $(PORTABLE)/source
+	@echo 'llama.cpp is compiled for fourteen kinds of processor: about 8 minutes on 2 cores.'
+	CFLAGS="$(PORTABLE_FLAGS)" CXXFLAGS="$(PORTABLE_FLAGS)" SOURCE_DATE_EPOCH=1704067200 \
+	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF \
+		-DCMAKE_INSTALL_BINDIR=llama_cpp/lib -DCMAKE_INSTALL_LIBDIR=llama_cpp/lib -DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON \
+		-DCMAKE_BUILD_RPATH_USE_ORIGIN=ON -DCMAKE_INSTALL_RPATH=\$$ORIGIN" \
+	PATH="$(CURDIR)/$(PORTABLE)/tools/bin:$$PATH" $(PORTABLE_PIP) wheel --quiet --no-index --no-deps \
+		--no-build-isolation --no-cache-dir -C build-dir="$(CURDIR)/$(PORTABLE)/objects" \
+		-C wheel.exclude='include/**;llama_cpp/lib/cmake/**;llama_cpp/lib/pkgconfig/**;llama_cpp/lib/libllama-common*' \
+		-w $(PORTABLE)/wheel ./$(PORTABLE)/source
+	PATH="$(CURDIR)/$(PORTABLE)/tools/bin:$$PATH" SOURCE_DATE_EPOCH=1704067200 \
+		auditwheel repair -w dist/portable $(PORTABLE)/wheel/*.whl
+	$(PYTHON) -m serving.wheels dist/portable/*.whl
+
+wheel: $(VENV)/.base ## build Perimeter's own wheel into dist, for `serve bundle create --wheelhouse dist`
+	$(PIP) wheel --quiet --no-build-isolation --no-deps -w dist .
+
 gpu: $(VENV)/.dev ## prove the path of vLLM on this machine's GPUs: make gpu GPU_FLAGS='--vllm-python … -o gpu.json'
 	$(VENV)/bin/python -m benchmarks.gpu $(GPU_FLAGS)
 
@@ -86,11 +119,11 @@ $(VENV)/.dev: $(VENV)/.base locks/dev.lock
 	@touch $@
 
 locks: ## resolve the dependencies again (needs uv)
-	for each in build:locks/build.in base:pyproject.toml; do \
+	for each in build:locks/build.in portable:locks/portable.in base:pyproject.toml; do \
 		uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
 			$${each#*:} -o locks/$${each%%:*}.lock; done
 	uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
 		--extra dev pyproject.toml -o locks/dev.lock
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PORTABLE) .pytest_cache .mypy_cache .ruff_cache .hypothesis

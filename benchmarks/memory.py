@@ -31,14 +31,14 @@ from typing import Any
 
 from benchmarks.machine import described
 from serving.engines.llamacpp import plan_engine
-from serving.engines.runtime import state_directory
+from serving.engines.runtime import socket_in
 from serving.hardware import detect
 from serving.planner import LlamacppPlan, Wishes, plan
 from serving.planner.llamacpp_memory import Shape, pad, plan_memory
 from serving.registry import Architecture, Model, Variant, load_catalogue, model_from_file
 from serving.settings import Settings
-from serving.store import write_dummy, write_hollow
-from serving.store.vocabulary import FIRST, SECOND
+from serving.synthetic import write_dummy, write_hollow
+from serving.synthetic.vocabulary import FIRST, SECOND
 
 BUFFERS = ("KV cache", "compute buffers", "attention masks", "output")
 RESULT = Path(__file__).parent / "results/memory-resident.json"
@@ -296,9 +296,10 @@ class running:  # noqa: N801 - reads as a verb: `with running(plan, folder)`
     """An engine as `serve` starts it, killed at the end; gives its pid and socket once it is ready."""
 
     def __init__(self, planned: LlamacppPlan, folder: Path) -> None:
-        self._socket = folder / "engine.sock"
+        self._socket = socket_in(folder, "engine")
+        self._socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         source = Path(__file__).parents[1]
-        self._spec = plan_engine(planned, Settings(), self._socket, state_directory(self._socket), source=source)
+        self._spec = plan_engine(planned, Settings(), self._socket, self._socket.parent, source=source)
         # Full passes on any machine: on a slow one the time budget of a step cuts them short, and buffers stay empty.
         self._argv = [*self._spec.argv, "--step-ms", "60000"]
         self._process: subprocess.Popen[bytes] | None = None

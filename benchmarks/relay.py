@@ -36,6 +36,7 @@ import uvloop
 from benchmarks.machine import cpu_seconds, described
 from benchmarks.memory import resident_bytes
 from benchmarks.peers.compare import free_port
+from serving.engines.runtime import socket_in
 from serving.gateway.upstream import Upstream
 
 HERE = Path(__file__).parent
@@ -271,7 +272,7 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as directory:
         results: dict[str, object] = {}
         for kind, extra in (("together", []), ("paced", ["--gap-ms", "2"])):
-            socket = f"{directory}/{kind}.sock"
+            socket = str(socket_in(Path(directory), kind))
             argv = [sys.executable, str(HERE / "peers" / "null_upstream.py"), "--uds", socket, *extra]
             environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
             gateway = subprocess.Popen(

@@ -15,7 +15,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from serving.store.vocabulary import vocabulary
+from serving.synthetic.vocabulary import vocabulary
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,13 @@ ServingError
 │   ├── UnsafeBind              10   unsafe_bind
 │   ├── GpuMissing              11   gpu_missing
 │   ├── UnhealthyHost           12   unhealthy_host
-│   └── BoundBroken             13   bound_broken
+│   ├── BoundBroken             13   bound_broken
+│   ├── NotSealed               14   not_sealed
+│   ├── EgressFound             15   egress_found
+│   ├── EgressNotProven         16   egress_not_proven
+│   ├── Unverified              17   unverified
+│   ├── FetchFailed             18   fetch_failed
+│   └── Untrusted               19   untrusted
 └── InternalError               500  internal_error   exit 70
 
 Each says what failed, the value, why; `hint` is the way out. Class attributes are the stable part:
@@ -59,7 +65,8 @@ class ServingError(Exception):
         lines = [f"error: {self.message}"]
         if self.hint:
             lines.append(f"hint: {self.hint}")
-        return "\n".join(lines)
+        # words of engines and files are in it: none may steer the terminal
+        return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in "\n".join(lines))
 
     def for_client(self) -> dict[str, object]:
         """The error as an API body in OpenAI's shape: `{"error": {message, type, param, code}}`."""
@@ -205,7 +212,7 @@ class BadFile(StartError):
 
 
 class NoFitError(StartError):
-    """The model does not fit this machine under the wishes given."""
+    """The model does not fit this machine under the wishes given, or a wheel does not fit its processor."""
 
     code = "no_fit"
     exit_status = 6
@@ -258,6 +265,48 @@ class BoundBroken(StartError):
 
     code = "bound_broken"
     exit_status = 13
+
+
+class Unverified(StartError):
+    """A weight file, template, lock or bundle is not what it was when it was accepted, or nobody has accepted it."""
+
+    code = "unverified"
+    exit_status = 17
+
+
+class FetchFailed(StartError):
+    """A hub or mirror cannot be reached, refused, or broke off; what came stays, and the next try goes on there."""
+
+    code = "fetch_failed"
+    exit_status = 18
+
+
+class NotSealed(StartError):
+    """`sealed = "require"`, and this host cannot put every wall around an engine that there is to be."""
+
+    code = "not_sealed"
+    exit_status = 14
+
+
+class EgressFound(StartError):
+    """`serve doctor --egress` saw something of the stack try to reach out."""
+
+    code = "egress_found"
+    exit_status = 15
+
+
+class EgressNotProven(StartError):
+    """`serve doctor --egress` saw no attempt, and not everything: it cannot say that there was none."""
+
+    code = "egress_not_proven"
+    exit_status = 16
+
+
+class Untrusted(StartError):
+    """A bundle or key is not of anyone who was enrolled, or is older than what is installed."""
+
+    code = "untrusted"
+    exit_status = 19
 
 
 class InternalError(ServingError):

@@ -13,6 +13,7 @@ from typing import Any
 
 from serving.bench.served import Served as Started
 from serving.bench.served import served as started
+from serving.engines.runtime import socket_in, state_directory
 from serving.engines.vllm_output import capacity_of
 
 ROOT = Path(__file__).parents[2]
@@ -122,11 +123,11 @@ class Served:
     @property
     def socket(self) -> Path:
         """Where the engine itself listens."""
-        return self.setting.runtime / f"engine-{self.process.pid}.sock"
+        return socket_in(self.setting.runtime, f"engine-{self.process.pid}")
 
     def held_tokens(self) -> int | None:
         """Tokens that vLLM says its KV cache holds, read from its log as the gateway does."""
-        logs = [self.socket.with_suffix(".d") / name for name in ("engine.log.1", "engine.log")]
+        logs = [state_directory(self.socket) / name for name in ("engine.log.1", "engine.log")]
         texts = [log.read_text(encoding="utf-8", errors="replace") for log in logs if log.exists()]
         return capacity_of("".join(texts).splitlines())
 

@@ -31,7 +31,7 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.machine import described, interval
-from serving.store.vocabulary import FIRST, SECOND
+from serving.synthetic.vocabulary import FIRST, SECOND
 
 READY_TIMEOUT_S = 120.0
 

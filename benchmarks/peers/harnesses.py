@@ -35,7 +35,7 @@ from serving.bench.record import read_result
 from serving.bench.served import served
 from serving.engines.remote import origin_of
 from serving.gateway.upstream import Upstream
-from serving.store.description import tokenizer_files
+from serving.synthetic.description import tokenizer_files
 
 ROOT = Path(__file__).parents[2]
 READY_TIMEOUT_S = 120.0

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving.store.description import tokenizer_files
+from serving.synthetic.description import tokenizer_files
 
 ROOT = Path(__file__).parents[2]
 SEQUENCES = 16

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from serving.cli.bundle_commands import bundle_app, trust_app
 from serving.cli.options import PlanOptions, StartOptions, takes_wishes
 from serving.errors import UsageError
 
@@ -25,6 +26,8 @@ models_app = typer.Typer(help="Which models can be served.", no_args_is_help=Tru
 app.add_typer(models_app, name="models")
 bench_app = typer.Typer(help="Measure a server under a load.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
+app.add_typer(bundle_app, name="bundle")
+app.add_typer(trust_app, name="trust")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Measure = Annotated[bool, typer.Option("--measure", help="Measure how fast memory and disk read; some seconds.")]
@@ -91,6 +94,11 @@ def serve(
     allow_insecure_bind: Annotated[
         bool, typer.Option("--allow-insecure-bind", help="Listen beyond loopback without keys.")
     ] = False,
+    sealed: Annotated[
+        Literal["off", "best-effort", "require"] | None,
+        typer.Option("--sealed", help="Shut engines in: not, as far as this host can, or wholly or not at all."),
+    ] = None,
+    paranoid: Annotated[bool, typer.Option("--paranoid", help="Hash all weights, whatever was hashed before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write progress and logs as JSON lines.")] = False,
     dummy_weights: Annotated[
         bool, typer.Option("--dummy-weights", help="Serve synthetic weights of its shape: its speed, and noise.")
@@ -126,6 +134,8 @@ def serve(
             port=port,
             config=config,
             allow_insecure_bind=allow_insecure_bind or None,
+            sealed=sealed,
+            paranoid=paranoid,
             json=as_json,
             dummy_weights=dummy_weights,
             engine_url=engine_url,
@@ -161,11 +171,43 @@ def hardware(
 
 
 @app.command()
-def doctor(as_json: Json = False, measure: Measure = False, config: Config = None) -> int:
+def doctor(
+    as_json: Json = False,
+    measure: Measure = False,
+    config: Config = None,
+    egress: Annotated[
+        bool, typer.Option("--egress", help="Start the stack under observation, and see whether it reaches out.")
+    ] = False,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="With --egress, what is served; else the settings' models, or the demo."),
+    ] = None,
+    engine: Annotated[
+        Literal["llamacpp", "vllm", "transformers"] | None,
+        typer.Option("--backend", "--engine", help="With --egress, the engine that serves it."),
+    ] = None,
+    idle: Annotated[
+        str | None, typer.Option("--idle", help="With --egress, how long nothing is asked, such as 15m; 30s if unset.")
+    ] = None,
+    watch: Annotated[
+        Literal["auto", "strace", "nftables"] | None,
+        typer.Option("--watch", help="With --egress, who watches; strace where it may, if unset."),
+    ] = None,
+) -> int:
     """What is right and wrong with this host, and what to do about it; ends with 12 where there is a problem.
 
-    Nothing is changed by it. In JSON, a limit is a number, `unlimited`, or null where it could not be read.
+    Nothing is changed by it. In JSON, a limit is a number, `unlimited`, or null where it could not be read. With
+    --egress it ends with 15 where something tried to reach out, with 16 where not everything could be watched.
     """
+    if egress:
+        from serving.cli.egress import EgressOptions, show_egress
+
+        if measure:
+            raise UsageError("`--measure` does not go with `--egress`")
+        asked = EgressOptions(tuple(model or ()), engine, config, idle or "30s", watch or "auto", as_json)
+        return show_egress(asked)
+    if model or engine or idle or watch:
+        raise UsageError("`--model`, `--engine`, `--idle` and `--watch` go with `--egress`")
     from serving.cli.doctor import show_health
 
     return show_health(config, as_json=as_json, measured=measure)
@@ -203,6 +245,37 @@ def plan(
     return show_plan(model, config, wishes, as_json=as_json, other=machine)
 
 
+@app.command()
+def mirror(
+    *,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", "-p", min=0, max=65535, help="TCP port; 0 for any.")] = None,
+    allow_insecure_bind: Annotated[
+        bool, typer.Option("--allow-insecure-bind", help="Listen beyond loopback without keys.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write logs as JSON lines.")] = False,
+    config: Config = None,
+) -> int:
+    """Hand on the store's publishable models as a Hugging Face hub does: clients set HF_ENDPOINT to it."""
+    from serving.cli.mirror import MirrorOptions, run_mirror
+
+    return run_mirror(MirrorOptions(host, port, allow_insecure_bind or None, config, json=as_json))
+
+
+@models_app.command("publish")
+def models_publish(
+    name: Annotated[str, typer.Argument(help="Name of a model in the store.")],
+    *,
+    variant: Annotated[str | None, typer.Option("--variant", help="One form of it; all of them if left out.")] = None,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="No longer hand it on.")] = False,
+    config: Config = None,
+) -> int:
+    """Let `serve mirror` hand a model on, or no more."""
+    from serving.cli.mirror import publish
+
+    return publish(name, variant, config, withdraw=withdraw)
+
+
 @models_app.command("list")
 def models_list(as_json: Json = False, config: Config = None) -> int:
     """All models of the catalogue."""
@@ -214,13 +287,140 @@ def models_list(as_json: Json = False, config: Config = None) -> int:
 @models_app.command("show")
 def models_show(
     name: Annotated[str, typer.Argument(help="Name of a model, or path of a GGUF file.")],
+    *,
+    template: Annotated[bool, typer.Option("--template", help="Print its chat template, and nothing else.")] = False,
+    variant: Annotated[str | None, typer.Option("--variant", help="With --template: of which variant.")] = None,
     as_json: Json = False,
     config: Config = None,
 ) -> int:
     """Everything known of one model."""
+    if template:
+        from serving.cli.store import show_template
+
+        return show_template(name, variant, config)
     from serving.cli.models import show_model
 
     return show_model(name, config, as_json=as_json)
+
+
+AcceptTemplate = Annotated[
+    bool, typer.Option("--accept-template", help="Take a chat template other than the one that is known.")
+]
+AcceptChange = Annotated[bool, typer.Option("--accept-change", help="Take files other than those that are locked.")]
+
+
+@models_app.command("pull")
+def models_pull(
+    name: Annotated[str, typer.Argument(help="Name of a model of the catalogue, or with --source of your own.")],
+    *,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Form of the weights; what fits this machine if left out.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="Repository in place of the catalogue's: org/repo[/file][@revision].")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Commit, tag or branch; the locked or known one if left out.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Files at the same time.")] = 8,
+    accept_template: AcceptTemplate = False,
+    accept_change: AcceptChange = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> int:
+    """Bring a model from the hub, or a mirror, into the store; goes on where it was interrupted."""
+    from serving.cli.store import BringOptions, pull_model
+
+    return pull_model(
+        BringOptions(
+            name=name,
+            variant=variant,
+            source=source,
+            revision=revision,
+            workers=workers,
+            accept_template=accept_template,
+            accept_change=accept_change,
+            config=config,
+            json=as_json,
+        )
+    )
+
+
+@models_app.command("import")
+def models_import(
+    path: Annotated[Path, typer.Argument(help="Directory of a model, or one GGUF file.")],
+    *,
+    name: Annotated[str, typer.Option("--name", help="What requests call it; a name of the catalogue, or your own.")],
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Form of the weights; as the files say if left out.")
+    ] = None,
+    licence: Annotated[Path | None, typer.Option("--licence", help="File with its licence's text.")] = None,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Pass over files that are not taken, and refuse none.")
+    ] = False,
+    accept_template: AcceptTemplate = False,
+    accept_change: AcceptChange = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> int:
+    """Bring a model from a disk into the store."""
+    from serving.cli.store import BringOptions, import_model
+
+    return import_model(
+        path,
+        BringOptions(
+            name=name,
+            variant=variant,
+            licence=licence,
+            leave_out=leave_out,
+            accept_template=accept_template,
+            accept_change=accept_change,
+            config=config,
+            json=as_json,
+        ),
+    )
+
+
+@models_app.command("verify")
+def models_verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Models; all that is in the store if left out.")] = None,
+    as_json: Json = False,
+    config: Config = None,
+) -> int:
+    """Read every file in the store again, and compare it with what it should be; 17 where something is wrong."""
+    from serving.cli.store import verify_models
+
+    return verify_models(names or (), config, as_json=as_json)
+
+
+@models_app.command("remove")
+def models_remove(
+    name: Annotated[str, typer.Argument(help="Name of a model in the store.")],
+    *,
+    variant: Annotated[str | None, typer.Option("--variant", help="Which, where there are several.")] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Out of the lock as well.")] = False,
+    config: Config = None,
+) -> int:
+    """Take a model out of the store."""
+    from serving.cli.store import remove_model
+
+    return remove_model(name, variant, config, forget=forget)
+
+
+@models_app.command("clean")
+def models_clean(config: Config = None) -> int:
+    """Remove files that no model in the store uses, and downloads that were never finished."""
+    from serving.cli.store import clean_store
+
+    return clean_store(config)
+
+
+@models_app.command("du")
+def models_du(as_json: Json = False, config: Config = None) -> int:
+    """What each model in the store takes on the disk."""
+    from serving.cli.store import show_usage
+
+    return show_usage(config, as_json=as_json)
 
 
 @bench_app.command("run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +26,12 @@ from serving.cli.bench import START_TIMEOUT_S, STOPPED, flags_of
 from serving.cli.bench_progress import RunProgress
 from serving.cli.options import PlanOptions, settings_for
 from serving.cli.profile import Profile, TunedWishes, as_json, fingerprint, profile_path, write_profile
+from serving.cli.runtime import catalogue_of
 from serving.cli.show import print_rows
 from serving.engines.remote import origin_of
 from serving.errors import EngineFailed, UsageError
 from serving.hardware import Machine, detect
-from serving.registry import Model, load_catalogue
+from serving.registry import Model
 
 _SHARE: Final = 0.99
 """Of requests that must meet the scenario's objective, where it has one."""
@@ -65,7 +67,7 @@ def autotune(options: TuneOptions) -> int:
     if isinstance(loaded.scenario.load, Sweep):
         raise UsageError(f"`{options.scenario}` is a sweep", hint="tune for one load: `chat`, or a file of your own")
     settings, machine = settings_for(options.config), detect()
-    model = load_catalogue(settings.registry.site_file).find(options.model)
+    model = catalogue_of(settings, os.environ).find(options.model)
     with RunProgress() as progress:
         tuner = _Tuner(options, loaded, machine, model, progress)
         is_stopped = tuner.run()

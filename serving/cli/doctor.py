@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.cli.options import settings_for
-from serving.cli.runtime import cache_dir, look_at_cache_dir, look_at_runtime_dir
+from serving.cli.runtime import cache_dir, catalogue_of, look_at_cache_dir, look_at_runtime_dir
 from serving.cli.show import print_json
 from serving.doctor import Finding, examine, gather, read_models
 from serving.doctor.finding import Status
 from serving.engines.spec import SYSTEM_PATH
 from serving.errors import UnhealthyHost
 from serving.hardware import detect
-from serving.registry import load_catalogue
 from serving.settings import Settings
 
 _ORDER: tuple[Status, ...] = ("problem", "warning", "unknown", "good")
@@ -26,7 +25,7 @@ _ORDER: tuple[Status, ...] = ("problem", "warning", "unknown", "good")
 def show_health(config: Path | None, *, as_json: bool, measured: bool) -> int:
     """Print what is right and wrong with this host. Raises UnhealthyHost where there is a problem, after printing."""
     settings = settings_for(config)
-    models = read_models(lambda: load_catalogue(settings.registry.site_file))
+    models = read_models(lambda: catalogue_of(settings, os.environ))
     if measured and not as_json:
         sys.stderr.write("measuring for some seconds …\n")
     machine = detect(disk=models.paths[0].parent if models.paths else None)

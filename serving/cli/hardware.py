@@ -12,6 +12,7 @@ from serving.hardware import Cpu, Gpu, Machine, Memory, detect
 from serving.hardware.measure import Measurement, MemoryRead, measure
 from serving.hardware.measure_disk import DiskRead
 from serving.planner.text import gib
+from serving.wheels import flags_of, lacking, level_of
 
 
 def show_hardware(*, as_json: bool, measured: bool = False, directory: Path | None = None) -> int:
@@ -75,10 +76,18 @@ def _cpu_rows(cpu: Cpu) -> list[tuple[str, str]]:
     return [
         ("cpu", known(cpu.model)),
         ("cores", f"{cores}; {cpu.parallel} to compute on"),
-        ("isa", " ".join(cpu.isa) or "–"),
+        ("isa", _isa(cpu)),
         *([("cache", f"{gib(cpu.last_level_cache_bytes)} of the last level")] if cpu.last_level_cache_bytes else []),
         ("numa", nodes),
     ]
+
+
+def _isa(cpu: Cpu) -> str:
+    """The level of x86-64 and what is there beyond it; all by name where there is none, or the flags are not whole."""
+    level = level_of(cpu.isa)
+    if level == 1:
+        return " ".join(cpu.isa) or "–"
+    return " ".join([f"x86-64-v{level}", *lacking(cpu.isa, flags_of(level))])
 
 
 def _memory_rows(memory: Memory) -> list[tuple[str, str]]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from serving.cli.options import settings_for
+from serving.cli.runtime import catalogue_of
 from serving.cli.show import align, known, print_json, print_rows, terminal_columns
 from serving.planner.text import gib
-from serving.registry import Architecture, Model, Variant, load_catalogue
+from serving.registry import Architecture, Model, Variant
 from serving.registry.tensors import active_parameters_of, parameters_of
 
 
 def list_models(config: Path | None, *, as_json: bool) -> int:
     """Print the catalogue."""
-    models = load_catalogue(settings_for(config).registry.site_file).models
+    models = catalogue_of(settings_for(config), os.environ).models
     if as_json:
         print_json([dataclasses.replace(model, parameters=model.parameters or _count(model)) for model in models])
     else:
@@ -44,7 +46,7 @@ def _width(rows: Sequence[Sequence[str]]) -> int:
 
 def show_model(name: str, config: Path | None, *, as_json: bool) -> int:
     """Print one model, with what its files on this host say."""
-    model = load_catalogue(settings_for(config).registry.site_file).look_up(name)
+    model = catalogue_of(settings_for(config), os.environ).look_up(name)
     if as_json:
         print_json(model)
         return 0

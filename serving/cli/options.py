@@ -111,6 +111,10 @@ class StartOptions:
     port: int | None = None
     config: Path | None = None
     allow_insecure_bind: bool | None = None
+    sealed: str | None = None
+    """As `sealed` in the settings."""
+    paranoid: bool = False
+    """All weights are hashed, whatever was hashed before."""
     json: bool = False
     dummy_weights: bool = False
     engine_url: str | None = None

@@ -5,16 +5,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
+import shlex
 import sys
 import textwrap
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Final
 
 from serving.cli.options import PlanOptions, StartOptions, settings_for, wishes_from
 from serving.cli.profile import Profiles
+from serving.cli.runtime import catalogue_of
 from serving.cli.show import print_rows, ranges, terminal_columns
 from serving.cli.wanted import wanted_of
 from serving.errors import FileMissing, NoFitError, UsageError
@@ -37,12 +38,8 @@ from serving.planner import (
 from serving.planner.text import counted
 from serving.planner.types import host_bytes, sum_bytes
 from serving.planner.vllm_layout import Layout
-from serving.registry import Model, Variant, load_catalogue
+from serving.registry import Model, Variant
 from serving.settings import Settings
-from serving.settings.load import SITE_FILE
-
-SITE_CATALOGUE: Final = SITE_FILE.with_name("models.toml")
-"""Where a site's catalogue is likely kept; the setting `registry.site_file` names it."""
 
 
 def show_plan(name: str, config: Path | None, options: PlanOptions, *, as_json: bool, other: str | None = None) -> int:
@@ -52,7 +49,7 @@ def show_plan(name: str, config: Path | None, options: PlanOptions, *, as_json: 
     `serve hardware --json` printed on it, or a kind of GPU and how many, such as `4xH100`.
     """
     settings = settings_for(config)
-    model = load_catalogue(settings.registry.site_file).find(name)
+    model = catalogue_of(settings, os.environ).find(name)
     profiles = Profiles(settings, detect(), are_wanted=other is None)
     wishes = wishes_from(settings, options, profiles.wishes_of(model.name, options))
     machine, engines = machine_and_engines(settings, other, {wishes.backend})
@@ -247,31 +244,20 @@ def missing_weights(model: Model, on_paper: AnyPlan) -> FileMissing:
 
 
 def _ways_here(model: Model, variant: Variant, others: list[Variant]) -> Iterator[str]:
-    """How weights come onto this host and get their name, step by step, a line each."""
-    path = f"/models/{_file_name(model, variant)}"
-    yield "bring them here in two steps"
-    yield "  1. on a machine with internet access, fetch"
-    yield f"     {variant.source or f'the {variant.format} weights of {model.title}'}"
-    yield "     and carry what you fetched to this host"
-    if model.origin == "catalogue":
-        yield f"  2. write into a site catalogue, such as {SITE_CATALOGUE}, with the path they have here:"
-        yield ""
-        yield f"     [[models.{json.dumps(model.name)}.variants]]"
-        yield f'     name = "{variant.name}"'
-        yield f'     path = "{path}"'
-        yield ""
-        yield f"     and into the settings, such as {SITE_FILE}:"
-        yield ""
-        yield "     [registry]"
-        yield f'     site_file = "{SITE_CATALOGUE}"'
+    """How weights come onto this host and get their name, a command each."""
+    name, file = shlex.quote(model.name), _file_name(model, variant)
+    yield "bring them into the store (docs/store.md)"
+    if variant.source is not None and " " not in variant.source:
+        yield "  from the hub, or a mirror that HF_ENDPOINT names:"
+        yield f"     serve models pull {name} --variant {variant.name}"
+        yield "  from a disk, fetched elsewhere from"
+        yield f"     {variant.source}:"
     else:
-        yield f"  2. add to its variant `{variant.name}` in {model.origin}, with the path they have here:"
-        yield ""
-        yield f'     path = "{path}"'
-    yield ""
+        yield f"  from a disk, once there is {variant.source or f'a {variant.format} of {model.title}'}:"
+    yield f"     serve models import /media/{file} --name {name} --variant {variant.name}"
     if variant.format == "gguf":
-        yield f"without a catalogue: serve --model {path}"
-        yield f"to measure this machine before that: serve --model {model.name} --dummy-weights"
+        yield f"without bringing them in: serve --model /media/{file}"
+        yield f"to measure this machine before that: serve --model {name} --dummy-weights"
     if others:
         yield f"other variants: {', '.join(map(_offer, others))}"
 

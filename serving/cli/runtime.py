@@ -6,11 +6,16 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from serving.engines.runtime import check_private, private_directory
 from serving.errors import BadSettings
 from serving.hardware.disk import mount_of, read_mounts
+from serving.registry import Catalogue, load_catalogue
+from serving.registry.catalogue import load_entries
+from serving.settings import Settings
+from serving.store.cas import Store
+from serving.store.signature import Signing
 
 _KERNEL_FILES: Final = frozenset({"proc", "sysfs", "cgroup", "cgroup2", "devpts", "debugfs", "tracefs", "securityfs"})
 """File systems of the kernel, in which nobody makes directories, whatever their modes say."""
@@ -51,6 +56,44 @@ def cache_dir(configured: Path | None, environment: Mapping[str, str]) -> Path:
         return _absolute(configured)
     base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
     return _absolute(Path(base)) / "perimeter"
+
+
+def trust_dir(configured: Path | None, environment: Mapping[str, str]) -> Path:
+    """The directory of the keys whose bundles are taken, an absolute path; not made here."""
+    if configured is not None:
+        return _absolute(configured)
+    base = environment.get("XDG_CONFIG_HOME") or Path(environment.get("HOME") or Path.home()) / ".config"
+    return _absolute(Path(base)) / "perimeter" / "trust"
+
+
+def open_store(settings: Settings, environment: Mapping[str, str]) -> Store:
+    """The store of weights as the settings say; nothing is made yet."""
+    directory = settings.store.directory
+    if directory is None:
+        base = environment.get("XDG_DATA_HOME") or Path(environment.get("HOME") or Path.home()) / ".local" / "share"
+        directory = Path(base) / "perimeter" / "store"
+    lock_file = settings.store.lock_file
+    return Store(_absolute(directory), None if lock_file is None else _absolute(lock_file))
+
+
+def signing_of(settings: Settings) -> Signing:
+    """What the settings demand of models' signatures."""
+    return Signing(settings.store.signing_key, settings.store.require_signature)
+
+
+def catalogue_of(settings: Settings, environment: Mapping[str, str]) -> Catalogue:
+    """The models that can be named: the catalogue, the site's on top, and what is in the store. Raises BadSettings."""
+    store = open_store(settings, environment)
+    return load_catalogue(settings.registry.site_file, shelf=store.shelf(), bundled=_bundled(store))
+
+
+def catalogue_entries(settings: Settings, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What the catalogue's files say of each model, as tables. Raises BadSettings."""
+    return load_entries(settings.registry.site_file, bundled=_bundled(open_store(settings, environment)))
+
+
+def _bundled(store: Store) -> Path:
+    return store.bundles / "catalogue"
 
 
 def look_at_cache_dir(configured: Path | None, environment: Mapping[str, str]) -> Path:

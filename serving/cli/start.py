@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import ipaddress
+import itertools
 import logging
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import serving
 from serving.cli.address import check_address
@@ -31,9 +35,11 @@ from serving.cli.plan import (
 from serving.cli.profile import Profiles
 from serving.cli.runtime import cache_dir, runtime_dir
 from serving.cli.wanted import elsewhere_of, wanted_of
+from serving.cli.weights import hold_weights, with_weights
 from serving.engines import llamacpp, transformers, vllm
+from serving.engines.confinement.sealing import Sealed, seal
 from serving.engines.installed import installed_engines
-from serving.engines.runtime import state_directory
+from serving.engines.runtime import socket_in
 from serving.engines.spec import EngineSpec
 from serving.errors import NoFitError
 from serving.gateway.exposure import check_exposure
@@ -58,10 +64,11 @@ from serving.planner.text import counted
 from serving.registry import Model, model_from_file
 from serving.registry.directory import template_of
 from serving.settings import Settings
-from serving.store import write_description, write_dummy
+from serving.synthetic import write_description, write_dummy
 from serving.telemetry.logs import facts, setup
 
 log = logging.getLogger("serving.cli")
+_NAME_CHARS: Final = 64
 
 
 def start(options: StartOptions) -> int:
@@ -74,6 +81,7 @@ def start(options: StartOptions) -> int:
         "server.port": options.port,
         "server.allow_insecure_bind": options.allow_insecure_bind,
         "log.format": "json" if options.json else None,
+        "sealed": options.sealed,
     }
     settings = settings_for(options.config, flags)
     setup(settings.log.format, settings.log.level)
@@ -112,24 +120,20 @@ def start(options: StartOptions) -> int:
     remarks = dict.fromkeys([*filter(None, crowds), *(DUMMY_NOTE for outcome in outcomes if outcome.dummy)])
     of_models = [warning for one in wanted for warning in one.model.warnings]
     warnings = [*machine.warnings, *of_models, *_exposure(settings), *_unencrypted(elsewhere), *remarks, *stale]
-    _announce(machine, outcomes, elsewhere, warnings, profiles.lines(), for_people=for_people)
-
-    specs = [
-        spec_of(outcome, one.model, settings, runtime / f"engine-{os.getpid()}{f'-{at}' if at else ''}.sock")
-        for at, (one, outcome) in enumerate(zip(wanted, outcomes, strict=True))
-    ]
-    specs += elsewhere
+    sealed, unlocked = shut_in(wanted, outcomes, elsewhere, settings, runtime, listener_of, paranoid=options.paranoid)
+    warnings += unlocked
+    _announce(machine, outcomes, elsewhere, warnings, profiles.lines(), sealed, for_people=for_people)
 
     from serving.gateway.run import run
 
     if outcomes:
         first = outcomes[0]
-        chats = first.task == "generate" and first.weights is not None and has_template(first.weights)
+        chats = first.task == "generate" and first.weights is not None and template_at(first.weights) is not None
         listener = listener_of(first.model, chats=chats, task=first.task, dummy=first.dummy)
     else:
-        listener = listener_of(specs[0].model, chats=True)
+        listener = listener_of(elsewhere[0].model, chats=True)
     last = LastStart(runtime / LAST_START, outcomes)
-    status = run(specs, settings, listener, machine.gpus, last.note)
+    status = run(sealed.specs, settings, listener, machine.gpus, last.note)
     if for_people and status == 0:
         sys.stderr.write("stopped\n")
     return status
@@ -149,21 +153,67 @@ def plan_all(machine: Machine, wanted: tuple[Wanted, ...], engines: Engines) -> 
     return outcome
 
 
+def shut_in(
+    wanted: Sequence[Wanted],
+    outcomes: Sequence[AnyPlan],
+    elsewhere: Sequence[EngineSpec],
+    settings: Settings,
+    runtime: Path,
+    listener_of: type[TerminalListener | JsonListener],
+    *,
+    paranoid: bool,
+) -> tuple[Sealed, list[str]]:
+    """All engines as they are to be started, with weights that were verified; and sentences on those that could not be.
+
+    Raises Unverified for weights that are not what was locked, NotSealed, BadSettings.
+    """
+    listeners: dict[str, TerminalListener | JsonListener] = {}
+
+    def on_share(model: str, share: float) -> None:
+        listener = listeners.setdefault(model, listener_of(model, chats=True))
+        listener.on_progress(model, share, "verifying weights")
+
+    held = hold_weights(outcomes, settings, paranoid=paranoid, on_share=on_share)
+    specs = [
+        with_weights(spec_of(outcome, one.model, settings, socket_in(runtime, f"engine-{os.getpid()}{suffix}")), of_it)
+        for suffix, one, outcome, of_it in zip(_suffixes(), wanted, outcomes, held, strict=False)
+    ]
+    unlocked = [
+        f"nobody has accepted these weights: {of_it.unlocked}"
+        for outcome, of_it in zip(outcomes, held, strict=True)
+        if of_it.unlocked is not None and not outcome.dummy
+    ]
+    return seal([*specs, *elsewhere], settings.sealed, runtime), unlocked
+
+
+def _suffixes() -> Iterator[str]:
+    """What tells the engines of one start apart: nothing for the first."""
+    yield ""
+    yield from (f"-{number}" for number in itertools.count(1))
+
+
 def spec_of(outcome: AnyPlan, model: Model, settings: Settings, socket: Path) -> EngineSpec:
     """How to start the engine that was planned. Raises BadSettings."""
-    home = state_directory(socket)
+    home = socket.parent
     if isinstance(outcome, LlamacppPlan):
         return llamacpp.plan_engine(outcome, settings, socket, home, model=model, source=_source())
     if isinstance(outcome, TransformersPlan):
         return transformers.plan_engine(outcome, settings, socket, home, source=_source())
-    return vllm.plan_engine(outcome, model, settings, socket, home, cache_dir(settings.paths.cache_dir, os.environ))
+    cache = cache_of(cache_dir(settings.paths.cache_dir, os.environ), outcome.model)
+    return vllm.plan_engine(outcome, model, settings, socket, home, cache)
 
 
-def has_template(weights: Path) -> bool:
-    """Whether a weight file, or a directory of them, carries a chat template."""
+def cache_of(directory: Path, model: str) -> Path:
+    """Where the engine of that model keeps what it compiles: its own, since the next start runs what is found there."""
+    spelt = re.sub(r"[^A-Za-z0-9._-]+", "_", model)[:_NAME_CHARS]
+    return directory / "engines" / f"{spelt}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
+
+
+def template_at(weights: Path) -> str | None:
+    """The chat template of a weight file, or of a directory of them; None where it has none."""
     if not weights.is_dir():
-        return read_header(weights).text("tokenizer.chat_template") is not None
-    return bool(template_of(weights))
+        return read_header(weights).text("tokenizer.chat_template")
+    return template_of(weights) or None
 
 
 def with_dummy_weights(
@@ -233,6 +283,7 @@ def _announce(
     elsewhere: Sequence[EngineSpec],
     warnings: list[str],
     tuned: list[str],
+    sealed: Sealed,
     *,
     for_people: bool,
 ) -> None:
@@ -242,10 +293,14 @@ def _announce(
             log.info("profile", extra=facts(what=line))
         for spec in elsewhere:
             log.info("elsewhere", extra=facts(model=spec.model, url=str(spec.origin)))
+        log.info("sealed", extra=facts(mode=sealed.mode, by=sealed.by, active=", ".join(sealed.active)))
+        for name, why in sealed.missing:
+            log.warning("layer missing", extra=facts(layer=name, why=why))
         return
     plans = [line for outcome in outcomes for line in summary(outcome)]
     plans += [f"model     {spec.model}, served by {spec.origin}" for spec in elsewhere]
     plans += [f"profile   {line}" for line in tuned]
+    plans += [f"sealed    {line}" for line in sealed.lines()]
     lines = [*(f"warning   {warning}" for warning in warnings), f"machine   {machine_line(machine)}", *plans]
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()

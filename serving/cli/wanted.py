@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from serving.cli.options import PlanOptions, StartOptions, wishes_from
 from serving.cli.profile import Profiles
+from serving.cli.runtime import catalogue_of
 from serving.engines.remote import plan_remote
 from serving.engines.spec import EngineSpec
 from serving.errors import BadSettings, UsageError
 from serving.planner import Wanted
-from serving.registry import load_catalogue
 from serving.settings import Settings
 from serving.settings.model import Served
 
@@ -64,7 +65,7 @@ def wanted_of(
 
     Raises UsageError where none is named, one is named twice, or a flag would go to all of several.
     """
-    catalogue = load_catalogue(settings.registry.site_file)
+    catalogue = catalogue_of(settings, os.environ)
     if options.models:
         named = [(name, options.plan) for name in options.models]
     else:

@@ -34,8 +34,9 @@ def check_engines(facts: Facts) -> Iterator[Finding]:
 def _llamacpp(facts: Facts) -> Iterator[Finding]:
     name, build = "llama.cpp", facts.llamacpp
     rebuild = 'build it here: `CMAKE_ARGS="-DGGML_NATIVE=on" pip install --no-binary :all: llama-cpp-python`'
+    carry = f"{rebuild}; or, without a compiler, install the portable wheel (`make portable`)"
     if build.signal == "SIGILL":
-        yield Finding(name, "problem", "uses instructions that this processor does not have (SIGILL)", rebuild)
+        yield Finding(name, "problem", "uses instructions that this processor does not have (SIGILL)", carry)
         return
     if build.failure is not None:
         yield Finding(name, "problem", f"does not load: {build.failure}", "install the package again")
@@ -46,16 +47,19 @@ def _llamacpp(facts: Facts) -> Iterator[Finding]:
         return
     names = _X86 if facts.machine.cpu.architecture == "x86_64" else _ARM
     unused = [theirs for ours, theirs in names.items() if ours in isa and theirs not in build.flags]
+    if "AVX512_VNNI" in build.flags:
+        unused = [name for name in unused if name != "AVX_VNNI"]  # the same instructions, of half the width
+    what = f"version {build.version}" + (f", portable (its part for `{build.variant}`)," if build.variant else "")
     lacking = [theirs for ours, theirs in names.items() if ours not in isa and theirs in build.flags]
     if lacking:
-        found = f"version {build.version} is built for {', '.join(lacking)}, which this processor does not have"
-        yield Finding(name, "problem", found, rebuild)
+        found = f"{what} is built for {', '.join(lacking)}, which this processor does not have"
+        yield Finding(name, "problem", found, carry)
     elif unused:
-        found = f"version {build.version} is built without {', '.join(unused)}, which this processor has"
+        found = f"{what} is built without {', '.join(unused)}, which this processor has"
         yield Finding(name, "warning", found, rebuild)
     else:
         used = [theirs for theirs in names.values() if theirs in build.flags]
-        yield Finding(name, "good", f"version {build.version} uses all that this processor has: {', '.join(used)}")
+        yield Finding(name, "good", f"{what} uses all that this processor has: {', '.join(used) or 'no vectors'}")
 
 
 def _vllm(facts: Facts) -> Iterator[Finding]:

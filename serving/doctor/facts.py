@@ -21,6 +21,8 @@ class LlamaCppBuild:
     flags: tuple[str, ...] = ()
     """Instruction sets and libraries that it was compiled with: `AVX2`, `OPENMP`, …"""
     gpu_offload: bool | None = None
+    variant: str | None = None
+    """The part that a portable build chose for this processor, such as `haswell`; None for a build of one part."""
     failure: str | None = None
     """Why it did not answer."""
     signal: str | None = None

@@ -121,7 +121,7 @@ def ask_llamacpp(python: str = sys.executable, module: str = "serving.llamacpp.b
         paths = os.pathsep.join([str(_PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         done = _run([python, "-m", module], {**os.environ, "PYTHONPATH": paths})
         told: dict[str, Any] = json.loads(done.stdout)
-        return LlamaCppBuild(told["version"], tuple(told["flags"]), told["supports_gpu_offload"])
+        return LlamaCppBuild(told["version"], tuple(told["flags"]), told["supports_gpu_offload"], told["variant"])
     except subprocess.CalledProcessError as failure:
         if failure.returncode < 0:
             name = signal.Signals(-failure.returncode).name

@@ -40,7 +40,7 @@ def plan_engine(
     """
     llamacpp = settings.engines.llamacpp
     argv = [
-        *(sys.executable, "-m", "serving.llamacpp"),
+        *(sys.executable, "-P", "-m", "serving.llamacpp"),
         *("--model", str(plan.weights)),
         *("--uds", str(socket)),
         *("--alias", plan.model),
@@ -75,8 +75,10 @@ def plan_engine(
     environment = {
         "PATH": SYSTEM_PATH,
         "HOME": str(home),
+        "TMPDIR": str(home),
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONNOUSERSITE": "1",
         **WAITING[plan.wait_policy],
         **(binding_of(plan.cores) if len(plan.cores) >= plan.threads else {}),
         **({"CUDA_VISIBLE_DEVICES": plan.gpu} if plan.gpu is not None else {}),
@@ -93,6 +95,8 @@ def plan_engine(
         concurrency=plan.concurrency,
         capabilities=Capabilities(tasks=frozenset({plan.task}), serves=serves_of(tool_parser)),
         dummy=plan.dummy,
+        reads=() if plan.weights is None else (plan.weights,),
+        has_gpu=bool(plan.gpu_layers),
     )
 
 

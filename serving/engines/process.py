@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from serving.engines import runtime
+from serving.engines.confinement.means import write_files
 from serving.errors import EngineFailed
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _LOG_BYTES: Final = 4 << 20
 """The log file of an engine starts again at this size; the one before is kept beside it."""
 _LAST_WORDS_BYTES: Final = 64 << 10
 _READ_BYTES: Final = 1 << 16
+_SIGNALLED: Final = 128
 _LAST_READS: Final = 32
 """What is read after the exit: a pipe holds 64 KiB at most unless somebody still writes to it."""
 
@@ -97,6 +99,15 @@ class LastWords:
         return os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
+def by_descriptor(spec: EngineSpec) -> tuple[str, ...]:
+    """The command line without walls: a weight file that was verified is named as the descriptor it is open at.
+
+    A directory keeps its path, and with it what may happen to the path: vLLM's processes do not inherit descriptors.
+    """
+    opened = {str(path): f"/proc/self/fd/{fd}" for fd, path in spec.weights}
+    return tuple(opened.get(each, each) for each in spec.argv)
+
+
 class Process:
     """A running engine process.
 
@@ -111,6 +122,7 @@ class Process:
         self._on_exit = on_exit
         self._exit: Exit | None = None
         self._exited = asyncio.Event()
+        self._walls = spec.confinement
         self.words = LastWords(directory / "engine.log")
         reader, writer = os.pipe()
         parent = os.getpid()
@@ -122,16 +134,23 @@ class Process:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             os.umask(0o077)  # its sockets and files are this user's alone
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # what the gateway is, its engines are not
+            if self._walls is not None:
+                # the whole group is asked to end, and who ends is the engine, whom the launcher gives its signal back
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
+        write_files(directory)
+        for path in spec.writes:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._popen = subprocess.Popen(  # noqa: S603 - argv comes from the plan, never from a client
-                spec.argv,
+                by_descriptor(spec) if self._walls is None else self._walls.argv,
                 env=dict(spec.env),
-                cwd=directory,
+                cwd=directory / runtime.OWN,
                 stdin=subprocess.DEVNULL,
                 stdout=writer,
                 stderr=writer,
                 start_new_session=True,
+                pass_fds=[fd for fd, _ in spec.weights],
                 preexec_fn=between_fork_and_exec,  # noqa: PLW1509 - see the class: no other thread forks
             )
         except OSError as error:
@@ -204,6 +223,8 @@ class Process:
             os.close(self._stderr)
             self._stderr = -1
         self.words.close()
+        if self._walls is not None and status > _SIGNALLED:
+            status = _SIGNALLED - status  # as the launcher tells of a signal, it being the one who was waited for
         self._exit = Exit(status, None) if status >= 0 else Exit(None, -status)
         self._exited.set()
         self._on_exit(self._exit)

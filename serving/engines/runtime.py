@@ -1,8 +1,12 @@
 """The runtime directory: sockets, logs, and the record of each engine that was started from here.
 
-Each engine has a directory of its own beside its socket, mode 0700, which is also its working directory. Its record
-names the engine's process and the gateway that owns it, both by pid and start time, since pids are used again. A later
-gateway finds the records whose owner is gone, kills what is left of those engines, and nothing else.
+    engine-PID.d/              ours: the record `engine.json`, the log `engine.log`, files that the engine finds in /etc
+    engine-PID.d/own/          the engine's: its working directory, home and temporary files, and all that it sees
+    engine-PID.d/own/engine.sock
+
+All are mode 0700. The record names the engine's process and the gateway that owns it, both by pid and start time,
+since pids are used again. A later gateway finds the records whose owner is gone, kills what is left of those engines,
+and nothing else: an engine that could write its own record could have others killed.
 """
 
 from __future__ import annotations
@@ -11,8 +15,8 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import select
-import shutil
 import signal
 import stat
 import time
@@ -23,6 +27,9 @@ from typing import Final
 
 from serving.errors import AddressUnavailable, BadSettings
 
+OWN: Final = "own"
+"""Of a state directory what the engine itself may see."""
+_SOCKET: Final = "engine.sock"
 _RECORD: Final = "engine.json"
 _TURN: Final = "load.lock"
 _SUN_PATH_BYTES: Final = 108
@@ -75,9 +82,19 @@ class LoadTurn:
             self._descriptor = -1
 
 
+def socket_in(root: Path, name: str) -> Path:
+    """Where the engine of that name listens, under the runtime directory `root`."""
+    return root / f"{name}.d" / OWN / _SOCKET
+
+
+def root_of(socket: Path) -> Path:
+    """The runtime directory that a socket of `socket_in` is in."""
+    return socket.parents[2]
+
+
 def state_directory(socket: Path) -> Path:
-    """Where the engine that listens on `socket` has its record and log, and works: beside the socket, its own."""
-    return socket.with_name(f"{socket.stem}.d")
+    """Where the record and log of the engine that listens on `socket` are, and, one deeper, what is its own."""
+    return socket.parents[1]
 
 
 def private_directory(path: Path) -> None:
@@ -154,9 +171,41 @@ def record_engine(directory: Path, engine: ProcessId) -> None:
 
 
 def release(directory: Path) -> None:
-    """Remove the state directory of an engine that is gone, and its socket."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.with_suffix(".sock").unlink(missing_ok=True)
+    """Remove the state directory of an engine that is gone, its socket with it."""
+    clear(directory)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
+def clear(directory: Path) -> None:
+    """Empty a directory, whatever an engine left in it; what cannot be removed stays.
+
+    Directories are brought up beside each other and removed there: one within another within another, thousands deep,
+    is more than recursion, descriptors or a path's length can take.
+    """
+    pending = [directory]
+    while pending:
+        each = pending.pop()
+        for entry in _entries(each):
+            with contextlib.suppress(OSError):
+                if entry.is_symlink() or not entry.is_dir():
+                    entry.unlink()
+                elif each == directory:
+                    pending.append(entry)
+                else:
+                    entry.chmod(0o700)
+                    pending.append(entry.rename(directory / f".{secrets.token_hex(8)}"))
+        if each != directory:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        directory.chmod(0o700)
+        return list(directory.iterdir())
+    except OSError:
+        return []
 
 
 def keep_log(directory: Path) -> Path | None:
@@ -249,9 +298,10 @@ def _belongs(pid: int, engine: ProcessId, directory: Path) -> bool:
     if is_alive(engine):
         return True
     try:
-        return Path(f"/proc/{pid}/cwd").readlink() == directory.resolve()
+        works_in = Path(f"/proc/{pid}/cwd").readlink()
     except OSError:
         return False
+    return directory.resolve() in (works_in, *works_in.parents)
 
 
 def _read_record(directory: Path) -> tuple[ProcessId, ProcessId] | None:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
+from serving.engines.confinement.walls import Confinement
 from serving.openai.limits import LLAMACPP, Serves
 from serving.pooling import Task
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 """Where an engine finds programs, whatever the operator's environment says."""
+SILENT: Final = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    "DO_NOT_TRACK": "1",
+}
+"""Nothing is fetched and nothing reported, by whichever library asks before it does."""
+USER = "perimeter"
+"""What an engine's libraries take as the user's name. PyTorch asks for it when it is imported, and without one in the
+environment the C library asks its name services, by a socket that also looks up hosts."""
 Backend = Literal["llamacpp", "vllm", "transformers", "remote"]
 
 
@@ -82,3 +95,15 @@ class EngineSpec:
     """Names beside `model` that requests may select: what the engine serves over the same weights."""
     dummy: bool = False
     """Its weights are synthetic: /v1/models says that answers are noise."""
+    reads: tuple[Path, ...] = ()
+    """Files and directories that it reads, weights before all; behind walls it sees nothing else (docs/sealed.md)."""
+    writes: tuple[Path, ...] = ()
+    """Directories that it writes to, beside that of its socket; made where they are not there."""
+    weights: tuple[tuple[int, Path], ...] = ()
+    """Open descriptors of verified files, and the path at which it is to find each: that file or none."""
+    has_gpu: bool = False
+    """Whether it needs the device files of GPUs."""
+    has_ip: bool = False
+    """Whether it talks to itself over IP, on a loopback of its own."""
+    confinement: Confinement | None = field(default=None, repr=False)
+    """The walls that it is started behind; None: none."""

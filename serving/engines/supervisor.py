@@ -17,6 +17,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import signal
 import time
 from dataclasses import dataclass, field, replace
@@ -26,14 +27,16 @@ from serving.engines import vllm_output
 from serving.engines.process import Exit, Process, become_subreaper
 from serving.engines.restart import Crash, GiveUp, RestartPolicy, decide_restart, forget_old
 from serving.engines.runtime import (
+    OWN,
     LoadTurn,
     claim,
+    clear,
     keep_log,
     private_directory,
     release,
     state_directory,
 )
-from serving.errors import EngineFailed, EngineUnavailable, StartError
+from serving.errors import EngineFailed, EngineUnavailable, NotSealed, StartError
 from serving.telemetry.logs import facts
 
 if TYPE_CHECKING:
@@ -168,6 +171,12 @@ class Supervisor:
         """The engine's process; None while there is none."""
         return None if self._process is None or self._process.exit is not None else self._process.pid
 
+    def owns(self, pid: int) -> bool:
+        """Whether that process is one of the engine's."""
+        with contextlib.suppress(ProcessLookupError):
+            return self.pid is not None and os.getsid(pid) == self.pid
+        return False
+
     def check_ready(self) -> int:
         """The life that a request may use now. Raises EngineUnavailable, with when to come back."""
         state = self._state
@@ -278,10 +287,14 @@ class Supervisor:
         return False
 
     def _start(self, life: int) -> Process:
-        private_directory(self._directory)
-        with contextlib.suppress(FileNotFoundError):
-            self._socket.unlink()
-        return Process(self.spec, self._directory, lambda how: self._inbox.put_nowait(_Died(life, how)))
+        """A new process, in a directory that nobody left anything in: what one life wrote no other reads or runs."""
+        try:
+            private_directory(self._directory)
+            clear(self._directory / OWN)
+            return Process(self.spec, self._directory, lambda how: self._inbox.put_nowait(_Died(life, how)))
+        except OSError as error:
+            message = f"the engine of `{self.spec.model}` cannot be started: {error.strerror} (`{error.filename}`)"
+            raise EngineFailed(message, hint="see that there is room in paths.runtime_dir") from None
 
     async def _next(self, state: EngineState) -> _Died | _Seen | _Hung | _Stop | None:
         """The next event; None where a starting engine has shown no progress for too long."""
@@ -384,6 +397,8 @@ def fatal_error(words: list[str]) -> StartError | None:
     if not isinstance(line, dict) or line.get("event") != "fatal" or not isinstance(line.get("message"), str):
         return None
     hint = line.get("hint")
+    if line.get("code") == NotSealed.code:  # its hints would tell how to take the walls down; whoever said it, say ours
+        hint = "docs/sealed.md says what a host must have"
     known = next((kind for kind in _start_errors(StartError) if kind.code == line.get("code")), EngineFailed)
     return known(line["message"], hint=hint if isinstance(hint, str) else None)
 

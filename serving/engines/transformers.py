@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from serving.engines.spec import SYSTEM_PATH, Capabilities, EngineSpec
+from serving.engines.spec import SILENT, SYSTEM_PATH, USER, Capabilities, EngineSpec
 from serving.openai.limits import Serves
 from serving.planner import TransformersPlan
 from serving.settings import Settings
@@ -35,8 +35,13 @@ def plan_engine(
     environment = {
         "PATH": SYSTEM_PATH,
         "HOME": str(home),
+        "TMPDIR": str(home),
+        **SILENT,
+        "LOGNAME": USER,
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONSAFEPATH": "1",
         "OMP_WAIT_POLICY": "passive",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": plan.gpu or "",
@@ -51,4 +56,6 @@ def plan_engine(
         concurrency=plan.concurrency,
         capabilities=Capabilities(serves=Serves()),
         dummy=plan.dummy,
+        reads=() if plan.weights is None else (plan.weights,),
+        has_gpu=plan.gpu is not None,
     )

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from serving.engines.spec import SYSTEM_PATH, Capabilities, EngineSpec, Texts
+from serving.engines.spec import SILENT, SYSTEM_PATH, USER, Capabilities, EngineSpec, Texts
 from serving.errors import BadSettings
 from serving.openai.limits import Serves
 from serving.planner import VllmPlan
@@ -127,6 +127,10 @@ def plan_engine(plan: VllmPlan, model: Model, settings: Settings, socket: Path, 
         ),
         adapters=tuple(adapter.name for adapter in plan.adapters),
         dummy=plan.dummy,
+        reads=tuple(_files(plan, settings)),
+        writes=(cache,),
+        has_gpu=bool(plan.gpus),
+        has_ip=True,  # its processes meet at TCP ports of loopback, with one GPU as with eight
     )
 
 
@@ -209,6 +213,17 @@ def _adapters(plan: VllmPlan) -> Iterator[str]:
             yield _json({"name": adapter.name, "path": str(adapter.path)})
 
 
+def _files(plan: VllmPlan, settings: Settings) -> Iterator[Path]:
+    """What it reads: weights, adapters, and what the operator's own flags and variables name by an absolute path."""
+    if plan.weights is not None:
+        yield plan.weights
+    yield from (adapter.path for adapter in plan.adapters)
+    vllm = settings.engines.vllm
+    for value in (*vllm.speculative.values(), *vllm.extra.values(), *vllm.environment.values()):
+        if isinstance(value, str):
+            yield from (Path(each) for each in value.split(":") if each.startswith("/"))
+
+
 def _switch(flag: str, is_on: bool) -> Iterator[str]:  # noqa: FBT001 - reads as the flag it writes
     yield f"--{flag}" if is_on else f"--no-{flag}"
 
@@ -254,19 +269,18 @@ def _environment(plan: VllmPlan, more: Mapping[str, str], home: Path, cache: Pat
     return {
         "PATH": SYSTEM_PATH,
         "HOME": str(home),
+        "LOGNAME": USER,
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
         # vLLM's processes meet at sockets in the temporary directory; its own default is open to everybody
         **({"TMPDIR": str(home)} if is_short else {}),
         **devices,
         # nothing goes out: no reports, no hub, and no socket towards a public address to learn the own one
+        **SILENT,
         "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
+        "VLLM_DO_NOT_TRACK": "1",
         "VLLM_HOST_IP": "127.0.0.1",
         "GLOO_SOCKET_IFNAME": "lo",
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
         "VLLM_PLUGINS": "",
         # what is compiled outlives the run, in a directory of this user's
         "VLLM_CACHE_ROOT": str(cache / "vllm"),

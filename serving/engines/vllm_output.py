@@ -38,6 +38,7 @@ _TOO_LONG: Final = re.compile(
     r"\(([\d.]+) GiB\)(?:.*?estimated maximum model length is (\d+))?",
     re.DOTALL,
 )
+_MOST_DIGITS: Final = 18
 _NO_CACHE: Final = "No available memory for the cache blocks"
 _OUT_OF_MEMORY: Final = re.compile(r"CUDA out of memory|OutOfMemoryError|Cannot allocate memory|DefaultCPUAllocator")
 _ADAPTER: Final = re.compile(r"Call to add_lora method failed: (?:Worker failed with error ')?(.{1,400})")
@@ -49,9 +50,9 @@ def stage_of(lines: Sequence[str]) -> tuple[float, str] | None:
     found: tuple[float, str] | None = None
     for line in lines:
         if shards := _SHARDS.findall(line):
-            found = 0.10 + 0.50 * int(shards[-1]) / 100, "weights"
+            found = 0.10 + 0.50 * _percent(shards[-1]), "weights"
         elif graphs := _GRAPHS.findall(line):
-            found = 0.80 + 0.15 * int(graphs[-1]) / 100, "CUDA graphs"
+            found = 0.80 + 0.15 * _percent(graphs[-1]), "CUDA graphs"
         else:
             for phrase, fraction, stage in _STAGES:
                 if phrase in line and (found is None or fraction >= found[0]):
@@ -59,10 +60,16 @@ def stage_of(lines: Sequence[str]) -> tuple[float, str] | None:
     return found
 
 
+def _percent(digits: str) -> float:
+    """A share from 0 to 1, whatever was written: the line may be anybody's."""
+    return min(1.0, int(digits[:3]) / 100)
+
+
 def capacity_of(lines: Sequence[str]) -> int | None:
     """Tokens that the KV cache really holds, those of all copies together; None where it was not said."""
     found = {copy: count for line in lines for copy, count in _CAPACITY.findall(line)}
-    return sum(int(count.replace(",", "")) for count in found.values()) if found else None
+    counts = [count.replace(",", "")[:_MOST_DIGITS] for count in found.values()]
+    return sum(int(count) for count in counts if count) if found else None
 
 
 def failure_of(model: str, lines: Sequence[str]) -> StartError | None:
@@ -70,10 +77,11 @@ def failure_of(model: str, lines: Sequence[str]) -> StartError | None:
     text = "\n".join(lines)
     if found := _LESS_FREE.search(text):
         free, total, share, wanted = found.groups()
-        share_free = int(100 * max(0.0, float(free) / float(total) - 0.02))
+        share_free = _share(free, total)
         return NoFitError(
             f"vLLM cannot serve `{model}`: {free} GiB of {total} GiB are free, and it was to have {wanted} ({share})",
-            hint=f"free memory there, or leave it more headroom: at most {share_free}% of it can be had now",
+            hint="free memory there, or leave it more headroom"
+            + (f": at most {share_free}% of it can be had now" if share_free is not None else ""),
         )
     if found := _TOO_LONG.search(text):
         context, needed, there, estimate = found.groups()
@@ -94,6 +102,14 @@ def failure_of(model: str, lines: Sequence[str]) -> StartError | None:
             hint="use a shorter --context, a smaller --concurrency or more GPUs (--parallel)",
         )
     return _file_failure(model, text)
+
+
+def _share(free: str, total: str) -> int | None:
+    """Percent of a device's memory that can be had, a little left over; None where these are no numbers."""
+    try:
+        return int(100 * min(1.0, max(0.0, float(free) / float(total) - 0.02)))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return None
 
 
 def _file_failure(model: str, text: str) -> StartError | None:

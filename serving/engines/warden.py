@@ -23,7 +23,8 @@ def watch_over(root: Path) -> None:
     """Start a warden for this process, in a session of its own, so that no signal to ours reaches it."""
     subprocess.Popen(  # noqa: S603 - our own module
         [sys.executable, "-m", "serving.engines.warden", str(root), str(os.getpid())],
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(SOURCE)},
+        # with a home, or Python would ask the name services of this host for one
+        env={"PATH": "/usr/bin:/bin", "HOME": "/", "PYTHONPATH": str(SOURCE)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

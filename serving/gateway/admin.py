@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from fastapi import APIRouter, Response
 from prometheus_client import generate_latest
 
+from serving import tripwire
+from serving.engines.reaching_out import unrouted_of
 from serving.gateway.answers import error_headers
 from serving.gateway.pipeline import model_not_found, names_of
 from serving.gateway.upstream import EngineBroke
@@ -78,6 +80,10 @@ class Admin:
         """The gateway's own metrics, then those of each engine with `model` and `engine` labels."""
         for name, engine in self._engines.items():
             self._metrics.in_flight.labels(name).set(engine.admission.taken)
+        self._metrics.egress.look("gateway", "", tripwire.attempts())
+        for name, found in zip(self._engines, await asyncio.to_thread(self._unrouted), strict=True):
+            for namespace, count in found.items():
+                self._metrics.unrouted.look(name, namespace, count)
         own = generate_latest(self._metrics.registry).decode()
         texts = await asyncio.gather(*(self._scrape(engine) for engine in self._engines.values()))
         labelled = [
@@ -87,6 +93,11 @@ class Admin:
         ]
         theirs = relabel(labelled, reserved=self._metrics.names())
         return Response(own + theirs, 200, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def _unrouted(self) -> list[dict[str, int]]:
+        """Of each engine, what its namespaces count."""
+        pids = [getattr(engine.supervisor, "pid", None) for engine in self._engines.values()]
+        return [{} if pid is None else unrouted_of(pid) for pid in pids]
 
     async def models(self) -> Response:
         """OpenAI's list of models."""

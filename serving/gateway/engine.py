@@ -11,6 +11,8 @@ from serving.engines.supervisor import Loading
 from serving.gateway.upstream import EngineBroke, Upstream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from serving.engines.remote import RemoteWatch
     from serving.engines.spec import EngineSpec, Origin
     from serving.engines.supervisor import Supervisor
@@ -41,6 +43,11 @@ class Prober:
     def __init__(self) -> None:
         self._kept: dict[str, Upstream] = {}
         """By model, so that one that hangs holds up no other."""
+        self._is_engine: dict[str, Callable[[int], bool]] = {}
+
+    def know(self, model: str, is_engine: Callable[[int], bool]) -> None:
+        """From now on only a process of which `is_engine` holds is asked about that model."""
+        self._is_engine[model] = is_engine
 
     async def __call__(self, spec: EngineSpec) -> Loading | None:
         """What the engine says of itself; None where it says nothing that is understood."""
@@ -48,7 +55,7 @@ class Prober:
             return await self._elsewhere(spec, spec.origin)
         if spec.socket is None or not spec.socket.exists():
             return None
-        upstream = Upstream(spec.socket)
+        upstream = Upstream(spec.socket, self._is_engine.get(spec.model))
         try:
             async with asyncio.timeout(_PROBE_S):
                 path = "/ready" if spec.capabilities.readiness else "/health"
@@ -117,6 +124,13 @@ def loading_of(status: int, body: bytes) -> Loading | None:
     progress, stage = value.get("progress"), value.get("stage")
     return Loading(
         ready=False,
-        fraction=min(1.0, max(0.0, float(progress))) if isinstance(progress, int | float) else None,
-        stage=stage[:64] if isinstance(stage, str) else "",
+        fraction=_fraction(progress),
+        stage="".join(letter for letter in stage[:64] if letter.isprintable()) if isinstance(stage, str) else "",
     )
+
+
+def _fraction(told: object) -> float | None:
+    """How far a load is, from 0 to 1; None where what was told is no number that can be."""
+    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told <= 1:
+        return None
+    return float(told)

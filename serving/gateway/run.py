@@ -8,16 +8,18 @@ import errno
 import gc
 import logging
 import os
+import platform
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import uvicorn
 import uvloop
 
+from serving import tripwire
 from serving.engines.remote import RemoteWatch
-from serving.engines.runtime import reap_leftovers
+from serving.engines.runtime import reap_leftovers, root_of
 from serving.engines.supervisor import EngineState, Supervisor
 from serving.engines.warden import watch_over
 from serving.errors import AddressUnavailable, StartError, UsageError
@@ -28,7 +30,9 @@ from serving.gateway.exposure import check_exposure
 from serving.gateway.pipeline import Pipeline
 from serving.gateway.protocol import protocol_for
 from serving.gateway.upstream import Upstream
+from serving.hardware.nodes import make_memory_node
 from serving.hardware.watch import GpuWatch, LostGpu
+from serving.rings import refuse_rings
 from serving.telemetry.logs import facts
 from serving.telemetry.metrics import Metrics
 
@@ -98,15 +102,20 @@ def serve(
     """As `run`, with the gateway's own view of the settings."""
     check_specs(specs)
     check_exposure(config.host, is_allowed=config.allow_insecure_bind)
+    tripwire.install(spec.origin.host for spec in specs if spec.origin is not None)
     listening = bind(config.host, config.port)
+    if gpus:
+        make_memory_node()
+    if not refuse_rings(platform.machine()):
+        log.info("io_uring cannot be refused here: what uses it is not seen by `serve doctor --egress`")
     if all(spec.backend == "vllm" for spec in specs):
         step_back()
     with contextlib.closing(listening):
-        for root in {spec.socket.parent for spec in specs if spec.socket is not None}:
+        for root in {root_of(spec.socket) for spec in specs if spec.socket is not None}:
             killed = reap_leftovers(root)
             if killed:
                 log.warning("killed leftovers of an earlier run", extra=facts(processes=len(killed)))
-        for root in {spec.socket.parent for spec in specs if spec.socket is not None and spec.backend == "vllm"}:
+        for root in {root_of(spec.socket) for spec in specs if spec.socket is not None and spec.backend == "vllm"}:
             watch_over(root)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(House(specs, config, listener, gpus, on_engine_ready).run(listening))
@@ -176,21 +185,20 @@ class House:
         self._hurried = asyncio.Event()
         self._metrics = Metrics()
         prober = Prober()
-        self._engines = {
-            spec.model: Engine(
-                spec,
-                self._keeper(spec, prober),
-                Upstream(spec.origin or socket_of(spec)),
-                Admission(spec.model, config.most_in_flight),
-                int(time.time()),
-            )
-            for spec in specs
-        }
+        self._engines = {spec.model: self._engine(spec, prober) for spec in specs}
         for model in self._engines:
             self._metrics.in_flight_most.labels(model).set(config.most_in_flight)
             self._metrics.engine_restarts.labels(model)
         self._pipeline = Pipeline(config, self._engines, self._metrics)
         self._watch = GpuWatch(gpus, self._on_gpus)
+
+    def _engine(self, spec: EngineSpec, prober: Prober) -> Engine:
+        keeper = self._keeper(spec, prober)
+        admission, now = Admission(spec.model, self._config.most_in_flight), int(time.time())
+        if isinstance(keeper, RemoteWatch):
+            return Engine(spec, keeper, Upstream(spec.origin or socket_of(spec)), admission, now)
+        prober.know(spec.model, keeper.owns)
+        return Engine(spec, keeper, Upstream(socket_of(spec), keeper.owns), admission, now)
 
     def _keeper(self, spec: EngineSpec, prober: Prober) -> Supervisor | RemoteWatch:
         """What keeps a child running, or watches a server elsewhere."""
@@ -213,7 +221,7 @@ class House:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        url = _url(listening)
+        url = url_of(listening)
         supervisors = [asyncio.create_task(engine.supervisor.run()) for engine in self._engines.values()]
         await asyncio.sleep(0)  # the engines are started
         self._server = self._front()
@@ -245,27 +253,14 @@ class House:
             raise failure
         return _INTERRUPTED if self._interrupted and not self._served else 0
 
-    def _front(self) -> _Server:
+    def _front(self) -> Front:
         # FastAPI takes a third of a second to import; imported here, the engines load meanwhile.
         from serving.gateway.admin import Admin  # noqa: PLC0415
         from serving.gateway.app import Gateway  # noqa: PLC0415
 
         admin = Admin(self._engines, self._metrics, self._pipeline, self._unready)
         gateway = Gateway(self._config, self._pipeline, admin)
-        return _Server(
-            uvicorn.Config(
-                gateway,
-                http=protocol_for(self._config.connections, self._config.idle_timeout_s),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=_BACKLOG,
-                timeout_keep_alive=_KEEP_ALIVE_S,
-            )
-        )
+        return front_of(gateway, protocol_for(self._config.connections, self._config.idle_timeout_s))
 
     async def _announce(self, url: str) -> None:
         states = [await engine.supervisor.wait_settled() for engine in self._engines.values()]
@@ -348,7 +343,7 @@ class House:
         return note
 
 
-class _Server(uvicorn.Server):
+class Front(uvicorn.Server):
     """uvicorn without its signal handling, which is ours, and without its clock."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -372,6 +367,24 @@ class _Server(uvicorn.Server):
         yield
 
 
+def front_of(app: Any, protocol: type[asyncio.Protocol]) -> Front:
+    """A server of that application over that protocol, to be given a socket that is bound."""
+    return Front(
+        uvicorn.Config(
+            app,
+            http=protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+        )
+    )
+
+
 def socket_of(spec: EngineSpec) -> Path:
     """The engine's socket; `check_specs` has seen that there is one."""
     if spec.socket is None:
@@ -379,6 +392,7 @@ def socket_of(spec: EngineSpec) -> Path:
     return spec.socket
 
 
-def _url(listening: socket.socket) -> str:
+def url_of(listening: socket.socket) -> str:
+    """Where a client reaches a bound socket."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import ssl
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import httptools
 from serving.eager import Job
 from serving.engines.spec import Origin
 from serving.errors import EngineUnavailable
+from serving.openai.peers import Peer, peer_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,6 +120,9 @@ class _Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._error is not None:
             return
+        if self._head_done:  # trailers, which no engine of ours sends, and which nothing would bound
+            self._break("the engine sent headers behind its answer")
+            return
         self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
@@ -146,6 +151,9 @@ class _Connection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
+
+    def peer(self) -> Peer | None:
+        return None if self._transport is None else peer_of(self._transport.get_extra_info("socket"))
 
     def send(self, request: bytes) -> None:
         self._reset()
@@ -310,8 +318,10 @@ class Response:
 class Upstream:
     """Connections to one engine, at its socket or elsewhere; as many as there are exchanges at a time."""
 
-    def __init__(self, target: Path | Origin) -> None:
+    def __init__(self, target: Path | Origin, is_engine: Callable[[int], bool] | None = None) -> None:
+        """`is_engine` says whether a process may be the one that listens at the socket; None asks for its user only."""
         self._target = target
+        self._is_engine = is_engine
         self._prefix, self._host, self._tls = "", "engine", None
         if isinstance(target, Origin):
             self._prefix, self._host = target.prefix, str(target).split("/")[2]
@@ -366,8 +376,18 @@ class Upstream:
                     _, connection = await loop.create_unix_connection(lambda: _Connection(self), str(self._target))
         except (OSError, TimeoutError):
             raise EngineBroke("the engine does not answer") from None
+        if not self._is_expected(connection):
+            connection.abort()
+            raise EngineBroke("somebody else listens at the engine's socket")
         self._all.add(connection)
         return connection
+
+    def _is_expected(self, connection: _Connection) -> bool:
+        """Whether a Unix socket is served by this user, and by a process of the engine's."""
+        peer = connection.peer()
+        if peer is None:
+            return True
+        return peer.uid == os.getuid() and (self._is_engine is None or self._is_engine(peer.pid))
 
     def give_back(self, connection: _Connection) -> None:
         """Keep the connection for the next exchange where its answer was read to the end, else cut it."""

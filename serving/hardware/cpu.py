@@ -8,11 +8,14 @@ from serving.hardware.files import parse_list, read_int, read_text
 from serving.hardware.machine import Cpu, NumaNode
 
 ISA_THAT_MATTERS = (
-    "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
-    "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16",
+    "cx16", "lahf_lm", "popcnt", "pni", "ssse3", "sse4_1", "sse4_2", "bmi1", "bmi2", "abm", "movbe", "xsave",
+    "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl",
+    "avx512vbmi", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_tile", "amx_int8", "amx_bf16", "amx_fp16",
     "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "svei8mm", "svebf16", "sve2", "sme",
 )  # fmt: skip
-"""Flags as /proc/cpuinfo spells them, x86 first, then ARM."""
+"""Flags as /proc/cpuinfo spells them, x86 first, then ARM: what the levels of x86-64 are made of (serving.wheels), and
+what libraries for inference ask for beyond them."""
 
 _SLOW_BELOW = 0.75
 """A core of less than this share of the largest one's capacity is a small one. ARM's big cores in one machine differ

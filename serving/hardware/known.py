@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from serving.hardware.machine import Cpu, Disk, Gpu, Host, Machine, Memory, NumaNode
+from serving.wheels.levels import flags_of
 
 GIB = 1024**3
 MIB = 1024**2
@@ -112,7 +113,7 @@ def _cpu(memory_bytes: int) -> Cpu:
         physical=64,
         usable=tuple(range(128)),
         cores=tuple(range(64)),
-        isa=("avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16"),
+        isa=(*flags_of(4), "avx512_vnni", "avx512_bf16"),
         numa_nodes=2,
         nodes=tuple(
             NumaNode(half, cpus, (memory_bytes + 16 * GIB) // 2, memory_bytes // 2) for half, cpus in enumerate(halves)

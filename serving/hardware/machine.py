@@ -110,7 +110,7 @@ class Cpu:
     quota: float | None = None
     """Processors' worth of time that the control group allows; None where it sets no limit."""
     isa: tuple[str, ...] = ()
-    """Instruction sets that matter for inference and are there: `avx2`, `avx512f`, `amx_int8`, …"""
+    """Instruction sets that matter here and are there, as the kernel names them: `sse4_2`, `avx2`, `amx_int8`, …"""
     numa_nodes: int | None = None
     slow_cores: tuple[int, ...] = ()
     """The usable cores left out of `cores`: Intel's efficiency cores, ARM's small ones."""

@@ -13,6 +13,7 @@ import jinja2
 import uvicorn
 import uvloop
 
+from serving import tripwire
 from serving.errors import BadFile, EngineFailed, InternalError, NoFitError, ServingError
 from serving.generation.template import ChatTemplate
 from serving.generation.thread import TextThread
@@ -21,6 +22,7 @@ from serving.hf.engine import Engine, Request, Update
 from serving.hf.proof import takes_chunks
 from serving.hf.server import App, Service
 from serving.openai import Limits
+from serving.openai.peers import CheckedProtocol
 from serving.openai.process import die, resident_bytes
 from serving.telemetry.logs import setup
 
@@ -57,6 +59,7 @@ def main() -> None:
     options = arguments().parse_args()
     faulthandler.enable()
     setup(options.log_format, options.log_level)
+    tripwire.install(has_ip=options.uds is None)
     os.environ.update(_OFFLINE)
     try:
         contents = inspect(options.model)
@@ -73,7 +76,7 @@ async def serve(options: argparse.Namespace, contents: Contents) -> None:
         uds=None if options.uds is None else str(options.uds),
         host=options.host,
         port=options.port,
-        http="httptools",
+        http=CheckedProtocol,
         lifespan="off",
         log_config=None,
         access_log=False,

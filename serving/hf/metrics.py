@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from serving import tripwire
 from serving.hf.engine import Counters
 
 FAMILIES: dict[str, tuple[str, str, str]] = {
@@ -19,10 +20,14 @@ FAMILIES: dict[str, tuple[str, str, str]] = {
     "perimeter_engine_waiting": ("gauge", "waiting", "Requests in the queue."),
 }
 
+EGRESS = "perimeter_engine_egress_attempts_total"
+"""What the process itself counts (`serving.tripwire`)."""
+
 
 def render(counters: Counters) -> str:
     """All families, each with help and type."""
     lines = []
     for name, (kind, field, description) in FAMILIES.items():
         lines += [f"# HELP {name} {description}", f"# TYPE {name} {kind}", f"{name} {getattr(counters, field)}"]
+    lines += [f"# HELP {EGRESS} {tripwire.WHAT}", f"# TYPE {EGRESS} counter", f"{EGRESS} {tripwire.attempts()}"]
     return "\n".join(lines) + "\n"

@@ -15,6 +15,7 @@ import jinja2
 import uvicorn
 import uvloop
 
+from serving import tripwire
 from serving.errors import BadFile, EngineFailed, FileMissing, InternalError, NoFitError, ServingError
 from serving.generation.compiler import Grammars
 from serving.generation.parsers import KNOWN_REASONING_PARSERS, KNOWN_TOOL_PARSERS
@@ -78,6 +79,7 @@ def main() -> None:
     faulthandler.enable()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     setup(options.log_format, options.log_level)
+    tripwire.install(has_ip=options.uds is None)
     if options.cores:
         # also undoes libgomp's binding of this thread, which serves HTTP and computes nothing
         os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})

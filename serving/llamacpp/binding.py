@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,8 @@ _piece = _prototype(
 )
 _is_eog = _prototype(_quick, "llama_vocab_is_eog", ctypes.c_bool, _VOCAB, ctypes.c_int32)
 _is_control = _prototype(_quick, "llama_vocab_is_control", ctypes.c_bool, _VOCAB, ctypes.c_int32)
+_backends = _prototype(_quick, "ggml_backend_reg_count", ctypes.c_size_t)
+_load_backends = _prototype(_lib, "ggml_backend_load_all_from_path", None, ctypes.c_char_p)
 
 
 class DecodeError(RuntimeError):
@@ -116,8 +119,18 @@ def _keep_errors(level: int, text: bytes, _data: object) -> None:
 
 
 def start_backend() -> None:
-    """Initialise llama.cpp once per process, with its log reduced to what explains a failure."""
+    """Initialise llama.cpp once per process, with its log reduced to what explains a failure.
+
+    A portable build (decision 0035) has its part for the CPU in files beside it, and the best of them is chosen here.
+    Raises LoadError where none fits the processor.
+    """
     llama_cpp.llama_log_set(_keep_errors, ctypes.c_void_p())
+    if not _backends():
+        # Left to itself llama.cpp looks beside the interpreter and in the working directory, which may be anybody's.
+        directory = Path(_lib._name).parent  # noqa: SLF001
+        _load_backends(os.fsencode(directory))
+        if not _backends():
+            raise LoadError(f"no library in `{directory}` is for this processor")
     llama_cpp.llama_backend_init()
 
 
@@ -134,6 +147,12 @@ def library_version() -> str:
 def system_info() -> str:
     """What the library was compiled with, in llama.cpp's words: `CPU : AVX2 = 1 | …`."""
     return str(llama_cpp.llama_print_system_info().decode("utf-8", "replace")).strip()
+
+
+def cpu_variant() -> str | None:
+    """Which part for the CPU a portable build has loaded, such as `haswell`; None where there is but one."""
+    found = re.search(r"/libggml-cpu-([\w.]+)\.so$", Path("/proc/self/maps").read_text(encoding="utf-8"), re.MULTILINE)
+    return found and found[1]
 
 
 def supports() -> dict[str, bool]:

@@ -17,13 +17,15 @@ def describe_build() -> dict[str, object]:
     """What llama.cpp says of itself.
 
     `flags` are the names that its system info gives the value 1, such as `AVX512_VNNI`: what it was compiled with,
-    not what this processor has.
+    not what this processor has. `variant` is which of a portable build's parts was chosen, None for a build of one.
     """
+    binding.start_backend()
     info = binding.system_info()
     return {
         "version": binding.library_version(),
         "system_info": info,
         "flags": [name for name, value in re.findall(r"(\w+) = (\d+)", info) if value == "1"],
+        "variant": binding.cpu_variant(),
         **binding.supports(),
     }
 

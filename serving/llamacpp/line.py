@@ -10,10 +10,9 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from serving.llamacpp.engine import Update
 from serving.openai.logprobs import TokenLogprob
+from serving.openai.peers import CheckedProtocol
 
 
 class Line:
@@ -97,7 +96,7 @@ class Collected:
         return None if update.finish is None else update
 
 
-class Protocol(HttpToolsProtocol):
+class Protocol(CheckedProtocol):
     """uvicorn's, which tells the application its transport: `scope["extensions"]["serving.transport"]`."""
 
     def on_message_begin(self) -> None:

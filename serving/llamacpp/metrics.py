@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from serving import tripwire
 from serving.llamacpp.engine import Counters
 
 FAMILIES: dict[str, tuple[str, str, str]] = {
@@ -35,10 +36,14 @@ FAMILIES: dict[str, tuple[str, str, str]] = {
     "perimeter_engine_prefill_tokens_per_second": ("gauge", "prefill_rate", "Measured speed of prompt chunks."),
 }
 
+EGRESS = "perimeter_engine_egress_attempts_total"
+"""What the process itself counts (`serving.tripwire`)."""
+
 
 def render(counters: Counters) -> str:
     """All families, each with help and type."""
     lines = []
     for name, (kind, field, description) in FAMILIES.items():
         lines += [f"# HELP {name} {description}", f"# TYPE {name} {kind}", f"{name} {getattr(counters, field)}"]
+    lines += [f"# HELP {EGRESS} {tripwire.WHAT}", f"# TYPE {EGRESS} counter", f"{EGRESS} {tripwire.attempts()}"]
     return "\n".join(lines) + "\n"

@@ -124,6 +124,8 @@ class Model:
     reasoning_parser: str | None = None
     note: str | None = None
     """What a person should know before using it."""
+    template_sha256: str | None = None
+    """SHA-256 of the chat template that its makers published; None where that is not known here."""
     dummy: bool = False
     """Its weights are synthetic: answers are noise."""
     warnings: tuple[str, ...] = ()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from serving.errors import BadSettings
+from serving.errors import BadFile, BadSettings
 from serving.registry.model import Architecture, Backend, Kind, Model, Variant
 from serving.settings.wording import also, mistake, shown
 
@@ -136,6 +138,7 @@ class ModelTable(_Table):
     tool_parser: str | None = Field(None, min_length=1)
     reasoning_parser: str | None = Field(None, min_length=1)
     note: str | None = Field(None, min_length=1)
+    template_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     architecture: ArchitectureTable | None = None
     variants: list[VariantTable] = Field(min_length=1)
 
@@ -166,6 +169,51 @@ def read_catalogue(path: Path, base: Path, origin: str, *, over: tuple[Path, Pat
     if over is not None:
         _lay_over(tree, base, _read(over[0]), over[1])
     return _build(path, tree, base, origin)
+
+
+def read_entries(path: Path, over: Path | None = None) -> dict[str, Any]:
+    """The entries of one file as it has them, those that only change one of the catalogue `over` completed by it.
+
+    Paths are left out: they are a host's own. Raises BadSettings.
+    """
+    tree = _read(path)
+    if over is not None:
+        _lay_over(tree, path.parent, _read(over), over.parent)
+    _build(path, tree, path.parent, str(path))
+    entries: dict[str, Any] = tree.get("models", {})
+    for entry in entries.values():
+        entry["variants"] = [
+            {key: value for key, value in variant.items() if key != "path"} for variant in entry["variants"]
+        ]
+    return entries
+
+
+def check_entries(entries: Mapping[str, Any], where: str) -> None:
+    """See that these tables, from outside, are entries of a catalogue. `where` names their source. Raises BadFile."""
+    try:
+        CatalogueFile.model_validate({"models": entries})
+    except ValidationError as failure:
+        first = failure.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        message = f"{where} has an entry of the catalogue that is none: `{place}`: {mistake(first)}"
+        raise BadFile(message, hint="docs/site-catalogue.md describes every field") from None
+
+
+def format_entry(name: str, entry: Mapping[str, Any]) -> bytes:
+    """A checked entry as a catalogue file of its own."""
+    table = f"models.{json.dumps(name)}"
+    lines = [f"[{table}]", *_fields(entry)]
+    if entry.get("architecture") is not None:
+        lines += ["", f"[{table}.architecture]", *_fields(entry["architecture"])]
+    for variant in entry["variants"]:
+        lines += ["", f"[[{table}.variants]]", *_fields(variant)]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _fields(table: Mapping[str, Any]) -> list[str]:
+    """The fields of a table that are no tables. Printable texts, numbers and booleans are in TOML as in JSON."""
+    plain = {key: value for key, value in table.items() if key not in ("architecture", "variants")}
+    return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items() if value is not None]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -222,6 +270,7 @@ def _build(path: Path, tree: dict[str, Any], base: Path, origin: str) -> dict[st
             tool_parser=table.tool_parser,
             reasoning_parser=table.reasoning_parser,
             note=table.note,
+            template_sha256=table.template_sha256,
             origin=origin,
         )
         for name, table in tables.models.items()

@@ -278,6 +278,67 @@ class Registry(Section):
     )
 
 
+class Store(Section):
+    """Weights on disk (docs/store.md)."""
+
+    directory: SettingPath | None = Field(
+        default=None,
+        description="Where they are kept; unset: $XDG_DATA_HOME/perimeter/store, else ~/.local/share/perimeter/store.",
+    )
+    lock_file: SettingPath | None = Field(
+        default=None,
+        description="The lock: what each model is, to the byte; unset: `models.lock` in the store. Kept elsewhere, "
+        "such as under version control, it is trusted more than the disk that the weights are on.",
+    )
+    rehash_days: float = Field(
+        default=7.0,
+        ge=0,
+        le=7,
+        description="Days after which a file that looks untouched is hashed again when it is loaded; 0: at every load.",
+    )
+    signing_key: SettingPath | None = Field(
+        default=None,
+        description="Public key (PEM, elliptic curve) that signatures of models are checked with, `model.sig` beside "
+        "their files in the form of OpenSSF Model Signing.",
+    )
+    require_signature: bool = Field(default=False, description="Refuse models without a signature by that key.")
+    endpoint: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The hub or mirror that models are pulled from; unset: $HF_ENDPOINT, else https://huggingface.co.",
+    )
+    token_file: SettingPath | None = Field(
+        default=None,
+        description="File, of mode 0600, with the token that the hub or mirror wants; no other source of one is used.",
+    )
+    ca_file: SettingPath | None = Field(
+        default=None, description="Certificates, in PEM, that a mirror's is checked against; unset: the system's."
+    )
+
+
+class Mirror(Section):
+    """`serve mirror`: the store as a read-only hub for others inside the perimeter (docs/mirror.md)."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(default=8090, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
+    allow_insecure_bind: bool = Field(
+        default=False,
+        description="Listen beyond loopback although no keys are set up: whoever reaches the port may download.",
+    )
+    connections: int = Field(
+        default=512, ge=1, le=100_000, description="Open client connections; more get 503 and are closed."
+    )
+    stall_s: float = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="Seconds in which a client takes no byte of a download before it is cut; it may go on later.",
+    )
+    drain_s: float = Field(
+        default=30.0, ge=0, le=3600, description="Seconds that downloads get to finish after SIGTERM or Ctrl-C."
+    )
+
+
 class Log(Section):
     """What is written to stderr while serving. Never the text of a prompt or an answer."""
 
@@ -299,6 +360,11 @@ class Paths(Section):
     cache_dir: SettingPath | None = Field(
         default=None,
         description="Synthetic weights (`--dummy-weights`); unset: $XDG_CACHE_HOME/perimeter, else ~/.cache/perimeter.",
+    )
+    trust_dir: SettingPath | None = Field(
+        default=None,
+        description="Public keys of those whose bundles are taken (docs/bundles.md); nobody but this user and root may "
+        "write there; unset: $XDG_CONFIG_HOME/perimeter/trust, else ~/.config/perimeter/trust.",
     )
 
 
@@ -336,11 +402,18 @@ class Settings(Section):
     """Everything that can be set. `Settings()` is the defaults."""
 
     models: list[Served] = []
+    sealed: Literal["off", "best-effort", "require"] = Field(
+        default="best-effort",
+        description="How engines are shut in (docs/sealed.md): `best-effort` with every layer that this host offers, "
+        "saying which are missing and why; `require` refuses to start without all of them; `off` with none.",
+    )
 
     server: Server = Server()
     limits: Limits = Limits()
     engines: Engines = Engines()
     hardware: Hardware = Hardware()
     registry: Registry = Registry()
+    store: Store = Store()
+    mirror: Mirror = Mirror()
     log: Log = Log()
     paths: Paths = Paths()

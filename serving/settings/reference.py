@@ -21,7 +21,7 @@ HEAD = """\
 def to_toml() -> str:
     """The example file: every field with its default, those without one as a comment."""
     lines = [HEAD]
-    table: FieldPath | None = None
+    table: FieldPath = ()
     for path, field in walk_fields():
         if path[:-1] != table:
             table = path[:-1]
@@ -53,8 +53,9 @@ def to_markdown() -> str:
     for path, field in walk_fields():
         if path[:-1] != table:
             table = path[:-1]
-            about = " ".join((_section(table).__doc__ or "").split())
-            lines += ["", f"## `[{'.'.join(table)}]`", "", about, "", "| field | default | allowed | what |"]
+            title = f"`[{'.'.join(table)}]`" if table else "Outside all tables"
+            about = " ".join((_section(table).__doc__ or "").split()) if table else "They stand before the first one."
+            lines += ["", f"## {title}", "", about, "", "| field | default | allowed | what |"]
             lines.append("|---|---|---|---|")
         value = field.get_default()
         default = "unset" if value is None else f"`{_literal(value)}`"

@@ -92,6 +92,20 @@ class Histogram(Collector):
         yield family
 
 
+class Following:
+    """A counter of what is counted elsewhere: it grows by what each source has grown since it was last looked at."""
+
+    def __init__(self, counter: Counter) -> None:
+        self.counter = counter
+        self._last: dict[tuple[str, str], float] = {}
+
+    def look(self, label: str, source: str, total: float) -> None:
+        """`total` is what `source` says now; a smaller one than before is that of another source of the same name."""
+        last = self._last.get((label, source), 0.0)
+        self._last[label, source] = total
+        self.counter.labels(label).inc(total - last if total >= last else total)
+
+
 class Metrics:
     """Every metric of the gateway, in a registry of its own."""
 
@@ -131,6 +145,22 @@ class Metrics:
         self.gpus_lost = Gauge(
             "perimeter_gpus_lost", "GPUs seen at the start that no longer answer.", registry=self.registry
         )
+        self.egress = Following(
+            Counter(
+                "perimeter_egress_attempts",
+                "Calls of a process that would leave the host and were not asked for.",
+                ["process"],
+                registry=self.registry,
+            )
+        )
+        self.unrouted = Following(
+            Counter(
+                "perimeter_engine_unrouted",
+                "Times that an engine in a network namespace of its own asked for a way out that is not there.",
+                ["model"],
+                registry=self.registry,
+            )
+        )
         labels = ("route", "model")
         self.request_seconds = Histogram(
             "perimeter_request_seconds", "From the request's head to its end.", labels, SECONDS, self.registry
@@ -167,7 +197,12 @@ class Metrics:
         return found
 
 
-_SAMPLE: Final = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)(?: -?[0-9]+)?")
+_LABEL: Final = r'[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\[\\"n])*"'
+_SAMPLE: Final = re.compile(
+    rf"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{{((?:{_LABEL}(?:,{_LABEL})*,?)?)\}})? (\S+)(?: -?[0-9]+)?"
+)
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|Inf|inf)|NaN|nan")
+_TYPES: Final = frozenset({"counter", "gauge", "histogram", "summary", "untyped"})
 _COMMENT: Final = re.compile(r"# (HELP|TYPE) ([a-zA-Z_:][a-zA-Z0-9_:]*) ?(.*)")
 _SUFFIXES: Final = ("_bucket", "_sum", "_count", "_created", "_total")
 
@@ -180,22 +215,31 @@ def relabel(texts: Iterable[tuple[Mapping[str, str], str]], reserved: Iterable[s
     """
     families: dict[str, list[str]] = {}
     taken = {_bare(name) for name in reserved}
+    seen: set[str] = set()
     for labels, text in texts:
         added = ",".join(f'{name}="{_escape(value)}"' for name, value in labels.items())
         declared: set[str] = set()
         for line in text.splitlines():
             comment = _COMMENT.fullmatch(line)
             if comment is not None:
+                if comment[1] == "TYPE" and comment[3] not in _TYPES:
+                    continue
                 declared.add(comment[2])
                 kept = families.setdefault(comment[2], [])
                 if not any(known.startswith(f"# {comment[1]} ") for known in kept):
                     kept.append(line)
                 continue
             sample = _SAMPLE.fullmatch(line)
-            if sample is None or not _is_number(sample[3]):
+            if sample is None or _NUMBER.fullmatch(sample[3]) is None:
                 continue
-            own = f"{sample[2]},{added}" if sample[2] else added
-            families.setdefault(_family(sample[1], declared), []).append(f"{sample[1]}{{{own}}} {sample[3]}")
+            told = (sample[2] or "").rstrip(",")
+            names = [label.partition("=")[0] for label in re.findall(_LABEL, told)]
+            if len({*names, *labels}) < len(names) + len(labels):
+                continue  # a label twice, or one that says whose the sample is
+            series = f"{sample[1]}{{{told}{',' if told and added else ''}{added}}}"
+            if series not in seen:
+                seen.add(series)
+                families.setdefault(_family(sample[1], declared), []).append(f"{series} {sample[3]}")
     return "".join(f"{line}\n" for family, lines in families.items() if _bare(family) not in taken for line in lines)
 
 
@@ -212,14 +256,6 @@ def _family(name: str, declared: set[str]) -> str:
         if name.endswith(suffix) and name.removesuffix(suffix) in declared:
             return name.removesuffix(suffix)
     return name
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _escape(value: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from serving.registry import load_catalogue
 from serving.registry.tensors import parameters_of
-from serving.store import write_description
+from serving.synthetic import write_description
 
 pytestmark = pytest.mark.transformers
 

@@ -13,6 +13,7 @@ import numpy as np
 import openai
 import pytest
 
+from serving.engines.runtime import socket_in
 from tests.llamacpp.encoders.texts import DOCUMENTS, QUERIES, SENTENCES, TEXTS
 from tests.llamacpp.encoders.weights import ENCODERS, POSITIONS, write_gguf
 from tests.support.harness import SOURCE, Gateway, gateway, wait_until
@@ -37,13 +38,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         {
             "model": alias,
             "tasks": [task],
-            "socket": str(run / f"{alias}.sock"),
-            "argv": argv_of(write_gguf(encoder, directory), run / f"{alias}.sock", alias, "--task", task),
+            "socket": str(socket_in(run, alias)),
+            "argv": argv_of(write_gguf(encoder, directory), socket_in(run, alias), alias, "--task", task),
         }
         for alias, task, encoder in (("e", "embed", EMBEDDER), ("r", "rerank", RANKER))
     ]
     environment = {"PYTHONPATH": str(SOURCE), "OMP_WAIT_POLICY": "passive", "GGML_NO_BACKTRACE": "1"}
-    argv = argv_of(DEMO, run / "engine.sock", "m", "--parallel", "2")
+    argv = argv_of(DEMO, socket_in(run, "engine"), "m", "--parallel", "2")
     with gateway(directory, argv=argv, others=others, env=environment) as running:
         yield running
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.engines.runtime import socket_in
 from serving.errors import BadFile, StartError
 from serving.gguf import read_header
 from serving.registry.local import check_servable, model_of
@@ -58,7 +59,7 @@ def accepted(folder: Path) -> Iterator[Mutant]:
 
 def start(weights: Path, directory: Path) -> Outcome:
     """Serve the file as `serve --model` would; asserts that the gateway answers, or leaves with an error for people."""
-    socket = directory / "run" / "engine.sock"
+    socket = socket_in(directory / "run", "engine")
     argv = [sys.executable, "-m", "serving.llamacpp", "--model", str(weights), "--uds", str(socket), "--alias", "m"]
     argv += ["--parallel", "2", "--ctx", "256", "--threads", "1", "--ubatch", "64"]
     environment = {"PYTHONPATH": str(SOURCE), "OMP_WAIT_POLICY": "passive", "GGML_NO_BACKTRACE": "1"}

@@ -15,7 +15,7 @@ from serving.gguf import read_header
 from serving.registry import Architecture, Model, Variant, model_from_file
 from serving.registry.local import DUMMY_KEY
 from serving.registry.tensors import FAMILIES, GGUF_QUANTISATIONS, gguf_types, tensor_bytes
-from serving.store import write_dummy
+from serving.synthetic import write_dummy
 
 PLAIN = Architecture(
     family="llama",

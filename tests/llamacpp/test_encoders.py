@@ -21,7 +21,7 @@ from serving.llamacpp.pooling_server import normalised, sigmoid
 from serving.llamacpp.word_pieces import WordPieces
 from serving.registry import Architecture, Variant
 from serving.registry import Model as PlannedModel
-from serving.store import write_dummy
+from serving.synthetic import write_dummy
 from tests.llamacpp.encoders.texts import DOCUMENTS, QUERIES, TEXTS
 from tests.llamacpp.encoders.weights import ENCODERS, POSITIONS, Encoder, write_gguf
 

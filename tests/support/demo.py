@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.engines.runtime import socket_in
 from tests.support.harness import SOURCE
 
 MODEL = SOURCE / "serving" / "models" / "demo" / "demo-q8_0.gguf"
@@ -15,7 +16,7 @@ needs_demo = pytest.mark.skipif(not MODEL.exists(), reason="the demo model is no
 
 def llamacpp(directory: Path) -> dict:
     """What the harness starts: the engine as its own module, as the planner would."""
-    socket = directory / "run" / "engine.sock"
+    socket = socket_in(directory / "run", "engine")
     argv = [sys.executable, "-m", "serving.llamacpp", "--model", str(MODEL), "--uds", str(socket), "--alias", "m"]
     argv += ["--kv-layout", "streams", "--parallel", "16", "--ctx", "512", "--threads", "2"]
     environment = {"PYTHONPATH": str(SOURCE), "OMP_WAIT_POLICY": "passive", "GGML_NO_BACKTRACE": "1"}

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from serving.engines.runtime import socket_in
+
 HERE = Path(__file__).parent
 SOURCE = HERE.parent.parent
 
@@ -147,7 +149,7 @@ class Gateway:
     @property
     def received(self) -> list[dict]:
         """What the engine received, where it records."""
-        file = self.directory / "received"
+        file = self.directory / "recorded" / "received"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def wait_for(self, what: str, within_s: float = 15.0) -> str:
@@ -210,8 +212,8 @@ def gateway(directory: Path, *, wait: bool = True, **given: object) -> Iterator[
     """A gateway that runs while the block does; what is still alive afterwards is killed."""
     run = directory / "run"
     run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    given.setdefault("socket", str(run / "engine.sock"))
-    engine = [*given.pop("engine", []), "--record", str(directory / "received")]
+    given.setdefault("socket", str(socket_in(run, "engine")))
+    engine = [*given.pop("engine", []), "--record", str(directory / "recorded" / "received")]
     with (directory / "stderr").open("a") as stderr:
         process = subprocess.Popen(
             [sys.executable, str(HERE / "run_gateway.py"), json.dumps({**given, "engine": engine})],

@@ -6,7 +6,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from serving.engines.confinement.sealing import seal
 from serving.engines.restart import RestartPolicy
+from serving.engines.runtime import root_of
 from serving.engines.spec import Capabilities, EngineSpec
 from serving.errors import ServingError
 from serving.gateway.config import GatewayConfig
@@ -34,6 +36,12 @@ class Printer:
         sys.stdout.flush()
 
 
+def named_in(argv: list[str], socket: Path) -> tuple[Path, ...]:
+    """What a command line names and is there, its socket apart: scripts and weights."""
+    words = (word for word in argv[1:] if word.startswith("/") and word != str(socket))
+    return tuple(Path(word) for word in words if Path(word).exists())
+
+
 def main() -> int:
     given = json.loads(sys.argv[1])
     restart = RestartPolicy(**{"backoff_s": 0.05, "backoff_max_s": 0.2, **given.get("restart", {})})
@@ -51,7 +59,17 @@ def main() -> int:
         *given.get("engine", []),
     ]
     environment = {"PATH": "/usr/bin:/bin", "MARK": "from-the-spec", **given.get("env", {})}
-    specs = [EngineSpec("m", "llamacpp", tuple(argv), tuple(environment.items()), socket)]
+    specs = [
+        EngineSpec(
+            "m",
+            "llamacpp",
+            tuple(argv),
+            tuple(environment.items()),
+            socket,
+            reads=(*named_in(argv, socket), *map(Path, given.get("shown", ()))),
+            writes=(root_of(socket).parent / "recorded",),
+        )
+    ]
     for other in given.get("others", ()):
         capabilities = Capabilities(tasks=frozenset(other["tasks"]))
         specs.append(
@@ -62,12 +80,14 @@ def main() -> int:
                 tuple(environment.items()),
                 Path(other["socket"]),
                 capabilities=capabilities,
+                reads=named_in(other["argv"], Path(other["socket"])),
             )
         )
     logs.setup("json", given.get("log", "info"))
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     try:
-        return serve(specs, config, Printer())
+        sealed = seal(specs, given.get("sealed", "best-effort"), root_of(socket))
+        return serve(sealed.specs, config, Printer())
     except ServingError as error:
         sys.stderr.write(error.for_terminal() + "\n")
         return error.exit_status

@@ -212,7 +212,8 @@ def test_weights_that_are_not_here_are_said_to_be_missing(tmp_path: Path, capsys
     assert run(["--model", "big", "--config", str(config)]) == 4
     shown = capsys.readouterr().err
     assert "the weights of `big` are not on this host: it would serve q4_k_m (4.6 GiB, 4920734176 bytes)" in shown
-    for way in ("     a hub\n", "serve --model /models/big-q4_k_m.gguf", 'path = "/models/big', "--dummy-weights"):
+    import_it = "serve models import /media/big-q4_k_m.gguf --name big --variant q4_k_m"
+    for way in ("once there is a hub:\n", "serve --model /media/big-q4_k_m.gguf", import_it, "--dummy-weights"):
         assert way in shown
     assert run(["plan", "big", "--config", str(config)]) == 0
     assert "not on this host (4.6 GiB)" in capsys.readouterr().out

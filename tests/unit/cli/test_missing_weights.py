@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
+import shlex
 from pathlib import Path
 
 import pytest
 
 from serving.cli import run
-from serving.cli.plan import SITE_CATALOGUE
 from serving.registry import load_catalogue
-from serving.store.dummy import write_hollow
+from serving.synthetic.dummy import write_hollow
 
 SITE = """
 [models.own]
@@ -35,26 +34,25 @@ backends = ["llamacpp"]
 """
 
 
-def blocks(hint: str) -> list[str]:
-    """The indented paragraphs that are TOML."""
-    return [textwrap.dedent(part) for part in hint.split("\n\n") if "=" in part]
+def commands(shown: str) -> list[list[str]]:
+    """What is offered, as the arguments of `serve`."""
+    return [shlex.split(line)[1:] for line in map(str.strip, shown.splitlines()) if line.startswith("serve models ")]
 
 
-def test_what_is_offered_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both blocks go into their files as they stand, with the paths of this host; the model is then here."""
+def test_a_published_model_can_be_pulled_or_imported(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both commands name the variant that this machine would serve, and the source to fetch elsewhere is told."""
     assert run(["--model", "llama3.2-1b", "--port", "0"]) == 4
     shown = capsys.readouterr().err
     assert max(map(len, shown.splitlines()[1:])) <= 132  # a published source is one word, and may be that long
-    catalogue, settings = blocks(shown)
-    model = load_catalogue().find("llama3.2-1b")
-    site, config = tmp_path / "models.toml", tmp_path / "serving.toml"
-    site.write_text(catalogue.replace("/models/", f"{tmp_path}/"))
-    config.write_text(settings.replace(str(SITE_CATALOGUE), str(site)))
-    name = site.read_text().split("/")[-1].split('"')[0]
-    variant = next(variant for variant in model.variants if f'name = "{variant.name}"' in catalogue)
-    write_hollow(model, variant, tmp_path / name)
-    assert run(["plan", "llama3.2-1b", "--config", str(config), "--variant", variant.name]) == 0
-    assert str(tmp_path / name) in capsys.readouterr().out
+    pull, bring = commands(shown)
+    assert pull[:3] == ["models", "pull", "llama3.2-1b"]
+    assert bring[:2] == ["models", "import"]
+    assert pull[3:] == bring[-2:]
+    assert pull[3] == "--variant"
+    variant = next(each for each in load_catalogue().find("llama3.2-1b").variants if each.name == pull[-1])
+    assert f"{variant.source}:" in shown
+    assert variant.source is not None
+    assert variant.source.partition("@")[0].endswith(Path(bring[2]).name)
 
 
 def test_a_path_that_is_given_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,20 +80,22 @@ def test_a_directory_that_is_not_there_is_named_where_another_engine_is_missing_
     assert f"`{tmp_path}/gone` (bf16) does not exist" in capsys.readouterr().err
 
 
-def test_an_entry_of_the_site_is_completed_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The line goes into the variant; no second entry is made."""
+def test_what_is_offered_can_be_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import, with the path that the file has here, is all it takes; the model is then planned from the store."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     site, config = tmp_path / "site.toml", tmp_path / "serving.toml"
     config.write_text(f"[registry]\nsite_file = '{site}'\n")
     site.write_text(SITE)
     assert run(["--model", "own", "--config", str(config), "--port", "0"]) == 4
-    shown = capsys.readouterr().err
-    assert f"add to its variant `q8_0` in {site}" in shown
-    (line,) = blocks(shown)
-    site.write_text(SITE + line.replace("/models/", f"{tmp_path}/"))
+    ((*bring,),) = commands(capsys.readouterr().err)
     model = load_catalogue(site).find("own")
-    write_hollow(model, model.variants[0], tmp_path / "own-q8_0.gguf")
+    here = tmp_path / Path(bring[2]).name
+    write_hollow(model, model.variants[0], here)
+    assert run([*bring[:2], str(here), *bring[3:], "--config", str(config)]) == 0
     assert run(["plan", "own", "--config", str(config)]) == 0
-    assert str(tmp_path / "own-q8_0.gguf") in capsys.readouterr().out
+    assert str(tmp_path / "data" / "perimeter" / "store" / "trees" / "own") in capsys.readouterr().out
 
 
 def test_a_model_without_shape_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

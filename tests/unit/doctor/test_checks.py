@@ -195,6 +195,8 @@ def test_slices_speak_once_for_their_gpu() -> None:
         (LlamaCppBuild("0.3.36", FLAGS), "good", "AVX512_BF16"),
         (LlamaCppBuild("0.3.36", FLAGS[:5]), "warning", "without AVX512, AVX512_VNNI, AVX512_BF16"),
         (LlamaCppBuild("0.3.36", (*FLAGS, "AMX_INT8")), "problem", "built for AMX_INT8"),
+        (LlamaCppBuild("0.3.36", FLAGS, variant="zen4"), "good", "portable (its part for `zen4`), uses all"),
+        (LlamaCppBuild("0.3.36", FLAGS[:5], variant="haswell"), "warning", "`haswell`), is built without AVX512"),
         (LlamaCppBuild(failure="its process was ended by SIGILL", signal="SIGILL"), "problem", "(SIGILL)"),
         (LlamaCppBuild(failure="No module named 'llama_cpp'"), "problem", "No module named"),
         (LlamaCppBuild("0.3.36"), "unknown", "cannot be compared"),
@@ -203,6 +205,23 @@ def test_slices_speak_once_for_their_gpu() -> None:
 def test_llamacpp_is_compared_with_the_processor(build: LlamaCppBuild, status: str, says: str) -> None:
     """What it does not use costs speed; what the processor lacks ends it."""
     assert says in only(replace(HEALTHY, llamacpp=build), "llama.cpp", status).found
+
+
+def test_avx_vnni_is_no_loss_beside_avx512_vnni() -> None:
+    """The same instructions at half the width: no portable part has both, and nothing is slower for it."""
+    both = with_cpu(isa=(*HEALTHY.machine.cpu.isa, "avx_vnni"))
+    assert only(replace(both, llamacpp=LlamaCppBuild("0.3.36", FLAGS, variant="zen4")), "llama.cpp", "good")
+    less = LlamaCppBuild("0.3.36", FLAGS[:5], variant="haswell")
+    assert "AVX_VNNI" in only(replace(both, llamacpp=less), "llama.cpp", "warning").found
+
+
+def test_a_build_for_another_processor_has_two_ways_out() -> None:
+    """A compiler here, or the wheel that needs none."""
+    ended = LlamaCppBuild(failure="its process was ended by SIGILL", signal="SIGILL")
+    advice = only(replace(HEALTHY, llamacpp=ended), "llama.cpp", "problem").advice
+    assert advice is not None
+    assert "GGML_NATIVE=on" in advice
+    assert "make portable" in advice
 
 
 def test_llamacpp_on_arm() -> None:

@@ -25,8 +25,8 @@ def planned(**wishes: object) -> Plan:
 def options(outcome: Plan) -> dict[str, str]:
     """The command line as option → value."""
     spec = plan_engine(outcome, Settings(), Path("/run/x.sock"), Path("/run/home"))
-    assert spec.argv[1:3] == ("-m", "serving.llamacpp")
-    rest = list(spec.argv[3:])
+    assert spec.argv[1:4] == ("-P", "-m", "serving.llamacpp")
+    rest = list(spec.argv[4:])
     found: dict[str, str] = {}
     while rest:
         name = rest.pop(0)
@@ -81,8 +81,10 @@ def test_the_environment_is_built_from_empty(monkeypatch) -> None:
     assert dict(spec.env) == {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": "/run/home",
+        "TMPDIR": "/run/home",
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONNOUSERSITE": "1",
         "OMP_WAIT_POLICY": "passive",
         "OMP_PROC_BIND": "true",
         "OMP_PLACES": ",".join(f"{{{core}}}" for core in outcome.cores),

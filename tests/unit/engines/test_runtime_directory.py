@@ -19,7 +19,7 @@ from serving.errors import AddressUnavailable, BadFile, BadSettings, EngineFaile
 @pytest.fixture
 def sleeper(tmp_path: Path):
     """A process that leads a session of its own and works in an engine's directory."""
-    directory = runtime.state_directory(tmp_path / "a.sock")
+    directory = runtime.state_directory(runtime.socket_in(tmp_path, "a"))
     directory.mkdir(mode=0o700)
     process = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(99)"], cwd=directory, start_new_session=True
@@ -120,9 +120,9 @@ def test_a_directory_is_claimed_by_one(sleeper) -> None:
     me = runtime.identify(os.getpid())
     record(directory, runtime.identify(process.pid), me)
     with pytest.raises(AddressUnavailable, match=str(process.pid)):
-        runtime.claim(directory.with_suffix(".sock"))
+        runtime.claim(runtime.socket_in(directory.parent, directory.stem))
     record(directory, dead(), me)
-    assert runtime.claim(directory.with_suffix(".sock")) == directory
+    assert runtime.claim(runtime.socket_in(directory.parent, directory.stem)) == directory
 
 
 def test_a_directory_is_made_private_and_one_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_directory_is_made_private_and_one_that_is_there_is_left_as_it_is(tmp_
     with pytest.raises(BadSettings):
         runtime.private_directory(tmp_path / "file/x")
     with pytest.raises(BadSettings, match="longer"):
-        runtime.claim(tmp_path / ("x" * 100) / "engine.sock")
+        runtime.claim(runtime.socket_in(tmp_path / ("x" * 100), "engine"))
 
 
 def test_a_fatal_line_becomes_its_error() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.engines.installed import OLDEST_VLLM, TOO_NEW_VLLM, refuse_version
-from serving.engines.spec import EngineSpec
+from serving.engines.spec import SILENT, EngineSpec
 from serving.engines.vllm import CLOSED, OURS, plan_engine
 from serving.errors import BadSettings
 from serving.hardware.known import GpuKind, machine
@@ -114,7 +114,8 @@ def test_nothing_goes_out_and_nothing_is_trusted(monkeypatch: pytest.MonkeyPatch
         "DO_NOT_TRACK": "1",
         "VLLM_HOST_IP": "127.0.0.1",
         "GLOO_SOCKET_IFNAME": "lo",
-        "HF_HUB_OFFLINE": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        **SILENT,
         "VLLM_PLUGINS": "",
     }
     assert wanted.items() <= env.items()
@@ -122,6 +123,20 @@ def test_nothing_goes_out_and_nothing_is_trusted(monkeypatch: pytest.MonkeyPatch
     assert made.argv[1] == "-I"
     assert "--trust-remote-code" not in made.argv
     assert {"--disable-uvicorn-access-log", "--no-enable-log-requests", "--disable-fastapi-docs"} <= set(made.argv)
+
+
+def test_what_it_reads_is_named() -> None:
+    """Weights, adapters and what the operator's own flags and variables point at: behind walls it sees nothing else."""
+    adapters = (Adapter("legal", Path("/srv/a"), 12),)
+    made = spec(
+        wishes=Wishes(adapters=adapters),
+        speculative={"method": "eagle", "model": "/srv/draft"},
+        environment={"LD_LIBRARY_PATH": "/opt/a:/opt/b"},
+    )
+    assert set(made.reads) >= {Path("/srv/a"), Path("/srv/draft"), Path("/opt/a"), Path("/opt/b")}
+    assert made.writes
+    assert made.has_ip
+    assert made.has_gpu
 
 
 def test_answers_do_not_depend_on_the_engines_defaults() -> None:

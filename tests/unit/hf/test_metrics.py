@@ -18,4 +18,4 @@ def test_each_figure_is_written_with_its_type() -> None:
     lines = metrics.render(Counters(running=1)).splitlines()
     assert "# TYPE perimeter_engine_running gauge" in lines
     assert "perimeter_engine_running 1" in lines
-    assert len(lines) == 3 * len(metrics.FAMILIES)
+    assert len(lines) == 3 * len(metrics.FAMILIES) + 3

@@ -13,7 +13,7 @@ from benchmarks.memory import llamacpp
 from serving.hardware import detect
 from serving.planner.llamacpp_memory import Shape, pad, plan_memory
 from serving.registry import Model, Variant, load_catalogue, model_from_file
-from serving.store import write_hollow
+from serving.synthetic import write_hollow
 
 PUBLISHED = (
     "llama3.2-1b",

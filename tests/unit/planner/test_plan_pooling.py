@@ -13,7 +13,7 @@ from serving.hardware import detect
 from serving.planner import LlamacppPlan, NoFit, Plan, Wishes, plan
 from serving.planner.llamacpp_memory import CODE_BYTES
 from serving.registry import Architecture, Model, Variant, load_catalogue, model_from_file
-from serving.store import write_dummy
+from serving.synthetic import write_dummy
 from tests.support.machines import GIB, machine
 
 ENCODER = Architecture(

@@ -187,6 +187,6 @@ def test_what_kubernetes_puts_into_a_pod_is_no_setting() -> None:
     for name, value in (("PERIMETER_SERVER_PORT", "8001"), ("PERIMETER_PORT", "8001")):
         with pytest.raises(BadSettings, match=f"`{name}` names no setting") as caught:
             load_settings(environment={name: value}, site_file=Path("/nowhere"))
-        assert caught.value.hint == "did you mean `PERIMETER_SERVER__PORT`?"
+        assert str(caught.value.hint).startswith("did you mean `PERIMETER_SERVER__PORT`")
     with pytest.raises(BadSettings, match="PERIMETER_SERVERPORT"):
         load_settings(environment={"PERIMETER_SERVERPORT": "1"}, site_file=Path("/nowhere"))

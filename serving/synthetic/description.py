@@ -17,8 +17,8 @@ from typing import Any, Final
 from serving.errors import BadSettings, UsageError
 from serving.registry import Architecture, Model, Variant
 from serving.registry.directory import CONFIG, architecture_of_config
-from serving.store.dummy import CONTROLS, TEMPLATE
-from serving.store.vocabulary import vocabulary
+from serving.synthetic.dummy import CONTROLS, TEMPLATE
+from serving.synthetic.vocabulary import vocabulary
 
 _CLASSES: Final = {
     "llama": ("LlamaForCausalLM", "llama"),

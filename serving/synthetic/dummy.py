@@ -23,8 +23,8 @@ from serving.gguf import TYPES, TensorType, read_header
 from serving.registry import Architecture, Model, Variant
 from serving.registry.local import DUMMY_KEY
 from serving.registry.tensors import TYPE, TensorShape, gguf_types, tensor_bytes
-from serving.store.noise import noise
-from serving.store.vocabulary import vocabulary
+from serving.synthetic.noise import noise
+from serving.synthetic.vocabulary import vocabulary
 
 ALIGNMENT: Final = 32
 CHUNK_BYTES: Final = 16 * 1024**2

@@ -14,8 +14,8 @@ from serving.hardware.known import machine
 from serving.planner import Engines, VllmPlan, Wishes, plan
 from serving.registry import Model, load_catalogue
 from serving.registry.directory import CONFIG, architecture_of_config
-from serving.store import write_description
-from serving.store.description import configuration
+from serving.synthetic import write_description
+from serving.synthetic.description import configuration
 
 NOT_MADE = {"demo", "gigachat-20b-a3b"}
 """One whose shape is in its file alone, one whose family Transformers has under a name with code of its own."""
