@@ -217,7 +217,8 @@ def relabel(texts: Iterable[tuple[Mapping[str, str], str]], reserved: Iterable[s
     """Prometheus texts of several engines as one, each sample with the labels of its source added.
 
     Lines that are not of the format are dropped, and families whose name is `reserved`: an engine can neither break the
-    page for the others nor speak for the gateway. The samples of one family are brought together, as the format wants.
+    page for the others nor speak for the gateway. A label of its own that bears the name of an added one becomes
+    `exported_NAME`, as in Prometheus. The samples of one family are brought together, as the format wants.
     """
     families: dict[str, list[str]] = {}
     taken = {_bare(name) for name in reserved}
@@ -238,11 +239,12 @@ def relabel(texts: Iterable[tuple[Mapping[str, str], str]], reserved: Iterable[s
             sample = _SAMPLE.fullmatch(line)
             if sample is None or _NUMBER.fullmatch(sample[3]) is None:
                 continue
-            told = (sample[2] or "").rstrip(",")
-            names = [label.partition("=")[0] for label in re.findall(_LABEL, told)]
-            if len({*names, *labels}) < len(names) + len(labels):
-                continue  # a label twice, or one that says whose the sample is
-            series = f"{sample[1]}{{{told}{',' if told and added else ''}{added}}}"
+            own = [label.partition("=") for label in re.findall(_LABEL, sample[2] or "")]
+            names = [f"exported_{name}" if name in labels else name for name, _, _ in own]
+            if len(set(names)) < len(names):
+                continue
+            told = [f"{name}={value}" for name, (_, _, value) in zip(names, own, strict=True)]
+            series = f"{sample[1]}{{{','.join([*told, added] if added else told)}}}"
             if series not in seen:
                 seen.add(series)
                 families.setdefault(_family(sample[1], declared), []).append(f"{series} {sample[3]}")

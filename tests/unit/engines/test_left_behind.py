@@ -114,8 +114,8 @@ def test_progress_that_is_none_is_not_taken(progress):
 @pytest.mark.parametrize(
     "line",
     [
-        'x{model="other"} 1',
         'x{a="1",a="2"} 1',
+        'x{model="other",exported_model="m"} 1',
         "x{anything} 1",
         "x 1_0",
         "x \N{FULLWIDTH DIGIT ONE}",
@@ -124,7 +124,7 @@ def test_progress_that_is_none_is_not_taken(progress):
     ],
 )
 def test_an_engine_cannot_break_the_page_of_metrics(line):
-    """What the format does not know, or what says whose it is, is dropped; the rest stays."""
+    """What the format does not know, or what has a label twice, is dropped; the rest stays."""
     page = relabel([({"model": "m"}, f"{line}\n# TYPE y counter\ny 2\ny 3\n")])
     assert page == '# TYPE y counter\ny{model="m"} 2\n'
 

@@ -71,6 +71,15 @@ def test_engines_metrics_get_labels() -> None:
     ]
 
 
+def test_an_engine_cannot_say_whose_a_sample_is() -> None:
+    """An engine's own label of a name that we add is kept under another one: vLLM numbers its engines."""
+    line = 'vllm:num_requests_running{engine="0",model_name="demo",model="other"} 2.0\n'
+    assert relabel([({"model": "m", "engine": "vllm"}, line)]) == (
+        'vllm:num_requests_running{exported_engine="0",model_name="demo",exported_model="other",'
+        'model="m",engine="vllm"} 2.0\n'
+    )
+
+
 @pytest.mark.parametrize(
     "line", ["no number here", "a{b 1", "a 1 2 3", "<html>", 'a{x="y"}', "# EOF", "a NaNx", "\x00 1", "1a 1"]
 )
