@@ -9,7 +9,8 @@ ServingError
 │   ├── RouteNotFound           404  not_found
 │   ├── MethodNotAllowed        405  method_not_allowed
 │   ├── RequestTimeout          408  request_timeout
-│   └── RequestTooLarge         413  request_too_large
+│   ├── RequestTooLarge         413  request_too_large
+│   └── WrongHost               421  wrong_host
 ├── CapacityError             sound, but not now (503, with Retry-After)
 │   ├── Overloaded              503  overloaded
 │   ├── EngineUnavailable       503  engine_unavailable
@@ -32,7 +33,8 @@ ServingError
 │   ├── EgressNotProven         16   egress_not_proven
 │   ├── Unverified              17   unverified
 │   ├── FetchFailed             18   fetch_failed
-│   └── Untrusted               19   untrusted
+│   ├── Untrusted               19   untrusted
+│   └── BadCertificate          20   bad_certificate
 └── InternalError               500  internal_error   exit 70
 
 Each says what failed, the value, why; `hint` is the way out. Class attributes are the stable part:
@@ -131,6 +133,13 @@ class MethodNotAllowed(RequestError):
 
     code = "method_not_allowed"
     http_status = 405
+
+
+class WrongHost(RequestError):
+    """The `Host` of a request is no name of this server: a page of another origin may have been led here."""
+
+    code = "wrong_host"
+    http_status = 421
 
 
 class RequestTimeout(RequestError):
@@ -307,6 +316,13 @@ class Untrusted(StartError):
 
     code = "untrusted"
     exit_status = 19
+
+
+class BadCertificate(StartError):
+    """A certificate, key or authority for TLS that cannot be served with."""
+
+    code = "bad_certificate"
+    exit_status = 20
 
 
 class InternalError(ServingError):

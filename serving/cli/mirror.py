@@ -13,7 +13,7 @@ from serving.cli.address import check_address
 from serving.cli.options import settings_for
 from serving.cli.runtime import open_store
 from serving.errors import UnknownModel
-from serving.gateway.exposure import check_exposure
+from serving.gateway.tls import tls_files
 from serving.mirror.hub import LOCK_PATH
 from serving.mirror.repositories import Offer
 from serving.mirror.server import Listener, MirrorConfig, serve
@@ -48,14 +48,19 @@ def run_mirror(options: MirrorOptions) -> int:
     setup(settings.log.format, settings.log.level)
     mirror = settings.mirror
     check_address(mirror.host, mirror.port)
-    check_exposure(mirror.host, is_allowed=mirror.allow_insecure_bind)
     shelf = Shelf(open_store(settings, os.environ), settings.store.rehash_days * DAY_S)
     offer = shelf.offer()
     listener: Listener = JsonListener(offer)
     if settings.log.format == "text":
         listener = TerminalListener(offer)
     config = MirrorConfig(
-        mirror.host, mirror.port, mirror.allow_insecure_bind, mirror.connections, mirror.stall_s, mirror.drain_s
+        mirror.host,
+        mirror.port,
+        mirror.allow_insecure_bind,
+        mirror.connections,
+        mirror.stall_s,
+        mirror.drain_s,
+        tls_files(mirror.tls),
     )
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         status = runner.run(serve(shelf, config, listener))

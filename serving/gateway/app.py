@@ -11,9 +11,10 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 import serving
-from serving.errors import InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound, ServingError
+from serving.errors import InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound, ServingError, WrongHost
 from serving.gateway.admin import Admin
-from serving.gateway.answers import Message, Receive, Scope, Send, error_headers
+from serving.gateway.answers import Answer, Message, Receive, Scope, Send, error_headers
+from serving.gateway.hosts import hosts_of
 from serving.gateway.pipeline import Pipeline, request_id_of
 from serving.gateway.routes import ROUTES
 from serving.openai import openapi, responses
@@ -33,11 +34,16 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, pipeline: Pipeline, admin: Admin) -> None:
         self._pipeline = pipeline
+        self._is_ours = hosts_of(config.host, config.hosts)
         self._app = build_app(config, admin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
+            return
+        if any(name == b"host" and not self._is_ours(value) for name, value in scope["headers"]):
+            error = WrongHost("this server is not called that", hint="its names are in the setting server.hosts")
+            await Answer(send, request_id_of(dict(scope["headers"]))).error(error, close=True)
             return
         route = _ROUTES.get(scope["path"])
         if route is not None and scope["method"] == "POST":

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from serving.engines.restart import DEFAULT_POLICY, RestartPolicy
+from serving.gateway.tls import TlsFiles, tls_files
 from serving.openai import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ class GatewayConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     allow_insecure_bind: bool = False
+    hosts: tuple[str, ...] = ()
+    """Names by which clients call this server; none: `gateway.hosts`."""
+    tls: TlsFiles | None = None
     drain_s: float = 30.0
     connections: int = 1024
     """Client connections open at one time."""
@@ -52,6 +56,8 @@ def gateway_config(settings: Settings, concurrency: int | None = None) -> Gatewa
         host=server.host,
         port=server.port,
         allow_insecure_bind=server.allow_insecure_bind,
+        hosts=tuple(server.hosts),
+        tls=tls_files(server.tls),
         drain_s=server.drain_s,
         connections=server.connections,
         held_bytes=limits.held_bytes,

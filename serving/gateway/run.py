@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import logging
 import os
@@ -12,9 +11,8 @@ import platform
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-import uvicorn
 import uvloop
 
 from serving import tripwire
@@ -22,13 +20,15 @@ from serving.engines.remote import RemoteWatch
 from serving.engines.runtime import reap_leftovers, root_of
 from serving.engines.supervisor import EngineState, Supervisor
 from serving.engines.warden import watch_over
-from serving.errors import AddressUnavailable, StartError, UsageError
+from serving.errors import StartError, UsageError
 from serving.gateway.admission import Admission
 from serving.gateway.config import GatewayConfig, gateway_config
 from serving.gateway.engine import Engine, Prober
 from serving.gateway.exposure import check_exposure
+from serving.gateway.front import Front, bind, front_of, url_of
 from serving.gateway.pipeline import Pipeline
 from serving.gateway.protocol import protocol_for
+from serving.gateway.tls import Tls, follow, load_tls
 from serving.gateway.upstream import Upstream
 from serving.hardware.nodes import make_memory_node
 from serving.hardware.watch import GpuWatch, LostGpu
@@ -37,7 +37,7 @@ from serving.telemetry.logs import facts
 from serving.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from serving.engines.spec import EngineSpec
@@ -49,9 +49,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BACKLOG: Final = 1024
-_KEEP_ALIVE_S: Final = 75
-"""An idle client connection is kept this long: longer than common proxies keep theirs, so that they close first."""
 _INTERRUPTED: Final = 130
 _ABORT_S: Final = 2.0
 """For the last events of aborted requests to leave."""
@@ -101,7 +98,8 @@ def serve(
 ) -> int:
     """As `run`, with the gateway's own view of the settings."""
     check_specs(specs)
-    check_exposure(config.host, is_allowed=config.allow_insecure_bind)
+    tls = load_tls(config.tls, time.time()) if config.tls is not None else None
+    check_exposure(config.host, is_allowed=config.allow_insecure_bind or (tls is not None and tls.asks_clients))
     tripwire.install(spec.origin.host for spec in specs if spec.origin is not None)
     listening = bind(config.host, config.port)
     if gpus:
@@ -118,7 +116,7 @@ def serve(
         for root in {root_of(spec.socket) for spec in specs if spec.socket is not None and spec.backend == "vllm"}:
             watch_over(root)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(House(specs, config, listener, gpus, on_engine_ready).run(listening))
+            return runner.run(House(specs, config, listener, gpus, on_engine_ready, tls).run(listening))
 
 
 def step_back() -> None:
@@ -145,25 +143,6 @@ def check_specs(specs: Sequence[EngineSpec]) -> None:
             raise UsageError(f"the engine of `{spec.model}` is neither a child process nor a server elsewhere")
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, not listening yet. Raises AddressUnavailable."""
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise AddressUnavailable(f"cannot resolve `{host}`: {error.strerror}", hint="use an address") from None
-    bound = socket.socket(family, kind, proto)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind(address)
-        # Listening at once, so that a second server is refused the port while engines still load.
-        bound.listen(_BACKLOG)
-    except OSError as error:
-        bound.close()
-        hint = "stop what listens there, or choose another with --port" if error.errno == errno.EADDRINUSE else None
-        raise AddressUnavailable(f"cannot listen on `{host}:{port}`: {error.strerror}", hint=hint) from None
-    return bound
-
-
 class House:
     """The parts of one gateway, wired; owns their life from start to drained."""
 
@@ -174,8 +153,10 @@ class House:
         listener: Listener,
         gpus: Sequence[Gpu] = (),
         on_engine_ready: OnReady | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._on_engine_ready = on_engine_ready
+        self._tls = tls
         self._config = config
         self._listener = listener
         self._stops = 0
@@ -221,14 +202,17 @@ class House:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        url = url_of(listening)
+        url = url_of(listening, is_tls=self._tls is not None)
         supervisors = [asyncio.create_task(engine.supervisor.run()) for engine in self._engines.values()]
         await asyncio.sleep(0)  # the engines are started
         self._server = self._front()
         server = asyncio.create_task(self._server.serve(sockets=[listening]))
         starter = asyncio.create_task(self._announce(url))
         stopper = asyncio.create_task(self._stopped.wait())
-        watcher = asyncio.create_task(self._watch.run())
+        watchers = [asyncio.create_task(self._watch.run())]
+        if self._config.tls is not None and self._tls is not None:
+            self._metrics.certificate_expires.set(self._tls.expires_at)
+            watchers.append(asyncio.create_task(follow(self._config.tls, self._renew)))
         failure: StartError | None = None
         try:
             pending: set[asyncio.Task[object]] = {server, starter, stopper, *supervisors}
@@ -240,7 +224,8 @@ class House:
         finally:
             starter.cancel()
             stopper.cancel()
-            watcher.cancel()
+            for watcher in watchers:
+                watcher.cancel()
             await self._drain()
             self._server.leave()
             await server
@@ -260,7 +245,9 @@ class House:
 
         admin = Admin(self._engines, self._metrics, self._pipeline, self._unready)
         gateway = Gateway(self._config, self._pipeline, admin)
-        return front_of(gateway, protocol_for(self._config.connections, self._config.idle_timeout_s))
+        context = None if self._tls is None else self._tls.context
+        protocol = protocol_for(self._config.connections, self._config.idle_timeout_s)
+        return front_of(gateway, protocol, context)
 
     async def _announce(self, url: str) -> None:
         states = [await engine.supervisor.wait_settled() for engine in self._engines.values()]
@@ -321,6 +308,15 @@ class House:
         if not lost:
             self._listener.on_engine_event("all GPUs answer again")
 
+    async def _renew(self, outcome: Tls | StartError) -> None:
+        """Serve with a certificate that has changed, or say why not."""
+        if isinstance(outcome, StartError):
+            self._metrics.certificate_renewals.labels("refused").inc()
+            return
+        await self._server.renew(outcome.context)
+        self._metrics.certificate_renewals.labels("served").inc()
+        self._metrics.certificate_expires.set(outcome.expires_at)
+
     def _on_signal(self, number: int) -> None:
         self._stops += 1
         self._interrupted |= number == signal.SIGINT
@@ -343,56 +339,8 @@ class House:
         return note
 
 
-class Front(uvicorn.Server):
-    """uvicorn without its signal handling, which is ours, and without its clock."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._leaving = asyncio.Event()
-
-    def leave(self) -> None:
-        """Take no more connections, end those that are idle, and return once the others have ended."""
-        self.should_exit = True
-        self._leaving.set()
-
-    async def main_loop(self) -> None:
-        """Until it is to leave. uvicorn looks ten times a second, which an idle machine and a busy one both feel."""
-        while not await self.on_tick(0):  # renews the `date` of answers
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._leaving.wait(), 1.0)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
-        yield
-
-
-def front_of(app: Any, protocol: type[asyncio.Protocol]) -> Front:
-    """A server of that application over that protocol, to be given a socket that is bound."""
-    return Front(
-        uvicorn.Config(
-            app,
-            http=protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            backlog=_BACKLOG,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-        )
-    )
-
-
 def socket_of(spec: EngineSpec) -> Path:
     """The engine's socket; `check_specs` has seen that there is one."""
     if spec.socket is None:
         raise UsageError(f"the engine of `{spec.model}` has no socket")
     return spec.socket
-
-
-def url_of(listening: socket.socket) -> str:
-    """Where a client reaches a bound socket."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

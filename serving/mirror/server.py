@@ -1,7 +1,8 @@
 """`serve mirror` as an HTTP server: uvicorn with the gateway's protocol, which bounds heads, connections and stalls.
 
 A file's bytes never enter this process: the kernel takes them from the page cache to the socket (sendfile(2)), so that
-a slow client costs a descriptor and no memory. asyncio's own event loop is used, since uvloop has no sendfile.
+a slow client costs a descriptor and no memory. Over TLS they do, piece by piece. The event loop is asyncio's own, since
+uvloop has no sendfile.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import logging
 import os
 import signal
 import socket
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from serving.errors import StartError
 from serving.gateway.exposure import check_exposure
+from serving.gateway.front import Front, bind, front_of, url_of
 from serving.gateway.protocol import GatewayProtocol
-from serving.gateway.run import bind, front_of, url_of
+from serving.gateway.tls import Tls, TlsFiles, follow, load_tls
 from serving.mirror.application import FILE, ClientLeft, Mirror
 from serving.mirror.shelf import Shelf
 
@@ -33,6 +37,7 @@ class MirrorConfig:
     stall_s: float = 60.0
     """A client that takes no byte for so long is cut; it resumes where it was."""
     drain_s: float = 30.0
+    tls: TlsFiles | None = None
 
 
 class Listener(Protocol):
@@ -67,7 +72,8 @@ class MirrorProtocol(GatewayProtocol):
             raise ClientLeft
         with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
             try:
-                sent = await self.loop.sendfile(transport, file, start, length, fallback=False)
+                is_tls = transport.get_extra_info("sslcontext") is not None
+                sent = await self.loop.sendfile(transport, file, start, length, fallback=is_tls)
             except (OSError, RuntimeError) as error:  # asyncio's SendfileNotAvailableError is a RuntimeError
                 raise ClientLeft from error
         cycle.expected_content_length -= sent
@@ -87,12 +93,13 @@ async def serve(shelf: Shelf, config: MirrorConfig, listener: Listener) -> int:
 
     A first signal drains: nothing new is taken, downloads get `drain_s`. A second one cuts them; clients resume.
     """
-    check_exposure(config.host, is_allowed=config.allow_insecure_bind)
+    tls = load_tls(config.tls, time.time()) if config.tls is not None else None
+    check_exposure(config.host, is_allowed=config.allow_insecure_bind or (tls is not None and tls.asks_clients))
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     listening = bind(config.host, config.port)
     mirror = Mirror(shelf)
     protocol = type("Protocol", (MirrorProtocol,), {"most_connections": config.connections, "stall_s": config.stall_s})
-    front = front_of(mirror, protocol)
+    front = front_of(mirror, protocol, None if tls is None else tls.context)
     stopped, hurried = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -102,14 +109,18 @@ async def serve(shelf: Shelf, config: MirrorConfig, listener: Listener) -> int:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     server = asyncio.create_task(front.serve(sockets=[listening]))
     verifier = asyncio.create_task(shelf.keep_verified())
-    listener.on_ready(url_of(listening))
+    watched = {verifier}
+    if config.tls is not None:
+        watched.add(asyncio.create_task(_follow(config.tls, front)))
+    listener.on_ready(url_of(listening, is_tls=tls is not None))
     try:
         stop = asyncio.create_task(stopped.wait())
-        done, _ = await asyncio.wait({stop, server, verifier}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({stop, server, *watched}, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stop}:
             task.result()  # a bug in one of them is a bug of the whole
     finally:
-        verifier.cancel()
+        for task in watched:
+            task.cancel()
         shelf.close()
         front.leave()
         if mirror.running:
@@ -121,3 +132,11 @@ async def serve(shelf: Shelf, config: MirrorConfig, listener: Listener) -> int:
         await server
         listening.close()
     return 0
+
+
+async def _follow(files: TlsFiles, front: Front) -> None:
+    async def use(outcome: Tls | StartError) -> None:
+        if isinstance(outcome, Tls):
+            await front.renew(outcome.context)
+
+    await follow(files, use)

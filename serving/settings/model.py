@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -31,6 +31,33 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Tls(Section):
+    """The certificate that is served with (docs/tls.md). Read again when a file changes, and on SIGHUP."""
+
+    certificate: SettingPath | None = Field(
+        default=None, description="PEM file: the server's certificate, then those between it and the root."
+    )
+    key: SettingPath | None = Field(default=None, description="PEM file with its private key, not encrypted, mode 600.")
+    client_ca: SettingPath | None = Field(
+        default=None, description="PEM file of authorities; a client must show a certificate that one of them signed."
+    )
+    client_crl: SettingPath | None = Field(
+        default=None,
+        description="PEM file of their lists of withdrawn certificates. A list that is out of date lets nobody in.",
+    )
+    minimum: Literal["1.2", "1.3"] = Field(default="1.2", description="Oldest version of TLS that is spoken.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Tls:
+        if (self.certificate is None) != (self.key is None):
+            kind, message = "half_tls", "`certificate` and `key` go together"
+            raise PydanticCustomError(kind, message)
+        if (self.client_ca is not None and self.certificate is None) or (self.client_crl and self.client_ca is None):
+            kind, message = "half_tls", "`client_ca` needs `certificate` and `key`, and `client_crl` needs `client_ca`"
+            raise PydanticCustomError(kind, message)
+        return self
+
+
 class Server(Section):
     """Where the API listens, and how it stops."""
 
@@ -39,6 +66,11 @@ class Server(Section):
     allow_insecure_bind: bool = Field(
         default=False,
         description="Listen beyond loopback although no keys are set up: whoever reaches the port may use the models.",
+    )
+    hosts: list[str] = Field(
+        default=[],
+        description="Names by which clients call this server: a request for another name is refused (421). Addresses "
+        "always may. Without any, names without a dot on loopback, and every name elsewhere.",
     )
     drain_s: float = Field(
         default=30.0, ge=0, le=3600, description="Seconds that running requests get to finish after SIGTERM or Ctrl-C."
@@ -58,6 +90,7 @@ class Server(Section):
         default="refuse",
         description="What happens to a request field that OpenAI's schema does not know: 400, or dropped.",
     )
+    tls: Tls = Tls()
 
 
 class Limits(Section):
@@ -337,6 +370,7 @@ class Mirror(Section):
     drain_s: float = Field(
         default=30.0, ge=0, le=3600, description="Seconds that downloads get to finish after SIGTERM or Ctrl-C."
     )
+    tls: Tls = Tls()
 
 
 class Log(Section):

@@ -148,6 +148,17 @@ class Metrics:
         self.engine_restarts = Counter(
             "perimeter_engine_restarts", "Starts of an engine after its first.", ["model"], registry=self.registry
         )
+        self.certificate_expires = Gauge(
+            "perimeter_certificate_expires_timestamp_seconds",
+            "Unix time at which the certificate of the API ends; 0 without TLS.",
+            registry=self.registry,
+        )
+        self.certificate_renewals = Counter(
+            "perimeter_certificate_renewals",
+            "Times that changed files of the certificate were read again, by outcome: served, refused.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.gpus_lost = Gauge(
             "perimeter_gpus_lost", "GPUs seen at the start that no longer answer.", registry=self.registry
         )

@@ -129,3 +129,17 @@ def test_bodies_have_one_bound_for_all(directory: Path) -> None:
         first.send(large[-10:])
         assert first.answer().status == 200
         assert served.chat("tokens=1").status == 200
+
+
+def test_a_page_of_another_origin_is_not_answered(served: Gateway) -> None:
+    """A browser that was led here by a name of somebody's own (DNS rebinding): 421 on every route, nothing is read."""
+    for path in ("/health", "/v1/models", "/metrics", "/v1/chat/completions", "/docs"):
+        client = served.client()
+        client.send(f"GET {path} HTTP/1.1\r\nhost: evil.example:8000\r\n\r\n".encode())
+        answer = client.answer()
+        assert (answer.status, answer.error["code"]) == (421, "wrong_host")
+        assert answer.headers["connection"] == "close"
+    client = served.client()
+    client.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: evil.example\r\ncontent-length: 10\r\n\r\n")
+    assert client.answer().status == 421
+    assert served.get("/health").status == 200

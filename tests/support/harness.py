@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -68,8 +69,16 @@ class Answer:
 class Client:
     """One connection; sends bytes as they are given."""
 
-    def __init__(self, address: tuple[str, int], timeout_s: float = 20.0) -> None:
+    def __init__(
+        self, address: tuple[str, int], timeout_s: float = 20.0, context: ssl.SSLContext | None = None
+    ) -> None:
         self.socket = socket.create_connection(address, timeout=timeout_s)
+        if context is not None:
+            try:
+                self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
+            except OSError:
+                self.socket.close()
+                raise
         self.buffer = b""
 
     def send(self, data: bytes) -> None:
@@ -130,6 +139,8 @@ class Gateway:
     said: queue.Queue = field(default_factory=queue.Queue)
     heard: list = field(default_factory=list)
     address: tuple[str, int] = ("", 0)
+    context: ssl.SSLContext | None = None
+    """With which its clients speak TLS."""
     clients: list = field(default_factory=list)
 
     @property
@@ -166,7 +177,7 @@ class Gateway:
 
     def client(self) -> Client:
         """A new connection; closed at the end if not before."""
-        self.clients.append(Client(self.address))
+        self.clients.append(Client(self.address, context=self.context))
         return self.clients[-1]
 
     def get(self, path: str) -> Answer:
@@ -232,7 +243,7 @@ def gateway(directory: Path, *, wait: bool = True, **given: object) -> Iterator[
     threading.Thread(target=listen, daemon=True).start()
     try:
         if wait:
-            host, _, port = running.wait_for("ready").removeprefix("http://").partition(":")
+            host, _, port = running.wait_for("ready").partition("://")[2].partition(":")
             running.address = (host, int(port))
         yield running
     finally:

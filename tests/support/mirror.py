@@ -58,7 +58,7 @@ class Mirror:
 
     @property
     def address(self) -> tuple[str, int]:
-        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        host, _, port = self.url.partition("://")[2].rpartition(":")
         return host, int(port)
 
     def wait_for(self, event: str, within_s: float = 30.0, **facts: object) -> dict:

@@ -13,6 +13,7 @@ from serving.engines.spec import Capabilities, EngineSpec
 from serving.errors import ServingError
 from serving.gateway.config import GatewayConfig
 from serving.gateway.run import serve
+from serving.gateway.tls import TlsFiles
 from serving.openai import Limits
 from serving.telemetry import logs
 
@@ -45,6 +46,8 @@ def named_in(argv: list[str], socket: Path) -> tuple[Path, ...]:
 def main() -> int:
     given = json.loads(sys.argv[1])
     restart = RestartPolicy(**{"backoff_s": 0.05, "backoff_max_s": 0.2, **given.get("restart", {})})
+    if (tls := given.get("config", {}).get("tls")) is not None:
+        given["config"]["tls"] = TlsFiles(**{name: Path(file) for name, file in tls.items()})
     config = replace(
         GatewayConfig(port=0, restart=restart),
         limits=Limits(**given.get("limits", {})),
