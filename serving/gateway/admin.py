@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from serving.gateway.engine import Engine
     from serving.gateway.pipeline import Pipeline
 
-_SCRAPE_S: Final = 2.0
+_SCRAPE_S: Final = 5.0
+"""An engine that computes on every core answers late; what scrapes us waits ten seconds unless it was told otherwise."""
 _SCRAPE_BYTES: Final = 4 << 20
 
 
@@ -84,8 +85,10 @@ class Admin:
         for name, found in zip(self._engines, await asyncio.to_thread(self._unrouted), strict=True):
             for namespace, count in found.items():
                 self._metrics.unrouted.look(name, namespace, count)
-        own = generate_latest(self._metrics.registry).decode()
         texts = await asyncio.gather(*(self._scrape(engine) for engine in self._engines.values()))
+        for name, text in zip(self._engines, texts, strict=True):
+            self._metrics.engine_scraped.labels(name).set(text is not None)
+        own = generate_latest(self._metrics.registry).decode()
         labelled = [
             ({"model": name, "engine": engine.spec.backend}, text)
             for (name, engine), text in zip(self._engines.items(), texts, strict=True)

@@ -284,9 +284,11 @@ class _Done:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._files: dict[str, tuple[str, int, int, str]] = {}
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            told = json.loads(path.read_bytes())
-            self._files = {str(name): (str(a), int(b), int(c), str(d)) for name, (a, b, c, d) in told.items()}
+        with contextlib.suppress(OSError):
+            for line in path.read_bytes().splitlines():
+                with contextlib.suppress(ValueError, TypeError):  # the last one may be cut
+                    name, came_from, size, mtime_ns, sha256 = json.loads(line)
+                    self._files[str(name)] = (str(came_from), int(size), int(mtime_ns), str(sha256))
 
     def find(self, file: Found) -> StoredFile | None:
         """The file as it came in, where it is the same."""
@@ -296,10 +298,11 @@ class _Done:
         return StoredFile(file.name, sha256, size) if DIGEST.fullmatch(sha256) else None
 
     def add(self, file: Found, stored: StoredFile) -> None:
-        self._files[file.name] = (str(file.path.absolute()), file.size, file.mtime_ns, stored.sha256)
-        temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps(self._files), encoding="utf-8")
-        temporary.replace(self._path)
+        """A line of its own, so that thousands of small files cost no more than their lines."""
+        seen = (str(file.path.absolute()), file.size, file.mtime_ns, stored.sha256)
+        self._files[file.name] = seen
+        with self._path.open("a", encoding="utf-8") as lines:
+            lines.write("\n" + json.dumps([file.name, *seen]))  # before it, as a kill may have cut the last one
 
     def forget(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import ctypes
 import io
 import json
 import os
+import resource
 import signal
 import ssl
 import sys
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 LOCK_PATH: Final = "/.well-known/perimeter/models.lock"
 """Where our own mirror publishes what it serves, to the byte."""
 _MAX_LOCK: Final = 64 << 20
+_MOST_MEMORY: Final = 1 << 30
+"""Bytes that this process may hold: the library reads a description whole, however long a server makes it."""
 _FULL: Final = (28, 122)  # ENOSPC, EDQUOT
 _TIMEOUT_S: Final = 30.0
 _AGAIN: Final = "what has come is kept: the same command goes on from there"
@@ -64,6 +67,7 @@ def main() -> None:
     order = Order(**{**told, "files": tuple((name, size) for name, size in told["files"])})
     if os.getppid() != order.ordered_by:
         sys.exit(1)
+    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
     try:
         with _told_apart(order):
             answer = _look(order) if order.do == "look" else _fetch(order)
@@ -200,6 +204,9 @@ def _told_apart(order: Order) -> Iterator[None]:
         if error.errno in _FULL:
             raise NoFitError(f"the disk of `{order.directory}` is full", hint=f"make room; {_AGAIN}") from None
         raise FetchFailed(f"{_what(order)} cannot be had: {_short(error, order)}", hint=_AGAIN) from None
+    except MemoryError:
+        message = f"{_what(order)} describes itself in more than {_MOST_MEMORY >> 20} MiB"
+        raise FetchFailed(message, hint="tell whoever runs it") from None
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in _LIBRARIES:
             raise

@@ -139,6 +139,9 @@ class Metrics:
         self.engine_up = Gauge(
             "perimeter_engine_ready", "1 while the engine takes requests.", ["model"], registry=self.registry
         )
+        self.engine_scraped = Gauge(
+            "perimeter_engine_scraped", "1 where an engine's own metrics are in this answer.", ["model"], registry=self.registry
+        )
         self.engine_restarts = Counter(
             "perimeter_engine_restarts", "Starts of an engine after its first.", ["model"], registry=self.registry
         )

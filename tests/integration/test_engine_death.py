@@ -30,8 +30,10 @@ def test_every_stream_in_flight_is_told(directory: Path) -> None:
         assert (refused.status, refused.error["code"]) == (503, "engine_unavailable")
         assert int(refused.headers["retry-after"]) >= 1
         assert served.get("/ready").status == 503
+        assert served.metric("perimeter_engine_scraped{") == 0
         wait_until(lambda: served.chat("tokens=1").status == 200, "the engine is back")
         assert served.engine_pid != killed
+        assert served.metric("perimeter_engine_scraped{") == 1
         assert served.metric("perimeter_engine_restarts_total") == 1
         wait_until(served.is_idle, "no place is lost")
 

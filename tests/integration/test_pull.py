@@ -10,9 +10,11 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -241,6 +243,51 @@ def test_a_full_disk_is_said_and_room_is_all_it_takes(puller, room):
     puller.wire.bytes_per_s = None
     status, said = puller.run()
     assert status == 0, said
+
+
+@pytest.mark.parametrize("path", ["/api/models/", "/.well-known/perimeter/models.lock"])
+def test_a_server_that_never_ends_its_answer_is_given_up(puller, endless, path):
+    """A description or a lock without end fills no memory: the pull ends in words."""
+    puller.wire.url = endless(path)
+    status, said = puller.run()
+    assert status == 18, said
+    assert "MiB" in said
+    assert "Traceback" not in said
+
+
+@pytest.fixture
+def endless(mirror: str) -> Iterator[Callable[[str], str]]:
+    """A mirror whose answer for a path of that beginning goes on and on; all else comes from the real one."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith(Handler.begins):
+                self.send_response(307)
+                self.send_header("location", mirror + self.path)
+                self.send_header("content-length", "0")
+                self.end_headers()
+                return
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"a": "')
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b"a" * (1 << 20))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        do_HEAD = do_GET
+        begins = ""
+
+    def begin(path: str) -> str:
+        Handler.begins = path
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield begin
+        server.shutdown()
 
 
 def test_kills_leave_nothing_half(puller):
