@@ -56,14 +56,9 @@ class Total:
 class Database:
     """Reads and writes whole things, each in one transaction."""
 
-    def __init__(self, path: Path, url: str | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         """Open it, made or brought up to date if need be. Raises BadFile, BadSettings."""
         self._where = f"`{path}`"
-        if url is not None and not url.startswith("sqlite:"):
-            raise BadSettings(
-                f"access.database = `{url.partition('://')[0]}://…` is not served by this version",
-                hint="leave it out: a database of its own in the access directory",
-            )
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         except OSError as error:
@@ -83,7 +78,7 @@ class Database:
         """Give its files back."""
         self._engine.dispose()
 
-    def keys(self) -> list[Key]:
+    def all_keys(self) -> list[Key]:
         """All keys, in the order they were made."""
         with self._engine.connect() as connection:
             query = sa.select(schema.keys).order_by(schema.keys.c.created, schema.keys.c.id)

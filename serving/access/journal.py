@@ -91,13 +91,12 @@ def read_entry(line: bytes) -> Entry | None:
     """The entry that a line is, without its newline; None where it is none."""
     if len(line) < 10 or line[8:9] != b" " or line[:8] != b"%08x" % zlib.crc32(line[9:]):
         return None
-    kind, *rest = json.loads(line[9:])
-    *rest, state = rest
+    kind, number, *rest = json.loads(line[9:])
     if kind == "r":
-        *rest, hold = rest
-        return Reserved(*rest, hold=Hold(*hold), usage=Usage(*state))
-    number, reservation, tokens, *rest = rest
-    return Settled(number, reservation, Tokens(*tokens), *rest, usage=Usage(*state))
+        key_id, account, model, engine, prompt, answer, version, hold, state = rest
+        return Reserved(number, key_id, account, model, engine, prompt, answer, version, Hold(*hold), Usage(*state))
+    reservation, tokens, cost, is_estimated, at_ns, state = rest
+    return Settled(number, reservation, Tokens(*tokens), cost, is_estimated, at_ns, Usage(*state))
 
 
 class Journal:

@@ -85,7 +85,6 @@ class Ledger:
         self,
         directory: Path,
         *,
-        url: str | None = None,
         timeout_s: float = 7200.0,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -103,7 +102,7 @@ class Ledger:
         self._on_tick: list[Callable[[], None]] = []
         self._locked = _lock(directory / "ledger.lock")
         try:
-            self.database = Database(directory / "access.sqlite", url)
+            self.database = Database(directory / "access.sqlite")
             self._journal = Journal(directory)
             stored = self.database.load()
             self._accounts: dict[str, Usage] = dict(stored.accounts)
@@ -115,6 +114,7 @@ class Ledger:
             raise
         self._inherited = dict(self._open)
         self._problem: str | None = None
+        self._is_closed = False
         self.flush()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
@@ -221,7 +221,10 @@ class Ledger:
             self._say(None)
 
     def close(self) -> None:
-        """Flush, and let another process have the ledger."""
+        """Flush, and let another process have the ledger. Once is enough."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._stopped.set()
         self._thread.join()
         self.flush()

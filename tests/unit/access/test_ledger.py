@@ -27,7 +27,7 @@ from serving.access.journal import read_entry
 from serving.access.ledger import Ledger, Reservation
 from serving.access.prices import Price, Tokens
 from serving.access.quota import SECOND_NS, UNLIMITED, Limits, Refused
-from serving.errors import BadFile, BadSettings, CapacityError, StartError
+from serving.errors import BadFile, CapacityError, StartError
 
 PRICE = Price(date(2026, 1, 1), "*", "*", 10**6, 10**6, 10**6, 10**6, "v1")  # a micro-unit a token
 NOON_NS = int(datetime(2026, 3, 31, 12, tzinfo=UTC).timestamp()) * SECOND_NS
@@ -195,13 +195,6 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match="cannot be used"):
         Ledger(tmp_path)
     assert (tmp_path / "access.sqlite").read_bytes().startswith(b"something else")
-
-
-def test_another_database_is_not_served_yet(tmp_path: Path) -> None:
-    """It is said, without the password that may be in the URL."""
-    with pytest.raises(BadSettings, match="postgresql://") as raised:
-        Ledger(tmp_path, url="postgresql://me:secret@host/db")
-    assert "secret" not in str(raised.value)
 
 
 def test_a_torn_last_line_was_never_acknowledged(tmp_path: Path) -> None:

@@ -105,6 +105,12 @@ def test_a_wrong_book_is_refused_by_what_is_wrong(old: bytes, new: bytes, said: 
         parse_prices(BOOK.replace(old, new, 1), "it")
 
 
+def test_the_example_is_a_book() -> None:
+    """The file that ships can be loaded as it is, and prices every model."""
+    book = load_prices(Path(__file__).parents[3] / "configs" / "prices.toml")
+    assert book.find("any", "any", date(2026, 6, 1)) is not None
+
+
 def test_a_book_that_is_not_there_is_told(tmp_path: Path) -> None:
     """With the way to one."""
     with pytest.raises(FileMissing) as raised:
