@@ -120,22 +120,22 @@ class Database:
         """
         made: dict[int, Reserved] = {}
         settled: dict[int, Settled] = {}
-        accounts: dict[str, Usage] = {}
+        counted: dict[tuple[str, str, int], tuple[int, int, int]] = {}
         number = 0
         for entry in entries:
             number = entry.number
             if isinstance(entry, Reserved):
                 made[number] = entry
-                accounts[entry.account] = entry.usage
+                _count(counted, entry.account, entry.usage)
             else:
                 settled[entry.reservation] = entry
-                accounts[reserved[entry.reservation].account] = entry.usage
+                _count(counted, reserved[entry.reservation].account, entry.usage)
         if not number:
             return
         closed = {each: reserved[each] for each in settled}
         with self._engine.begin() as connection:
-            _write_counters(connection, accounts)
-            _write_late(connection, closed, settled, accounts)
+            _write_counters(connection, counted)
+            _write_late(connection, closed, settled)
             still = [_reservation_row(each) for each in made.values() if each.number not in settled]
             if still:
                 connection.execute(schema.reservations.insert(), still)
@@ -254,37 +254,32 @@ def _open(connection: Connection) -> dict[int, Reserved]:
     }
 
 
-def _write_counters(connection: Connection, accounts: Mapping[str, Usage]) -> None:
-    rows = []
-    for account, usage in accounts.items():
-        for span, start, requests, tokens, cost in (
-            ("minute", 0, usage.requests_full_ns, usage.tokens_full_ns, 0),
-            ("day", usage.day, usage.day_requests, usage.day_tokens, usage.day_cost),
-            ("month", usage.month, 0, 0, usage.month_cost),
-            ("all", 0, usage.all_requests, usage.all_tokens, usage.all_cost),
-        ):
-            rows.append(
-                {"account": account, "span": span, "start": start, "requests": requests, "tokens": tokens, "cost": cost}
-            )
+def _count(counted: dict[tuple[str, str, int], tuple[int, int, int]], account: str, usage: Usage) -> None:
+    """The rows that say what an account has: requests, tokens and cost by span and its start, the last word of each."""
+    counted[account, "minute", 0] = (usage.requests_full_ns, usage.tokens_full_ns, 0)
+    counted[account, "day", usage.day] = (usage.day_requests, usage.day_tokens, usage.day_cost)
+    counted[account, "month", usage.month] = (0, 0, usage.month_cost)
+    counted[account, "all", 0] = (usage.all_requests, usage.all_tokens, usage.all_cost)
+
+
+def _write_counters(connection: Connection, counted: Mapping[tuple[str, str, int], tuple[int, int, int]]) -> None:
     table = schema.counters
     same = sa.and_(*(table.c[name] == sa.bindparam(f"the_{name}") for name in ("account", "span", "start")))
-    named = [{f"the_{name}": row[name] for name in ("account", "span", "start")} for row in rows]
+    named = [{"the_account": account, "the_span": span, "the_start": start} for account, span, start in counted]
+    names = ("account", "span", "start", "requests", "tokens", "cost")
     connection.execute(table.delete().where(same), named)
-    connection.execute(table.insert(), rows)
+    connection.execute(
+        table.insert(), [dict(zip(names, (*at, *counts), strict=True)) for at, counts in counted.items()]
+    )
 
 
-def _write_late(
-    connection: Connection,
-    closed: Mapping[int, Reserved],
-    settled: Mapping[int, Settled],
-    accounts: Mapping[str, Usage],
-) -> None:
+def _write_late(connection: Connection, closed: Mapping[int, Reserved], settled: Mapping[int, Settled]) -> None:
     """What was settled after its day or month had ended: the rows of those are mended by the difference."""
     table = schema.counters
     for number, reserved in closed.items():
-        hold, usage, end = reserved.hold, accounts[reserved.account], settled[number]
+        hold, end = reserved.hold, settled[number]
         tokens, cost = end.tokens.total - hold.tokens, end.cost - hold.cost
-        for span, start, current in (("day", hold.day, usage.day), ("month", hold.month, usage.month)):
+        for span, start, current in (("day", hold.day, end.usage.day), ("month", hold.month, end.usage.month)):
             if start != current:
                 connection.execute(
                     table.update()
@@ -319,7 +314,10 @@ def _usage_row(reserved: Reserved, settled: Settled) -> dict[str, object]:
         "engine": reserved.engine,
         "made_ns": reserved.hold.made_ns,
         "settled_ns": settled.at_ns,
-        **asdict(settled.tokens),
+        "fresh": settled.tokens.fresh,
+        "cached": settled.tokens.cached,
+        "output": settled.tokens.output,
+        "reasoning": settled.tokens.reasoning,
         "price_version": reserved.price_version,
         "cost": settled.cost,
         "estimated": settled.is_estimated,

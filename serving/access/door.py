@@ -28,7 +28,7 @@ from serving.access.keys import (
 )
 from serving.access.ledger import Ledger, Reservation
 from serving.access.pepper import another, load_pepper, lost, make_pepper
-from serving.access.prices import NO_PRICES, PriceBook, load_prices
+from serving.access.prices import NO_PRICES, Price, PriceBook, load_prices
 from serving.access.quota import SECOND_NS, Limits, Refused, Usage
 from serving.access.sources import AttemptLimits, FailedAttempts, source_of
 from serving.errors import (
@@ -47,6 +47,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 _WITNESS: Final = "pepper"
 _NEVER_S: Final = 86_400
 """Retry-After where waiting does not help, for clients that retry whatever they are told."""
+_MOST_PRICED: Final = 4096
 _WORDS: Final = {
     "concurrency": "requests at one time",
     "requests_per_minute": "requests per minute",
@@ -91,6 +92,8 @@ class Access:
         self._keys: dict[str, Key] = {key.id: key for key in ledger.database.all_keys()}
         self._revoked: list[Callable[[str], None]] = []
         self._failed: list[Callable[[Failure], None]] = []
+        self._acts: list[Callable[[str, str], None]] = []
+        self._priced: dict[tuple[str, str, int], Price | None] = {}
         self._looked = self._now()
         ledger.on_tick(self._look_for_ends)
 
@@ -122,6 +125,10 @@ class Access:
     def on_revoked(self, callback: Callable[[str], None]) -> None:
         """Call this with a key's id within a second of its end, from whichever thread: its streams are to be cut."""
         self._revoked.append(callback)
+
+    def on_act(self, callback: Callable[[str, str], None]) -> None:
+        """Call this with `create`, `rotate` or `revoke` and a key's id once it is done, in the thread that did it."""
+        self._acts.append(callback)
 
     def on_failed(self, callback: Callable[[Failure], None]) -> None:
         """Call this with each attempt that fails, in the thread of `authenticate`."""
@@ -172,11 +179,13 @@ class Access:
     def reserve(self, principal: Principal, *, model: str, engine: str, prompt: int, answer: int) -> Reservation:
         """Set aside what a request uses at most: tokens of the prompt, and of all answers to it together.
 
-        Raises RateLimited, BudgetSpent (429), PermissionDenied (403) where money is limited and the model has no
-        price, CapacityError (503) where it cannot be written down.
+        Raises Unauthenticated where the key has ended meanwhile, RateLimited, BudgetSpent (429), PermissionDenied (403)
+        where money is limited and the model has no price, CapacityError (503) where it cannot be written down.
         """
+        if not self.is_valid(principal):
+            raise _unauthenticated(f"the API key `{principal.key_id}` has ended")
         limits, account = principal.limits, principal.account
-        price = self.prices.find(model, engine, datetime.fromtimestamp(self._now(), UTC).date())
+        price = self._price(model, engine)
         if price is None and limits.has_budget:
             message = f"the model `{model}` has no price, and the API key `{principal.key_id}` has a budget"
             raise PermissionDenied(message, hint="the operator enters it in the price book, `access.price_book`")
@@ -186,6 +195,11 @@ class Access:
         if isinstance(made, Refused):
             raise _limited(made, limits, self.headers(principal))
         return made
+
+    def is_valid(self, principal: Principal) -> bool:
+        """Whether the key has not ended since. To be asked once a stream can be cut: an end is told once."""
+        key = self._keys.get(principal.key_id)
+        return key is not None and (key.valid_until is None or self._now() < key.valid_until)
 
     def headers(self, principal: Principal) -> dict[str, str]:
         """`x-ratelimit-*` of the principal's account as it is now."""
@@ -218,6 +232,7 @@ class Access:
             key, text = self._made(wanted)
             self.ledger.database.add_key(key)
             self._keys = self._keys | {key.id: key}
+        self._did("create", key.id)
         return key, text
 
     def rotate(self, key_id: str, grace_s: int, expires: int | None = None) -> tuple[Key, str]:
@@ -239,6 +254,7 @@ class Access:
             changed = replace(before, rotated_to=key.id, grace_until=now + grace_s)
             self.ledger.database.add_key(key, changed)
             self._keys = self._keys | {key.id: key, changed.id: changed}
+        self._did("rotate", key_id)
         if grace_s <= 0:
             self._ended(key_id)
         return key, text
@@ -253,6 +269,7 @@ class Access:
             self.ledger.database.change_key(changed)
             self._keys = self._keys | {key_id: changed}
         self._ended(key_id)
+        self._did("revoke", key_id)
         return changed
 
     def usage(self, key: Key) -> Usage:
@@ -282,6 +299,16 @@ class Access:
         )
         return key, text
 
+    def _price(self, model: str, engine: str) -> Price | None:
+        """The price of today, found once a day."""
+        now = self._now()
+        wanted = (model, engine, now // 86_400)
+        if wanted not in self._priced:
+            if len(self._priced) >= _MOST_PRICED:
+                self._priced.clear()
+            self._priced[wanted] = self.prices.find(model, engine, datetime.fromtimestamp(now, UTC).date())
+        return self._priced[wanted]
+
     def _now(self) -> int:
         return self._clock() // SECOND_NS
 
@@ -297,6 +324,10 @@ class Access:
     def _tell(self, failure: Failure) -> None:
         for callback in self._failed:
             callback(failure)
+
+    def _did(self, act: str, key_id: str) -> None:
+        for callback in self._acts:
+            callback(act, key_id)
 
     def _ended(self, key_id: str) -> None:
         for callback in self._revoked:

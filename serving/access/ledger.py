@@ -8,13 +8,14 @@ at what was reserved, since nobody can know what the engine did.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,7 @@ from serving.access.database import Database
 from serving.access.journal import Entry, Journal, Reserved, Settled, write_entry
 from serving.access.prices import Price, Tokens
 from serving.access.quota import Ask, Limits, Refused, Usage, decide_reserve, rate_headers, settle
-from serving.errors import BadSettings, Overloaded, StartError
+from serving.errors import BadSettings, CapacityError, Overloaded, StartError
 
 _FLUSH_S: Final = 0.5
 _MAX_PENDING: Final = 200_000
@@ -54,7 +55,7 @@ class Reservation:
         return self._ledger.is_open(self.id)
 
     def settle(self, tokens: Tokens, *, is_estimated: bool = False) -> bool:
-        """The engine has counted. True where this closed it; so with the others. Raises CapacityError."""
+        """The engine has counted. True where this closed it; so with the others. None of them raises."""
         cost = 0 if self._price is None else self._price.cost(tokens)
         return self._ledger.settle(self._reserved, self._limits, tokens, cost, is_estimated=is_estimated)
 
@@ -78,6 +79,17 @@ class Reservation:
         return self._ledger.headers(self._reserved.account, self._limits)
 
 
+@dataclass(frozen=True, slots=True)
+class _Closing:
+    """What a reservation turned out to be."""
+
+    reserved: Reserved
+    limits: Limits
+    tokens: Tokens
+    cost: int
+    is_estimated: bool
+
+
 class Ledger:
     """Reserves and settles; safe to be called by any thread."""
 
@@ -99,6 +111,7 @@ class Ledger:
         self._flushing = threading.Lock()
         self._pending: list[Entry] = []
         self._dropped: dict[int, Reserved] = {}
+        self._unwritten: dict[int, _Closing] = {}
         self._on_tick: list[Callable[[], None]] = []
         self._locked = _lock(directory / "ledger.lock")
         try:
@@ -131,7 +144,7 @@ class Ledger:
 
     def is_open(self, number: int) -> bool:
         """Whether that reservation has not been closed."""
-        return number in self._open
+        return number in self._open and number not in self._unwritten
 
     def headers(self, account: str, limits: Limits) -> dict[str, str]:
         """`x-ratelimit-*` of an account."""
@@ -176,23 +189,35 @@ class Ledger:
         return Reservation(self, reserved, limits, price)
 
     def settle(self, reserved: Reserved, limits: Limits, tokens: Tokens, cost: int, *, is_estimated: bool) -> bool:
-        """Close a reservation; False where it is closed already. Raises CapacityError; then it is as it was."""
+        """Close a reservation; False where it is closed already.
+
+        Where it cannot be written down the reservation stands until it can: it is tried again every half second.
+        """
+        closing = _Closing(reserved, limits, tokens, cost, is_estimated)
         with self._lock:
-            if reserved.number not in self._open:
+            if not self.is_open(reserved.number):
                 return False
-            now_ns = self._clock()
-            before = self._accounts[reserved.account]
-            usage = settle(limits, before, reserved.hold, tokens.total, cost, now_ns)
-            if reserved.number in self._inherited:
-                usage = replace(usage, running=before.running)  # it ran in a process that is no more
-            number = self._number + 1
-            entry = Settled(number, reserved.number, tokens, cost, is_estimated, now_ns, usage)
-            self._journal.write(write_entry(entry))
-            self._number = number
-            self._accounts[reserved.account] = usage
-            self._dropped[reserved.number] = self._open.pop(reserved.number)
-            self._pending.append(entry)
+            try:
+                self._settle(closing)
+            except CapacityError as error:
+                self._unwritten[reserved.number] = closing
+                self._say(error.message)
         return True
+
+    def _settle(self, closing: _Closing) -> None:
+        """Write it down, and let it be so. Under the lock. Raises CapacityError, and then it is as it was."""
+        reserved, now_ns = closing.reserved, self._clock()
+        before = self._accounts[reserved.account]
+        usage = settle(closing.limits, before, reserved.hold, closing.tokens.total, closing.cost, now_ns)
+        if reserved.number in self._inherited:
+            usage = replace(usage, running=before.running)  # it ran in a process that is no more
+        number = self._number + 1
+        entry = Settled(number, reserved.number, closing.tokens, closing.cost, closing.is_estimated, now_ns, usage)
+        self._journal.write(write_entry(entry))
+        self._number = number
+        self._accounts[reserved.account] = usage
+        self._dropped[reserved.number] = self._open.pop(reserved.number)
+        self._pending.append(entry)
 
     def flush(self) -> None:
         """Carry what is in the journal into the database, synchronised. What cannot be carried stays there."""
@@ -227,6 +252,8 @@ class Ledger:
         self._is_closed = True
         self._stopped.set()
         self._thread.join()
+        with contextlib.suppress(CapacityError):  # what stays unwritten was reserved, and stands
+            self._write_unwritten()
         self.flush()
         with self._lock:
             self._journal.close()
@@ -250,13 +277,18 @@ class Ledger:
 
     def _run(self) -> None:
         while not self._stopped.wait(_FLUSH_S):
-            try:
-                self._time_out()
-                self.flush()
-                for callback in self._on_tick:
-                    callback()
-            except Exception:  # noqa: BLE001 - what it does next time may succeed, and nothing else would flush
-                _log.exception("the ledger's thread goes on")
+            for step in (self._write_unwritten, self._time_out, self.flush, *self._on_tick):
+                try:
+                    step()
+                except Exception as error:  # noqa: BLE001 - the others are done, and it is tried again
+                    self._say(f"{type(error).__name__}: {error}")
+
+    def _write_unwritten(self) -> None:
+        """Close what could not be closed when it was to be."""
+        for number, closing in list(self._unwritten.items()):
+            with self._lock:
+                self._settle(closing)
+                del self._unwritten[number]
 
     def _time_out(self) -> None:
         """Settle what dead processes left open for too long, at what they had reserved."""
@@ -264,7 +296,8 @@ class Ledger:
         for reserved in [each for each in self._inherited.values() if now_ns - each.hold.made_ns > self._timeout_ns]:
             Reservation(self, reserved, Limits(), None).stand()
             with self._lock:
-                self._inherited.pop(reserved.number)
+                if reserved.number not in self._open:
+                    self._inherited.pop(reserved.number)
 
     def _say(self, problem: str | None) -> None:
         if problem is not None and problem != self._problem:

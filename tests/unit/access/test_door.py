@@ -165,7 +165,14 @@ def test_the_end_of_a_key_is_told(access: Access, clock: Clock) -> None:
     access.rotate(rotated.id, 50)
     at_once, _ = access.create(WANTED)
     access.rotate(at_once.id, 0)
+    principal = access.authenticate(bearing(text), None, "inference")
+    acts: list[tuple[str, str]] = []
+    access.on_act(lambda act, key_id: acts.append((act, key_id)))
     access.revoke(revoked.id)
+    assert acts == [("revoke", revoked.id)]
+    assert not access.is_valid(principal)
+    with pytest.raises(Unauthenticated, match="has ended"):
+        access.reserve(principal, model="demo", engine="e", prompt=1, answer=1)
     assert ended == [at_once.id, revoked.id]
     assert "revoked" in refused(access, bearing(text)).message
     with pytest.raises(UsageError):
