@@ -5,13 +5,17 @@ ServingError
 │   ├── InvalidRequest          400  invalid_request_error
 │   │   ├── ContextLengthExceeded 400  context_length_exceeded
 │   │   └── UnsupportedFeature    400  unsupported_feature
+│   ├── Unauthenticated         401  invalid_api_key
+│   ├── PermissionDenied        403  permission_denied
 │   ├── ModelNotFound           404  model_not_found
 │   ├── RouteNotFound           404  not_found
 │   ├── MethodNotAllowed        405  method_not_allowed
 │   ├── RequestTimeout          408  request_timeout
 │   ├── RequestTooLarge         413  request_too_large
 │   └── WrongHost               421  wrong_host
-├── CapacityError             sound, but not now (503, with Retry-After)
+├── CapacityError             sound, but not now (503 or 429, with Retry-After)
+│   ├── RateLimited             429  rate_limit_exceeded
+│   │   └── BudgetSpent           429  insufficient_quota
 │   ├── Overloaded              503  overloaded
 │   ├── EngineUnavailable       503  engine_unavailable
 │   └── ShuttingDown            503  shutting_down
@@ -43,6 +47,8 @@ Each says what failed, the value, why; `hint` is the way out. Class attributes a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -114,6 +120,21 @@ class UnsupportedFeature(InvalidRequest):
     code = "unsupported_feature"
 
 
+class Unauthenticated(RequestError):
+    """No key, or none that is valid here now. The answer has a `www-authenticate` header (RFC 9110, 11.6.1)."""
+
+    code = "invalid_api_key"
+    http_status = 401
+
+
+class PermissionDenied(RequestError):
+    """The key is valid, and is not for this route, model or network."""
+
+    code = "permission_denied"
+    openai_type = "permission_error"
+    http_status = 403
+
+
 class ModelNotFound(RequestError):
     """The `model` of a request names nothing that is served here."""
 
@@ -167,6 +188,32 @@ class CapacityError(ServingError):
     def __init__(self, message: str, *, retry_after_s: int = 1, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
+
+
+class RateLimited(CapacityError):
+    """A limit of the key, or of its source, is reached. `headers` are sent with the answer, names in lower case."""
+
+    code = "rate_limit_exceeded"
+    openai_type = "rate_limit_error"
+    http_status = 429
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: int = 1,
+        hint: str | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, hint=hint)
+        self.headers = headers
+
+
+class BudgetSpent(RateLimited):
+    """The money that the key may spend is spent."""
+
+    code = "insufficient_quota"
+    openai_type = "insufficient_quota"
 
 
 class Overloaded(CapacityError):

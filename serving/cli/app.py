@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from serving.cli.bundle_commands import bundle_app, trust_app
+from serving.cli.keys import keys_app
 from serving.cli.options import PlanOptions, StartOptions, takes_wishes
 from serving.errors import UsageError
 
@@ -28,6 +29,7 @@ bench_app = typer.Typer(help="Measure a server under a load.", no_args_is_help=T
 app.add_typer(bench_app, name="bench")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(trust_app, name="trust")
+app.add_typer(keys_app, name="keys")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Measure = Annotated[bool, typer.Option("--measure", help="Measure how fast memory and disk read; some seconds.")]

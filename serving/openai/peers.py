@@ -44,7 +44,11 @@ class CheckedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody connected."""
         peer = peer_of(transport.get_extra_info("socket"))
-        if peer is not None and peer.uid != os.getuid():
+        if peer is not None and not self.is_served(peer.uid):
             transport.abort()
             return
         super().connection_made(transport)
+
+    def is_served(self, uid: int) -> bool:
+        """Whether that user is."""
+        return uid == os.getuid()

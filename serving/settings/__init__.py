@@ -1,9 +1,22 @@
 """Frozen settings, every field described, layered: defaults < file < environment < flags."""
 
 from serving.settings.load import load_settings, walk_fields
-from serving.settings.model import Engines, Hardware, Limits, LlamaCpp, Log, Paths, Registry, Restart, Server, Settings
+from serving.settings.model import (
+    Access,
+    Engines,
+    Hardware,
+    Limits,
+    LlamaCpp,
+    Log,
+    Paths,
+    Registry,
+    Restart,
+    Server,
+    Settings,
+)
 
 __all__ = [
+    "Access",
     "Engines",
     "Hardware",
     "Limits",

@@ -6,10 +6,11 @@ The descriptions are the reference: `configs/serving.toml` and `docs/settings.md
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -373,6 +374,57 @@ class Mirror(Section):
     tls: Tls = Tls()
 
 
+def _network(text: str) -> str:
+    """A network or an address, written as such."""
+    try:
+        ip_network(text)
+    except ValueError:
+        kind, message = "network", "must be addresses or networks, such as `10.0.0.0/8`"
+        raise PydanticCustomError(kind, message) from None
+    return text
+
+
+class Access(Section):
+    """Who may call, and how much (docs/access.md)."""
+
+    directory: SettingPath | None = Field(
+        default=None,
+        description="Keys, what they used, and the socket of the administration, mode 0700; unset: "
+        "$XDG_STATE_HOME/perimeter/access, else ~/.local/state/perimeter/access.",
+    )
+    pepper_file: SettingPath | None = Field(
+        default=None,
+        description="The secret that keys are hashed with, mode 0600, made at the first use; unset: `pepper` in the "
+        "directory. Without it no key is worth anything: back it up, apart from the directory.",
+    )
+    price_book: SettingPath | None = Field(
+        default=None, description="What tokens cost (configs/prices.toml); budgets are counted in it."
+    )
+    trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = Field(
+        default=[],
+        description="Addresses and networks of proxies in front, whose `x-forwarded-for` is believed; no others' is.",
+    )
+    failed_burst: int = Field(
+        default=20,
+        ge=1,
+        le=100_000,
+        description="Wrong keys that one source may send in a row; then 429 in place of 401.",
+    )
+    failed_per_minute: int = Field(
+        default=10, ge=1, le=100_000, description="Wrong keys that one source may send each minute from then on."
+    )
+    failed_sources: int = Field(
+        default=4096, ge=1, le=1_000_000, description="Sources of wrong keys that are remembered; further ones share."
+    )
+    reservation_timeout_s: float = Field(
+        default=7200.0,
+        ge=1,
+        le=604_800,
+        description="Seconds after which what a killed server had reserved is settled at the whole reservation; at "
+        "least `limits.answer_timeout_s`.",
+    )
+
+
 class Log(Section):
     """What is written to stderr while serving. Never the text of a prompt or an answer."""
 
@@ -449,5 +501,6 @@ class Settings(Section):
     registry: Registry = Registry()
     store: Store = Store()
     mirror: Mirror = Mirror()
+    access: Access = Access()
     log: Log = Log()
     paths: Paths = Paths()

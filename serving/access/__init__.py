@@ -1,0 +1,24 @@
+"""Who may call, and how much: keys, quotas, the ledger, and their administration (docs/access.md)."""
+
+from serving.access.door import Access, Failure, access_directory
+from serving.access.keys import SCOPES, Denied, Key, Principal, Scope
+from serving.access.ledger import Ledger, Reservation
+from serving.access.prices import PriceBook, Tokens, load_prices
+from serving.access.quota import Limits
+
+__all__ = [
+    "SCOPES",
+    "Access",
+    "Denied",
+    "Failure",
+    "Key",
+    "Ledger",
+    "Limits",
+    "PriceBook",
+    "Principal",
+    "Reservation",
+    "Scope",
+    "Tokens",
+    "access_directory",
+    "load_prices",
+]

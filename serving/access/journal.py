@@ -1,0 +1,194 @@
+"""The journal: what the ledger has granted and settled, before the database has it.
+
+One line an entry, written by one call of write(2) to the end of a file: what was acknowledged outlives the process,
+whatever kills it. It is not synchronised, so the power may take the last second of it; the database, into which the
+entries go at least once a second, is. A line is the CRC-32 of the rest, and JSON. Entries have ascending numbers, and
+the database says up to which one it has them, so that reading some twice does no harm.
+
+Files follow each other: a new one is begun, the entries of those before it go into the database, and they are removed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from serving.access.prices import Tokens
+from serving.access.quota import Hold, Usage
+from serving.errors import BadFile, CapacityError
+
+_FILE: Final = re.compile(r"journal-(\d{12})")
+_quoted: Final = functools.lru_cache(maxsize=4096)(json.dumps)
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A reservation was made; its number is its id."""
+
+    number: int
+    key_id: str
+    account: str
+    model: str
+    engine: str
+    prompt: int
+    """Tokens, at most; so is the next."""
+    answer: int
+    price_version: str | None
+    hold: Hold
+    usage: Usage
+    """What the account had then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A reservation turned out to be this."""
+
+    number: int
+    reservation: int
+    tokens: Tokens
+    cost: int
+    is_estimated: bool
+    at_ns: int
+    usage: Usage
+
+
+Entry = Reserved | Settled
+
+
+def write_entry(entry: Entry) -> bytes:
+    """The line of an entry."""
+    # written out by hand, since it is done twice for each request: half the time of `json.dumps`
+    usage = entry.usage
+    state = (
+        f"[{usage.requests_full_ns},{usage.tokens_full_ns},{usage.day},{usage.day_requests},{usage.day_tokens},"
+        f"{usage.day_cost},{usage.month},{usage.month_cost},{usage.all_requests},{usage.all_tokens},{usage.all_cost}]"
+    )
+    if isinstance(entry, Reserved):
+        hold = entry.hold
+        line = (
+            f'["r",{entry.number},{_quoted(entry.key_id)},{_quoted(entry.account)},{_quoted(entry.model)},'
+            f"{_quoted(entry.engine)},{entry.prompt},{entry.answer},{_quoted(entry.price_version)},"
+            f"[{hold.tokens},{hold.cost},{hold.made_ns},{hold.day},{hold.month}],{state}]"
+        )
+    else:
+        tokens = entry.tokens
+        line = (
+            f'["s",{entry.number},{entry.reservation},[{tokens.fresh},{tokens.cached},{tokens.output},'
+            f"{tokens.reasoning}],{entry.cost},{'true' if entry.is_estimated else 'false'},{entry.at_ns},{state}]"
+        )
+    text = line.encode("ascii")
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def read_entry(line: bytes) -> Entry | None:
+    """The entry that a line is, without its newline; None where it is none."""
+    if len(line) < 10 or line[8:9] != b" " or line[:8] != b"%08x" % zlib.crc32(line[9:]):
+        return None
+    kind, number, *rest = json.loads(line[9:])
+    if kind == "r":
+        key_id, account, model, engine, prompt, answer, version, hold, state = rest
+        return Reserved(number, key_id, account, model, engine, prompt, answer, version, Hold(*hold), Usage(*state))
+    reservation, tokens, cost, is_estimated, at_ns, state = rest
+    return Settled(number, reservation, Tokens(*tokens), cost, is_estimated, at_ns, Usage(*state))
+
+
+class Journal:
+    """The file that is written to, and those before it."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory` is there, and locked by this process."""
+        self._directory = directory
+        self._earlier = self._files()
+        last = self._earlier[-1] if self._earlier else None
+        self._number = int(last.name.rpartition("-")[2]) if last else 0
+        self._descriptor, self._path = self._begin()
+        self._length = 0
+
+    @property
+    def is_fresh(self) -> bool:
+        """Nothing has been written to it since it was begun."""
+        return self._length == 0
+
+    @property
+    def earlier(self) -> list[Path]:
+        """The files before it."""
+        return list(self._earlier)
+
+    def entries(self) -> Iterator[Entry]:
+        """All that earlier processes wrote, in order. Raises BadFile where a line within it is damaged."""
+        for path in self._earlier:
+            lines = path.read_bytes().split(b"\n")
+            for at, line in enumerate(lines):
+                entry = read_entry(line)
+                if entry is not None:
+                    yield entry
+                elif at < len(lines) - 2:
+                    message = f"line {at + 1} of the journal `{path}` is damaged"
+                    hint = "the disk may be failing; move the file aside to go on without what only it has"
+                    raise BadFile(message, hint=hint)
+                # else the last line: a write that was never acknowledged, or the empty text after the last newline
+
+    def write(self, line: bytes) -> None:
+        """Add a line. Raises CapacityError where it cannot be written; then nothing of it is there."""
+        try:
+            written = os.write(self._descriptor, line)
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+        if written != len(line):
+            os.ftruncate(self._descriptor, self._length)
+            raise _unwritable(self._path, None)
+        self._length += written
+
+    def prepare(self) -> tuple[int, Path]:
+        """The next file, to be given to `rotate`; made apart from it because the disk takes its time."""
+        self._number += 1
+        return self._open(self._number)
+
+    def rotate(self, following: tuple[int, Path]) -> list[Path]:
+        """Write to another file from now on; returns those that came before it."""
+        earlier = [*self._earlier, self._path]
+        os.close(self._descriptor)
+        self._earlier = earlier
+        self._descriptor, self._path = following
+        self._length = 0
+        return earlier
+
+    def remove(self, paths: list[Path]) -> None:
+        """The database has what is in them."""
+        if not paths:
+            return
+        for path in paths:
+            path.unlink(missing_ok=True)
+        self._earlier = [path for path in self._earlier if path not in paths]
+
+    def close(self) -> None:
+        """Write no more."""
+        os.close(self._descriptor)
+        if self.is_fresh:
+            self._path.unlink(missing_ok=True)
+
+    def _begin(self) -> tuple[int, Path]:
+        self._number += 1
+        return self._open(self._number)
+
+    def _open(self, number: int) -> tuple[int, Path]:
+        path = self._directory / f"journal-{number:012}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(path, flags, 0o600), path
+
+    def _files(self) -> list[Path]:
+        return sorted(path for path in self._directory.iterdir() if _FILE.fullmatch(path.name))
+
+
+def _unwritable(path: Path, error: OSError | None) -> CapacityError:
+    why = error.strerror if error is not None else "no room"
+    return CapacityError(
+        f"the ledger cannot be written: {why}", retry_after_s=10, hint=f"make room for `{path.parent}`"
+    )

@@ -1,0 +1,236 @@
+"""`serve keys`: who may call. A key is printed once, to stdout; everything else about it goes to stderr."""
+
+# ruff: noqa: PLC0415 -- imports are made when a command runs, so that none pays for another
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from serving.errors import UsageError
+
+keys_app = typer.Typer(help="Who may call, and how much.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file in place of /etc/perimeter/serving.toml.")]
+Expires = Annotated[
+    str | None, typer.Option("--expires", help="When it ends: a time such as `90d` or `12h`, or a day, in UTC.")
+]
+KeyId = Annotated[str, typer.Argument(help="The key's id: what stands between `pk_` and the next `_`.")]
+_UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_MICRO: Final = 10**6
+
+
+@keys_app.command("create")
+def create_key(
+    owner: Annotated[str, typer.Option("--owner", help="Whose it is: a person, a team, a program.")],
+    name: Annotated[str, typer.Option("--name", help="What it is for.")] = "key",
+    expires: Expires = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option("--scope", help="inference, metrics, admin or mirror; may be given again. Unset: inference."),
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help="Only this model; may be given again.")] = None,
+    network: Annotated[
+        list[str] | None, typer.Option("--network", help="Only from there, such as 10.0.0.0/8; may be given again.")
+    ] = None,
+    cache_domain: Annotated[
+        str | None, typer.Option("--cache-domain", help="Who shares computed prefixes with it; unset: the owner.")
+    ] = None,
+    requests_per_minute: Annotated[int | None, typer.Option("--requests-per-minute", min=0)] = None,
+    requests_per_day: Annotated[int | None, typer.Option("--requests-per-day", min=0)] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option("--tokens-per-minute", min=0, help="Of prompts and answers together.")
+    ] = None,
+    tokens_per_day: Annotated[int | None, typer.Option("--tokens-per-day", min=0)] = None,
+    concurrency: Annotated[int | None, typer.Option("--concurrency", min=0, help="Requests at one time.")] = None,
+    budget_per_day: Annotated[
+        str | None, typer.Option("--budget-per-day", help="Money, in the price book's currency, such as 12.50.")
+    ] = None,
+    budget_per_month: Annotated[str | None, typer.Option("--budget-per-month")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="Money in all.")] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> int:
+    """Make a key and print it, once: it is not kept, and cannot be shown again."""
+    limits: dict[str, int | None] = {
+        "requests_per_minute": requests_per_minute,
+        "requests_per_day": requests_per_day,
+        "tokens_per_minute": tokens_per_minute,
+        "tokens_per_day": tokens_per_day,
+        "concurrency": concurrency,
+        "cost_per_day": _money(budget_per_day, "--budget-per-day"),
+        "cost_per_month": _money(budget_per_month, "--budget-per-month"),
+        "cost_in_all": _money(budget, "--budget"),
+    }
+    body: dict[str, object] = {"owner": owner, "name": name, "expires": _time(expires, "--expires"), "limits": limits}
+    told = {"scopes": scope, "models": model, "networks": network, "cache_domain": cache_domain}
+    body |= {field: value for field, value in told.items() if value}
+    made = _ask(config, "create", body)
+    return _print_key(made, f"the key `{made['id']}` of `{made['owner']}` is made", as_json=as_json)
+
+
+@keys_app.command("list")
+def list_keys(config: Config = None, as_json: Json = False) -> int:
+    """Which keys there are, what they are for, and what was used of them."""
+    from serving.cli.show import print_json, print_rows
+
+    found = _ask(config, "list", {})
+    if as_json:
+        print_json(found)
+        return 0
+    rows = [("ID", "OWNER", "NAME", "STATE", "REQUESTS", "TOKENS", "SPENT", "FOR")]
+    for key in found["keys"]:
+        used = key["used"]
+        about = [", ".join(key["scopes"]), *(key["models"] or []), *key["networks"]]
+        about += [f"{name} ≤ {_limit(name, value)}" for name, value in key["limits"].items() if value is not None]
+        told = (str(used["requests"]), str(used["tokens"]), _shown(used["cost"], found["currency"]))
+        rows.append((key["id"], key["owner"], key["name"], _state(key), *told, "; ".join(about)))
+    print_rows(rows)
+    return 0
+
+
+@keys_app.command("rotate")
+def rotate_key(
+    key_id: KeyId,
+    grace: Annotated[str, typer.Option("--grace", help="How long the old key is still valid.")] = "24h",
+    expires: Expires = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> int:
+    """Make a key in place of another one, with the same rights and what is left of its limits, and print it once."""
+    seconds = _duration(grace)
+    if seconds is None:
+        raise UsageError(f"`--grace {grace}` is no length of time", hint="such as `30m`, `24h`, `7d`, or `0m`")
+    body = {"id": key_id, "grace_s": seconds, "expires": _time(expires, "--expires")}
+    made = _ask(config, "rotate", body)
+    until = _moment(made["instead_of"]["grace_until"])
+    return _print_key(made, f"the key `{made['id']}` is made; `{key_id}` is valid until {until}", as_json=as_json)
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: KeyId, config: Config = None) -> int:
+    """End a key at once; streams that run with it are cut within a second."""
+    gone = _ask(config, "revoke", {"id": key_id})
+    sys.stderr.write(f"the key `{gone['id']}` of `{gone['owner']}` is revoked\n")
+    return 0
+
+
+@keys_app.command("usage")
+def show_usage(
+    key_id: Annotated[str | None, typer.Argument(help="Of this key alone.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="From this day on, in UTC; unset: of this month.")
+    ] = None,
+    before: Annotated[str | None, typer.Option("--before", help="Until the day before this one.")] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> int:
+    """What was used, by key and model."""
+    from serving.cli.show import print_json, print_rows
+
+    body = {"id": key_id, "since": _day(since, "--since"), "before": _day(before, "--before")}
+    found = _ask(config, "usage", {name: value for name, value in body.items() if value is not None})
+    if as_json:
+        print_json(found)
+        return 0
+    counts = ("requests", "fresh", "cached", "output", "reasoning")
+    rows = [("KEY", "OWNER", "MODEL", *(name.upper() for name in counts), "ESTIMATED", "COST")]
+    for each in found["usage"]:
+        cost = _shown(each["cost"], found["currency"])
+        numbers = [str(each[name]) for name in (*counts, "estimated")]
+        rows.append((each["key_id"], each["owner"], each["model"], *numbers, cost))
+    print_rows(rows)
+    sys.stderr.write(f"from {_moment(found['since'])} to {_moment(found['before'])}\n")
+    return 0
+
+
+def _ask(config: Path | None, operation: str, body: Mapping[str, object]) -> dict[str, Any]:
+    from serving.access.administration import ask
+    from serving.cli.options import settings_for
+
+    return ask(settings_for(config).access, os.environ, operation, body)
+
+
+def _print_key(made: Mapping[str, Any], sentence: str, *, as_json: bool) -> int:
+    from serving.cli.show import print_json
+
+    if as_json:
+        print_json(made)
+    else:
+        sys.stdout.write(f"{made['key']}\n")
+    sys.stdout.flush()
+    sys.stderr.write(f"{sentence}\nit is shown this once: keep it where secrets are kept\n")
+    return 0
+
+
+def _state(key: Mapping[str, Any]) -> str:
+    now = datetime.now(UTC).timestamp()
+    if key["revoked"] is not None:
+        return "revoked"
+    if key["grace_until"] is not None:
+        return "replaced" if now >= key["grace_until"] else f"replaced, valid to {_moment(key['grace_until'])}"
+    if key["expires"] is not None:
+        return "expired" if now >= key["expires"] else f"valid to {_moment(key['expires'])}"
+    return "valid"
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _limit(name: str, value: int) -> str:
+    return _shown(value, "") if name.startswith("cost") else str(value)
+
+
+def _shown(micro: int, currency: str) -> str:
+    whole, rest = divmod(micro, _MICRO)
+    digits = f"{rest:06}".rstrip("0")
+    return f"{whole}.{digits:0<2} {currency}".strip()
+
+
+def _money(text: str | None, flag: str) -> int | None:
+    from serving.access.prices import micro_of
+
+    if text is None:
+        return None
+    try:
+        micro = micro_of(Decimal(text))
+    except InvalidOperation:
+        micro = None
+    if micro is None:
+        raise UsageError(f"`{flag} {text}` is no amount of money", hint="such as `12.50`, with at most six places")
+    return micro
+
+
+def _duration(text: str) -> int | None:
+    found = re.fullmatch(r"([0-9]{1,6})([mhdw])", text)
+    return None if found is None else int(found[1]) * _UNITS[found[2]]
+
+
+def _time(text: str | None, flag: str) -> int | None:
+    """Seconds since 1970 of a length of time from now, or of the beginning of a day."""
+    if text is None:
+        return None
+    seconds = _duration(text)
+    return _day(text, flag) if seconds is None else int(datetime.now(UTC).timestamp()) + seconds
+
+
+def _day(text: str | None, flag: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"`{flag} {text}` is no time", hint="a day, such as `2027-01-31`; or `90d` for --expires"
+        ) from None
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())

@@ -1,0 +1,208 @@
+"""Keys are made, listed, rotated and revoked: over the socket of a server, or on the database where none runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from serving.access import Access
+from serving.access.administration import OPERATIONS, administered, ask
+from serving.cli import run
+from serving.errors import AddressUnavailable, FileMissing, InvalidRequest, ServingError, StartError, UsageError
+from serving.settings import Access as AccessSettings
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+BOOK = 'version = 1\ncurrency = "EUR"\n[[prices]]\nfrom = 2026-01-01\ninput = 1\noutput = 1\n'
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "prices.toml").write_text(BOOK)
+    path = tmp_path / "serving.toml"
+    path.write_text(f'[access]\ndirectory = "{tmp_path / "a"}"\nprice_book = "{tmp_path / "prices.toml"}"\n')
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> AccessSettings:
+    (tmp_path / "prices.toml").write_text(BOOK)
+    return AccessSettings(directory=tmp_path / "a", price_book=tmp_path / "prices.toml")
+
+
+def serve(capsys: pytest.CaptureFixture[str], config: Path, *arguments: str) -> tuple[int, str, str]:
+    status = run(["keys", *arguments, "--config", str(config)])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_a_keys_life_without_a_server(config: Path, settings: AccessSettings, capsys) -> None:
+    """Made, listed, rotated, revoked; its text is on stdout alone, and once."""
+    arguments = ["--owner", "ward 3", "--model", "demo", "--network", "10.0.0.0/8", "--expires", "90d"]
+    arguments += [
+        "--requests-per-minute",
+        "5",
+        "--budget-per-day",
+        "12.50",
+        "--scope",
+        "inference",
+        "--scope",
+        "metrics",
+    ]
+    status, text, said = serve(capsys, config, "create", *arguments)
+    assert status == 0
+    assert text.startswith("pk_")
+    assert text.count("\n") == 1
+    assert text.strip() not in said
+    assert "once" in said
+    key_id = text.split("_")[1]
+    _, listed, _ = serve(capsys, config, "list", "--json")
+    (key,) = json.loads(listed)["keys"]
+    assert (key["id"], key["owner"], key["limits"]["cost_per_day"]) == (key_id, "ward 3", 12_500_000)
+    assert (key["scopes"], key["models"], key["networks"]) == (["inference", "metrics"], ["demo"], ["10.0.0.0/8"])
+    assert text.split("_")[2].strip() not in listed
+    assert abs(key["expires"] - datetime.now(UTC).timestamp() - 90 * 86_400) < 100
+    _, rows, _ = serve(capsys, config, "list")
+    assert "cost_per_day ≤ 12.50" in rows
+    status, new, said = serve(capsys, config, "rotate", key_id, "--grace", "0m")
+    assert new.startswith("pk_")
+    assert "valid until" in said
+    status, out, said = serve(capsys, config, "revoke", new.split("_")[1])
+    assert (status, out) == (0, "")
+    assert "revoked" in said
+    _, rows, _ = serve(capsys, config, "list")
+    assert "replaced" in rows
+    assert "revoked" in rows
+    access = Access.open(settings, {})
+    with pytest.raises(Exception, match="was replaced"):
+        access.authenticate([(b"authorization", b"Bearer " + text.strip().encode())], "10.1.1.1", "inference")
+    access.close()
+
+
+def test_usage_is_shown_by_key_and_model(config: Path, settings: AccessSettings, capsys) -> None:
+    """In the currency of the price book."""
+    _, text, _ = serve(capsys, config, "create", "--owner", "me", "--budget", "100")
+    access = Access.open(settings, {})
+    principal = access.authenticate([(b"authorization", b"Bearer " + text.strip().encode())], None, "inference")
+    access.reserve(principal, model="demo", engine="e", prompt=500_000, answer=1_000_000).stand()
+    access.close()
+    status, rows, said = serve(capsys, config, "usage")
+    assert status == 0
+    assert "1.50 EUR" in rows
+    assert "from " in said
+    today = datetime.now(UTC).date().isoformat()
+    _, told, _ = serve(capsys, config, "usage", text.split("_")[1], "--since", today, "--json")
+    assert json.loads(told)["usage"][0]["output"] == 1_000_000
+    _, told, _ = serve(capsys, config, "usage", "--before", today, "--since", "2026-01-01", "--json")
+    assert json.loads(told)["usage"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["create", "--owner", "me", "--network", "10.0.0.0/33"], 2, "networks"),
+        (["create", "--owner", "me", "--budget", "lots"], 2, "no amount of money"),
+        (["create", "--owner", "me", "--expires", "soon"], 2, "--expires soon"),
+        (["create", "--owner", "me", "--expires", "2020-01-01"], 2, "expired already"),
+        (["create", "--owner", ""], 2, "owner"),
+        (["create", "--owner", "a\nb"], 2, "owner"),
+        (["create", "--owner", "me", "--scope", "everything"], 2, "everything"),
+        (["rotate", "nobody"], 4, "`nobody`"),
+        (["rotate", "nobody", "--grace", "long"], 2, "--grace long"),
+        (["revoke", "no such"], 2, "`id`"),
+        (["usage", "--since", "yesterday"], 2, "--since yesterday"),
+    ],
+)
+def test_mistakes_are_told(config: Path, capsys, arguments: list[str], status: int, said: str) -> None:
+    """Each with its status, what it was about, and nothing on stdout."""
+    found, out, error = serve(capsys, config, *arguments)
+    assert (found, out) == (status, "")
+    assert said in error
+
+
+async def test_a_server_is_asked_where_one_runs(settings: AccessSettings) -> None:
+    """The key works in it at once, and errors are the same as without one; a second process cannot go past it."""
+    access = Access.open(settings, {})
+    async with administered(access, settings.directory) as path:
+        assert path.stat().st_mode & 0o777 == 0o600
+        made = await asyncio.to_thread(ask, settings, {}, "create", {"owner": "me", "name": "n"})
+        assert access.authenticate([(b"authorization", b"Bearer " + made["key"].encode())], None, "inference")
+        listed = await asyncio.to_thread(ask, settings, {}, "list", {})
+        assert [key["id"] for key in listed["keys"]] == [made["id"]]
+        for operation, body, error in (
+            ("rotate", {"id": "nobody"}, FileMissing),
+            ("create", {"owner": "me", "name": "n", "more": 1}, InvalidRequest),
+            ("create", {"owner": "me", "name": "n", "expires": 5}, UsageError),
+            ("usage", {"since": "5"}, InvalidRequest),
+        ):
+            with pytest.raises(ServingError) as raised:
+                await asyncio.to_thread(ask, settings, {}, operation, body)
+            assert raised.value.code == error.code
+        ended: list[str] = []
+        access.on_revoked(ended.append)
+        await asyncio.to_thread(ask, settings, {}, "revoke", {"id": made["id"]})
+        assert ended == [made["id"]]
+    assert not path.exists()
+    with pytest.raises(StartError, match="another process"):
+        await asyncio.to_thread(ask, settings, {}, "list", {})
+    access.close()
+
+
+async def test_a_socket_that_was_left_behind_is_no_server(settings: AccessSettings) -> None:
+    """After a kill the command works on the database, and the next server takes the socket's place."""
+    access = Access.open(settings, {})
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(settings.directory / "admin.sock"))
+    left.close()
+    access.close()
+    assert ask(settings, {}, "list", {})["keys"] == []
+    access = Access.open(settings, {})
+    async with administered(access, settings.directory):
+        assert (await asyncio.to_thread(ask, settings, {}, "list", {}))["keys"] == []
+    access.close()
+
+
+@needs_root
+async def test_nobody_else_is_served(settings: AccessSettings, tmp_path: Path) -> None:
+    """Another user's connection ends before a byte of it is read, even where the modes would let it in."""
+    access = Access.open(settings, {})
+    async with administered(access, settings.directory) as path:
+        opened = [path, *path.parents][: len(path.parents) - len(Path("/tmp").parents)]
+        before = {each: each.stat().st_mode for each in opened}
+        for each in opened:
+            each.chmod(0o777)
+        code = (
+            "import os, socket, sys\nos.setuid(65534)\ns = socket.socket(socket.AF_UNIX); s.settimeout(10)\n"
+            "s.connect(sys.argv[1])\n"
+            "try:\n    s.sendall(b'POST /list HTTP/1.1\\r\\nhost: a\\r\\ncontent-length: 2\\r\\n\\r\\n{}')\n"
+            "    print(s.recv(9))\n"
+            "except ConnectionError: print(b'')"
+        )
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, path, stdout=subprocess.PIPE)
+        said, _ = await process.communicate()
+        for each, mode in before.items():
+            each.chmod(mode & 0o7777)
+    access.close()
+    assert said == b"b''\n"
+
+
+async def test_a_path_too_long_for_a_socket_is_told(tmp_path: Path) -> None:
+    """With the setting that mends it."""
+    settings = AccessSettings(directory=tmp_path / ("d" * 100))
+    access = Access.open(settings, {})
+    with pytest.raises(AddressUnavailable, match="too long"):
+        async with administered(access, settings.directory):
+            pass
+    access.close()
+
+
+def test_the_operations_are_those_of_the_command() -> None:
+    """Nothing can be asked of the socket that the command line does not offer."""
+    assert set(OPERATIONS) == {"create", "list", "rotate", "revoke", "usage"}
