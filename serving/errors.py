@@ -13,7 +13,8 @@ ServingError
 ├── CapacityError             sound, but not now (503, with Retry-After)
 │   ├── Overloaded              503  overloaded
 │   ├── EngineUnavailable       503  engine_unavailable
-│   └── ShuttingDown            503  shutting_down
+│   ├── ShuttingDown            503  shutting_down
+│   └── Unwritable              503  audit_unwritable
 ├── StartError                the command cannot do what it was asked (exit status)
 │   ├── UsageError              2    usage
 │   ├── UnknownModel            3    unknown_model
@@ -32,7 +33,8 @@ ServingError
 │   ├── EgressNotProven         16   egress_not_proven
 │   ├── Unverified              17   unverified
 │   ├── FetchFailed             18   fetch_failed
-│   └── Untrusted               19   untrusted
+│   ├── Untrusted               19   untrusted
+│   └── AuditBroken             21   audit_broken
 └── InternalError               500  internal_error   exit 70
 
 Each says what failed, the value, why; `hint` is the way out. Class attributes are the stable part:
@@ -176,6 +178,12 @@ class ShuttingDown(CapacityError):
     code = "shutting_down"
 
 
+class Unwritable(CapacityError):
+    """The audit record of the request cannot be written, and so the request is not served."""
+
+    code = "audit_unwritable"
+
+
 class StartError(ServingError):
     """A command cannot do what it was asked."""
 
@@ -307,6 +315,13 @@ class Untrusted(StartError):
 
     code = "untrusted"
     exit_status = 19
+
+
+class AuditBroken(StartError):
+    """An audit log is not what was written: something in it was changed, removed or cut off."""
+
+    code = "audit_broken"
+    exit_status = 21
 
 
 class InternalError(ServingError):

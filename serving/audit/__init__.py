@@ -7,6 +7,6 @@ says what is recorded, what a check proves and what it cannot.
 from serving.audit.book import Limits
 from serving.audit.log import Audit, Places
 from serving.audit.segments import Retention
-from serving.audit.writer import Failure, Unwritable
+from serving.audit.writer import Failure
 
-__all__ = ["Audit", "Failure", "Limits", "Places", "Retention", "Unwritable"]
+__all__ = ["Audit", "Failure", "Limits", "Places", "Retention"]

@@ -20,8 +20,8 @@ class Anchor:
     """The id of the log, where a head or a checkpoint named it."""
     problems: tuple[tuple[int, str], ...] = ()
     """Lines that do not agree with the others, and what is the matter."""
-    torn: bool = False
-    """The last line is not whole, as where a file is still being written."""
+    unreadable: int = 0
+    """Lines with a piece of an entry, as where a write was broken off and done again."""
 
 
 def read_anchor(lines: Iterable[bytes]) -> Anchor:
@@ -33,18 +33,15 @@ def read_anchor(lines: Iterable[bytes]) -> Anchor:
     hashes: dict[int, bytes] = {}
     problems: list[tuple[int, str]] = []
     log: str | None = None
-    torn = False
+    unreadable = 0
     for number, raw in enumerate(lines, 1):
         at = raw.find(_BEGIN)
         if at < 0:
             continue  # a line of something else
         try:
             entry = read_entry(raw[at:].rstrip(b"\r\n"))
-        except NotAnEntry as error:
-            if raw.endswith(b"\n"):
-                problems.append((number, str(error)))
-            else:
-                torn = True
+        except NotAnEntry:
+            unreadable += 1
             continue
         if hashes.setdefault(entry.seq, entry.hash) != entry.hash:
             problems.append((number, f"has another entry {entry.seq} than a line before: history was written anew"))
@@ -53,4 +50,4 @@ def read_anchor(lines: Iterable[bytes]) -> Anchor:
             if log not in (None, named):
                 problems.append((number, "is of another log than lines before; an anchor is to be of one log"))
             log = named
-    return Anchor(hashes, log, tuple(problems), torn)
+    return Anchor(hashes, log, tuple(problems), unreadable)

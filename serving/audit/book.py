@@ -169,7 +169,7 @@ class Book:
             self._log, self._link = secrets.token_hex(16), Link()
             self._begin(1)
             return
-        self._log, self._link, self._segment = tail.log, tail.link, tail.segment
+        self._log, self._link, self._segment = tail.log or secrets.token_hex(16), tail.link, tail.segment
         if not tail.size:
             self._begin(tail.segment)
         else:

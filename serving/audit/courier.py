@@ -115,6 +115,8 @@ class Courier:
     def _next(self) -> bytes:
         """The next whole lines that are durable; empty where the receiver has all of them."""
         until = self._until()
+        if self.delivered.segment == until.segment and self.delivered.size > until.size:
+            self.delivered = Delivered(until.segment)  # the log is not what it was: all that there is goes again
         while True:
             at = self.delivered
             size = until.size if at.segment == until.segment else None
@@ -160,7 +162,12 @@ class FileReceiver:
         self._path = path
 
     def deliver(self, lines: bytes) -> None:
-        """Add the lines, durably. The file is opened each time, so that it may be moved away."""
+        """Add the lines, durably. The file is opened each time, so that it may be moved away.
+
+        What an earlier try left of a line stays, since nothing is ever taken away; it becomes a line of its own.
+        """
+        if self._is_torn():
+            lines = b"\n" + lines
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self._path, flags, FILE_MODE)
         try:
@@ -173,3 +180,10 @@ class FileReceiver:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _is_torn(self) -> bool:
+        try:
+            with self._path.open("rb") as file:
+                return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+        except FileNotFoundError:
+            return False

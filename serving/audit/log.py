@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 from serving.audit.book import Book, Clock, Limits
-from serving.audit.courier import Courier, Receiver
+from serving.audit.courier import Courier, FileReceiver, Receiver
 from serving.audit.failures import FailureTally
 from serving.audit.keys import Fingerprints, load_fingerprints, load_signer
 from serving.audit.records import AuthenticationFailed, Intent, Outcome, Record, Started, Stopped, body_of
 from serving.audit.segments import Retention
-from serving.audit.writer import Failure, Unwritable, Writer
+from serving.audit.syslog import Address, SyslogReceiver, parse_address
+from serving.audit.writer import Failure, Writer
+from serving.errors import Unwritable
+from serving.settings.model import Audit as Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,29 @@ class Audit:
             raise
         return audit
 
+    @classmethod
+    def from_settings(cls, places: Places, settings: Settings, *, version: str) -> Audit:
+        """The same, as a site's settings want it. Raises BadSettings too where a receiver's are wrong."""
+        limits = Limits(
+            checkpoint_records=settings.checkpoint_records,
+            checkpoint_s=settings.checkpoint_s,
+            segment_bytes=settings.segment_bytes,
+            segment_s=settings.segment_hours * 3600,
+        )
+        retention = Retention(
+            keep_s=settings.keep_days * 86_400 or None,
+            keep_bytes=settings.keep_bytes or None,
+            undelivered_bytes=settings.undelivered_bytes,
+        )
+        return cls.open(
+            places,
+            version=version,
+            limits=limits,
+            retention=retention,
+            on_failure=settings.on_failure,
+            receivers=receivers_of(settings),
+        )
+
     @property
     def failure(self) -> Failure | None:
         """Why nothing can be written at present; None where all is well."""
@@ -138,3 +164,15 @@ class Audit:
 
     def _delivered(self) -> int | None:
         return min((courier.delivered.segment - 1 for courier in self._couriers), default=None)
+
+
+def receivers_of(settings: Settings) -> tuple[Receiver, ...]:
+    """Where the settings have records go. Raises BadSettings."""
+    receivers: list[Receiver] = []
+    if settings.anchor_file is not None:
+        receivers.append(FileReceiver(settings.anchor_file))
+    if settings.syslog is not None:
+        host, port = parse_address(settings.syslog)
+        address = Address(host, port, settings.syslog_ca, settings.syslog_certificate, settings.syslog_key)
+        receivers.append(SyslogReceiver(address))
+    return tuple(receivers)

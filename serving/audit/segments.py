@@ -39,6 +39,7 @@ class Tail:
     """Where a log ends that is opened to be carried on."""
 
     log: str
+    """Its id; empty where it was only about to begin."""
     segment: int
     link: Link
     size: int
@@ -127,13 +128,13 @@ def find_tail(segments: Sequence[Segment]) -> Tail | None:
     return Tail(log, segments[-1].number, link, whole, raw[whole:], unsigned, began)
 
 
-def _tail_before(segments: Sequence[Segment], torn: bytes) -> Tail | None:
+def _tail_before(segments: Sequence[Segment], torn: bytes) -> Tail:
     """The end of the segment before one that was only about to begin."""
     before = find_tail(segments[:-1])
     if before is None:
         if segments[-1].number != 1:
             raise _broken(f"`{segments[-1].path}` is empty, and nothing stands before it")
-        return None
+        return Tail("", 1, Link(), 0, torn, 0, "")
     if before.torn:
         raise _broken(f"`{segments[-2].path}` has no end, although another segment was begun")
     return Tail(before.log, segments[-1].number, before.link, 0, torn, 0, "")

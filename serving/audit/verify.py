@@ -304,8 +304,8 @@ class _Reader:
             notes.append(f"the last {count} entries are not in the anchor: of them it is no witness")
         if all(seq < self._first_seq for seq in anchor.hashes):
             notes.append("the anchor ends before this log begins: nothing could be compared")
-        if anchor.torn:
-            notes.append("the last line of the anchor is not whole")
+        if anchor.unreadable:
+            notes.append(f"{anchor.unreadable} lines of the anchor have only a piece of an entry: of those it is no witness")
         return notes
 
     def _notes(self) -> list[str]:

@@ -25,7 +25,7 @@ from typing import Final
 from serving.audit.book import Book, Durable
 from serving.audit.records import Gap, Record, body_of
 from serving.audit.segments import Retention
-from serving.errors import CapacityError
+from serving.errors import Unwritable
 from serving.telemetry.logs import facts
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,6 @@ _IDLE_S: Final = 1.0
 _COMPANY_S: Final = 0.005
 """How long records that nobody waits for stand until they are written without others."""
 Waiter = asyncio.Future[int] | Future[int] | None
-
-
-class Unwritable(CapacityError):
-    """The audit record cannot be written, and so the request is not served."""
-
-    code = "audit_unwritable"
 
 
 @dataclass(frozen=True, slots=True)
