@@ -1,4 +1,4 @@
-"""What left the host: records and checkpoints as a receiver has kept them, one to a line, whatever stands before them."""
+"""What left the host: records and checkpoints as a receiver has kept them, a line each, whatever stands before it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Records leave the host as they arise: each at least once, in order, to where this host cannot change them any more.
 
 The log itself is the spool. A courier reads what is durable from where it was, hands it to its receiver, and keeps the
-new place in a file beside the log. It never writes to the log and never holds anybody up; retention waits for it, within
-the bound that the settings give.
+new place in a file beside the log. It never writes to the log and never holds anybody up; retention waits for it,
+within the bound that the settings give.
 """
 
 from __future__ import annotations

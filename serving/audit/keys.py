@@ -1,4 +1,4 @@
-"""The two keys of an audit log: one signs checkpoints, one makes fingerprints. Each is a file that one user may read."""
+"""The two keys of an audit log: one signs checkpoints, one makes fingerprints. Each is a file for one user alone."""
 
 from __future__ import annotations
 

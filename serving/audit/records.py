@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, Literal
 
@@ -212,13 +211,18 @@ class Removed(Record):
 
 def body_of(record: Record) -> bytes:
     """The record in canonical form. Raises NotCanonical for a field of another type."""
-    names, values_of = _layout(type(record))
+    layout = _LAYOUTS.get(type(record)) or _layout(type(record))
+    names, values_of = layout
     body = {name: value for name, value in zip(names, values_of(record), strict=True) if value is not None}
     return canonical_flat(body)
 
 
-@cache
-def _layout(kind: type[Record]) -> tuple[tuple[str, ...], Callable[[Record], tuple[Any, ...]]]:
-    """The fields in the order in which they are written, and what reads them."""
+def _layout(kind: type[Record]) -> _Layout:
     names = tuple(sorted(["kind", *(field.name for field in fields(kind))]))
-    return names, attrgetter(*names)
+    _LAYOUTS[kind] = names, attrgetter(*names)
+    return _LAYOUTS[kind]
+
+
+_Layout = tuple[tuple[str, ...], Callable[[Record], tuple[Any, ...]]]
+_LAYOUTS: dict[type[Record], _Layout] = {}
+"""Of each kind, the fields in the order in which they are written, and what reads them; filled as kinds are met."""

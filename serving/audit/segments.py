@@ -93,7 +93,9 @@ def lock(directory: Path) -> int:
         os.close(descriptor)
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             message = f"another process writes the audit log in `{directory}`"
-            raise BadSettings(message, hint="a host has one writer; give this server an audit.directory of its own") from None
+            raise BadSettings(
+                message, hint="a host has one writer; give this server an audit.directory of its own"
+            ) from None
         raise BadSettings(f"`{directory}` cannot be locked: {error.strerror}", hint=hint) from None
     return descriptor
 

@@ -55,7 +55,7 @@ class Address:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of `host`, `host:port` or `[v6]:port`; the port is 6514 (RFC 5425) unless said. Raises BadSettings."""
+    """Host and port of `host`, `host:port` or `[v6]:port`; 6514 (RFC 5425) unless said. Raises BadSettings."""
     host, port = text, "6514"
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")
@@ -85,7 +85,9 @@ class SyslogReceiver:
                 self._context.load_cert_chain(address.certificate, address.key)
         except (OSError, ssl.SSLError) as error:
             message = f"the certificates for the syslog server `{address.host}` cannot be used: {error}"
-            raise BadSettings(message, hint="see audit.syslog_ca, audit.syslog_certificate and audit.syslog_key") from None
+            raise BadSettings(
+                message, hint="see audit.syslog_ca, audit.syslog_certificate and audit.syslog_key"
+            ) from None
 
     def deliver(self, lines: bytes) -> None:
         """Send the lines, a message each, and wait until the other host has them. Raises NotDelivered, OSError."""
@@ -95,7 +97,7 @@ class SyslogReceiver:
             connection.sendall(b"".join(frames))
             self._wait_for_the_other(connection)
             if not self._is_alive(connection):
-                raise NotDelivered("the syslog server closed the connection")
+                raise NotDelivered("the syslog server closed the connection")  # noqa: TRY301 - the way out is one
         except (OSError, NotDelivered):
             self.close()
             raise

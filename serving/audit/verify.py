@@ -277,7 +277,7 @@ class _Reader:
     def _check_beginning(self) -> None:
         """A log that begins later needs the record that retention removed what was before."""
         if self._begins_after is not None:
-            number, previous = self._begins_after
+            number = self._begins_after[0]
             through = max(self._removed, default=0)
             if through < number:
                 what = f"segments 1 to {number} are missing, and no record says that retention removed them"
@@ -305,7 +305,9 @@ class _Reader:
         if all(seq < self._first_seq for seq in anchor.hashes):
             notes.append("the anchor ends before this log begins: nothing could be compared")
         if anchor.unreadable:
-            notes.append(f"{anchor.unreadable} lines of the anchor have only a piece of an entry: of those it is no witness")
+            notes.append(
+                f"{anchor.unreadable} lines of the anchor have only a piece of an entry: of those it is no witness"
+            )
         return notes
 
     def _notes(self) -> list[str]:
@@ -314,7 +316,7 @@ class _Reader:
             notes.append(f"retention has removed segments 1 to {self._begins_after[0]}; what was in them is not proven")
         if self._torn:
             notes.append(
-                f"the last line is torn ({self._torn} bytes): a write in progress or a crash; the next start cuts it off"
+                f"the last line is torn ({self._torn} bytes): a write in progress or a crash; a start cuts it off"
             )
         unsigned = self._link.seq - self._signed_through
         if unsigned:
@@ -327,7 +329,9 @@ class _Reader:
         if self._recovered:
             notes.append(f"{self._recovered} times a torn last line was cut off at a start")
         if self._unmatched:
-            notes.append(f"{self._unmatched} outcomes name no open intent here: it was removed, or could not be written")
+            notes.append(
+                f"{self._unmatched} outcomes name no open intent here: it was removed, or could not be written"
+            )
         notes += [f"nothing could be written for a while: lost {gap}" for gap in self._gaps]
         if self._anchor is None:
             notes.append(

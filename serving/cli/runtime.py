@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from serving.audit import Places
 from serving.engines.runtime import check_private, private_directory
 from serving.errors import BadSettings
 from serving.hardware.disk import mount_of, read_mounts
@@ -65,19 +64,6 @@ def trust_dir(configured: Path | None, environment: Mapping[str, str]) -> Path:
         return _absolute(configured)
     base = environment.get("XDG_CONFIG_HOME") or Path(environment.get("HOME") or Path.home()) / ".config"
     return _absolute(Path(base)) / "perimeter" / "trust"
-
-
-def audit_places(settings: Settings, environment: Mapping[str, str]) -> Places:
-    """Where the audit log and its keys are, absolute paths; nothing is made here."""
-    home = Path(environment.get("HOME") or Path.home())
-    state = Path(environment.get("XDG_STATE_HOME") or home / ".local" / "state") / "perimeter" / "audit"
-    keys = Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "perimeter" / "audit"
-    audit = settings.audit
-    return Places(
-        directory=_absolute(audit.directory or state),
-        signing_key=_absolute(audit.signing_key or keys / "signing.key"),
-        fingerprint_key=_absolute(audit.fingerprint_key or keys / "fingerprint.key"),
-    )
 
 
 def open_store(settings: Settings, environment: Mapping[str, str]) -> Store:

@@ -1,4 +1,4 @@
-"""A process that writes the audit log is killed at random points; what it acknowledged is there, and all of it verifies."""
+"""A process that writes the audit log is killed at random points: what it acknowledged is there, and verifies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from serving.audit.reading import read_lines, verify_log
 from serving.audit.chain import read_entry
+from serving.audit.reading import read_lines, verify_log
 from tests.support.audit_logs import open_audit, places_in, public
 from tests.support.harness import SOURCE
 
@@ -33,7 +33,7 @@ def run_and_kill(directory: Path, after_s: float, after_records: int) -> list[in
 
 
 def test_nothing_acknowledged_is_lost_by_a_kill(tmp_path: Path) -> None:
-    """After each kill the log opens again, every acknowledged intent is in it, and the chain holds from its beginning."""
+    """After each kill the log opens again, every acknowledged intent is in it, and the whole chain holds."""
     chance = random.Random(11)
     places = places_in(tmp_path)
     acknowledged: set[int] = set()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from serving.audit import Audit, Limits, Places, Retention
 from serving.audit.book import Book
-from serving.audit.chain import CHECKPOINT, HEAD, Link, checkpoint_body, head_body, write_entry
 from serving.audit.canonical import canonical
+from serving.audit.chain import CHECKPOINT, HEAD, Link, checkpoint_body, head_body, write_entry
 from serving.audit.keys import load_signer, make_keys
 from serving.audit.records import Intent, Outcome, Started, Stopped, body_of
 

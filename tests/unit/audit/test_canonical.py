@@ -37,7 +37,7 @@ def test_keys_are_ordered_as_in_the_rfc() -> None:
 
 def test_texts_and_words_are_written_as_in_the_rfc() -> None:
     """RFC 8785, section 3.2.4, as bytes, with whole numbers in place of those with a fraction."""
-    string = "\u20ac$\u000f\nA'B\"\\\\\"/"
+    string = '\u20ac$\u000f\nA\'B"\\\\"/'
     value = {"numbers": [333333333, 4, 0], "string": string, "literals": [None, True, False]}
     expected = (
         "7b226c69746572616c73223a5b6e756c6c2c747275652c66616c73655d2c226e756d62657273223a"

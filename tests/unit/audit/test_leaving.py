@@ -1,4 +1,4 @@
-"""Records leave the host: to a file, and to a real syslog server over TLS that takes nothing but what the RFCs allow."""
+"""Records leave the host: to a file, and to a real syslog server over TLS that takes only what the RFCs allow."""
 
 from __future__ import annotations
 

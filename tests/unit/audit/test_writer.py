@@ -230,7 +230,7 @@ asyncio.run(main())
 
 
 def test_a_full_disk_refuses_or_serves_and_is_recorded(tmp_path: Path) -> None:
-    """On a disk of its own: intents are refused or let through, by setting; with room it goes on, and says what it lost."""
+    """Intents are refused or let through, by setting; with room again it goes on, and says what it lost."""
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mount namespace can be made here (unshare -rm)")
