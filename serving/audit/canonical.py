@@ -33,21 +33,39 @@ def canonical(value: object) -> bytes:
         raise NotCanonical("lists and tables are nested too deeply") from None
 
 
-def canonical_flat(table: dict[str, Any]) -> bytes:
-    """The same for a table whose keys are ASCII and in order already: what is on the path of every request."""
+def prefix_of(name: str) -> str:
+    """A field's name as `canonical_fields` takes it."""
+    return f"{_quote(name)}:"
+
+
+def canonical_fields(prefixes: Iterable[str], values: Iterable[Any]) -> bytes:
+    """The same for a table whose names are known beforehand, in order: what is on the path of every request.
+
+    A field that is None is left out.
+    """
     parts = []
-    for key, value in table.items():
+    for prefix, value in zip(prefixes, values, strict=True):
         kind = type(value)
         if kind is str:
-            parts.append(f"{_quote(key)}:{_quote(value)}")
-        elif kind is int and -MOST <= value <= MOST:
-            parts.append(f"{_quote(key)}:{value}")
-        else:
-            parts.append(f"{_quote(key)}:{_encode(_ordered(value))}")
+            parts.append(prefix + _quote(value))
+        elif value is not None:
+            parts.append(prefix + (_short(value) or _encode(_ordered(value))))
     try:
         return f"{{{','.join(parts)}}}".encode()
     except UnicodeEncodeError:
         raise NotCanonical("a text with half a surrogate pair has no canonical form") from None
+
+
+def _short(value: Any) -> str | None:
+    """What needs no encoder: booleans, whole numbers that fit, and lists of texts."""
+    kind = type(value)
+    if kind is int:
+        return str(value) if -MOST <= value <= MOST else None
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is tuple and all(type(each) is str for each in value):
+        return f"[{','.join(map(_quote, value))}]"
+    return None
 
 
 def parse_canonical(raw: bytes) -> Any:

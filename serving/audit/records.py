@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, ClassVar, Literal
 
-from serving.audit.canonical import canonical_flat
+from serving.audit.canonical import canonical_fields, prefix_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,17 +212,16 @@ class Removed(Record):
 def body_of(record: Record) -> bytes:
     """The record in canonical form. Raises NotCanonical for a field of another type."""
     layout = _LAYOUTS.get(type(record)) or _layout(type(record))
-    names, values_of = layout
-    body = {name: value for name, value in zip(names, values_of(record), strict=True) if value is not None}
-    return canonical_flat(body)
+    prefixes, values_of = layout
+    return canonical_fields(prefixes, values_of(record))
 
 
 def _layout(kind: type[Record]) -> _Layout:
     names = tuple(sorted(["kind", *(field.name for field in fields(kind))]))
-    _LAYOUTS[kind] = names, attrgetter(*names)
+    _LAYOUTS[kind] = tuple(map(prefix_of, names)), attrgetter(*names)
     return _LAYOUTS[kind]
 
 
 _Layout = tuple[tuple[str, ...], Callable[[Record], tuple[Any, ...]]]
 _LAYOUTS: dict[type[Record], _Layout] = {}
-"""Of each kind, the fields in the order in which they are written, and what reads them; filled as kinds are met."""
+"""Of each kind, the names of its fields in the order in which they are written, and what reads them."""
