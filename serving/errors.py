@@ -18,7 +18,8 @@ ServingError
 │   │   └── BudgetSpent           429  insufficient_quota
 │   ├── Overloaded              503  overloaded
 │   ├── EngineUnavailable       503  engine_unavailable
-│   └── ShuttingDown            503  shutting_down
+│   ├── ShuttingDown            503  shutting_down
+│   └── Unwritable              503  audit_unwritable
 ├── StartError                the command cannot do what it was asked (exit status)
 │   ├── UsageError              2    usage
 │   ├── UnknownModel            3    unknown_model
@@ -38,7 +39,8 @@ ServingError
 │   ├── Unverified              17   unverified
 │   ├── FetchFailed             18   fetch_failed
 │   ├── Untrusted               19   untrusted
-│   └── BadCertificate          20   bad_certificate
+│   ├── BadCertificate          20   bad_certificate
+│   └── AuditBroken             21   audit_broken
 └── InternalError               500  internal_error   exit 70
 
 Each says what failed, the value, why; `hint` is the way out. Class attributes are the stable part:
@@ -232,6 +234,12 @@ class ShuttingDown(CapacityError):
     code = "shutting_down"
 
 
+class Unwritable(CapacityError):
+    """The audit record of the request cannot be written, and so the request is not served."""
+
+    code = "audit_unwritable"
+
+
 class StartError(ServingError):
     """A command cannot do what it was asked."""
 
@@ -370,6 +378,11 @@ class BadCertificate(StartError):
 
     code = "bad_certificate"
     exit_status = 20
+class AuditBroken(StartError):
+    """An audit log is not what was written: something in it was changed, removed or cut off."""
+
+    code = "audit_broken"
+    exit_status = 21
 
 
 class InternalError(ServingError):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from serving.cli.audit_commands import audit_app
 from serving.cli.bundle_commands import bundle_app, trust_app
 from serving.cli.keys import keys_app
 from serving.cli.options import PlanOptions, StartOptions, takes_wishes
@@ -27,6 +28,7 @@ models_app = typer.Typer(help="Which models can be served.", no_args_is_help=Tru
 app.add_typer(models_app, name="models")
 bench_app = typer.Typer(help="Measure a server under a load.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
+app.add_typer(audit_app, name="audit")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(trust_app, name="trust")
 app.add_typer(keys_app, name="keys")

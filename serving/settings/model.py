@@ -425,6 +425,71 @@ class Access(Section):
     )
 
 
+class Audit(Section):
+    """The record of who asked for what, and how it ended (docs/audit.md). Never the text of a prompt or an answer."""
+
+    enabled: bool = Field(default=True, description="Keep the record; false keeps none.")
+    directory: SettingPath | None = Field(
+        default=None,
+        description="Where it is kept; unset: $XDG_STATE_HOME/perimeter/audit, else ~/.local/state/perimeter/audit.",
+    )
+    signing_key: SettingPath | None = Field(
+        default=None,
+        description="File, of mode 0600, with the key that signs checkpoints (`serve audit keygen`); unset: "
+        "$XDG_CONFIG_HOME/perimeter/audit/signing.key, else under ~/.config.",
+    )
+    fingerprint_key: SettingPath | None = Field(
+        default=None,
+        description="File, of mode 0600, with the key that fingerprints of prompts and answers are made with; unset: "
+        "`fingerprint.key` beside the default place of the other.",
+    )
+    on_failure: Literal["refuse", "serve"] = Field(
+        default="refuse",
+        description="What becomes of requests while the record cannot be written: 503 `audit_unwritable`, or served "
+        "without; how many went by is recorded as soon as it can be.",
+    )
+    checkpoint_records: int = Field(
+        default=1000, ge=1, le=1_000_000, description="Records after which a checkpoint is signed."
+    )
+    checkpoint_s: float = Field(
+        default=10.0, gt=0, le=3600, description="Seconds after which what is not signed yet is."
+    )
+    segment_bytes: int = Field(
+        default=64 * 1024**2, ge=4096, le=1024**3, description="Size at which a segment is ended, bytes."
+    )
+    segment_hours: float = Field(default=24.0, gt=0, le=8784, description="Age at which a segment is ended, hours.")
+    keep_days: int = Field(
+        default=0, ge=0, le=36_500, description="Days that segments are kept after their end; 0: for ever."
+    )
+    keep_bytes: int = Field(
+        default=0, ge=0, description="Size of all segments beyond which the oldest are removed, bytes; 0: no limit."
+    )
+    undelivered_bytes: int = Field(
+        default=4 * 1024**3,
+        ge=0,
+        description="Size of all segments up to which retention spares what has not left the host, bytes.",
+    )
+    anchor_file: SettingPath | None = Field(
+        default=None,
+        description="File on other storage, write-once if there is any, that every record is added to as it arises.",
+    )
+    syslog: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Syslog server inside the perimeter, such as `audit.example:6514`, that every record is sent to "
+        "over TLS as it arises.",
+    )
+    syslog_ca: SettingPath | None = Field(
+        default=None, description="Certificates, in PEM, that the server's is checked against; unset: the system's."
+    )
+    syslog_certificate: SettingPath | None = Field(
+        default=None, description="Our own certificate, in PEM, where the server wants one."
+    )
+    syslog_key: SettingPath | None = Field(
+        default=None, description="Its key, of mode 0600; unset: in the certificate's file."
+    )
+
+
 class Log(Section):
     """What is written to stderr while serving. Never the text of a prompt or an answer."""
 
@@ -502,5 +567,6 @@ class Settings(Section):
     store: Store = Store()
     mirror: Mirror = Mirror()
     access: Access = Access()
+    audit: Audit = Audit()
     log: Log = Log()
     paths: Paths = Paths()

@@ -1,0 +1,178 @@
+"""The audit log as the rest of the house has it: `Audit.open`, `intent`, `outcome`, `event`, `close`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from serving.audit.book import Book, Clock, Limits
+from serving.audit.courier import Courier, FileReceiver, Receiver
+from serving.audit.failures import FailureTally
+from serving.audit.keys import Fingerprints, load_fingerprints, load_signer
+from serving.audit.records import AuthenticationFailed, Intent, Outcome, Record, Started, Stopped, body_of
+from serving.audit.segments import Retention
+from serving.audit.syslog import Address, SyslogReceiver, parse_address
+from serving.audit.writer import Failure, Writer
+from serving.errors import Unwritable
+from serving.settings.model import Audit as Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the log and its keys are."""
+
+    directory: Path
+    signing_key: Path
+    fingerprint_key: Path
+
+
+class Audit:
+    """One host's audit log, open. `intent` is for the event loop, everything else for any thread."""
+
+    def __init__(
+        self,
+        book: Book,
+        clock: Clock,
+        fingerprints: Fingerprints,
+        *,
+        on_failure: Literal["refuse", "serve"],
+        retention: Retention,
+        couriers: Sequence[Courier],
+    ) -> None:
+        self.fingerprints = fingerprints
+        self._clock = clock
+        self._on_failure = on_failure
+        self._tally = FailureTally()
+        self._couriers = tuple(couriers)
+        self._writer = Writer(
+            book, clock, retention=retention, on_tick=self._come_of_age, delivered_through=self._delivered
+        )
+        for courier in self._couriers:
+            courier.start(lambda: self._writer.durable)
+
+    @classmethod
+    def open(
+        cls,
+        places: Places,
+        *,
+        version: str,
+        limits: Limits | None = None,
+        retention: Retention | None = None,
+        on_failure: Literal["refuse", "serve"] = "refuse",
+        receivers: Sequence[Receiver] = (),
+    ) -> Audit:
+        """Open the log, or begin one; its start is on the disk when this returns.
+
+        Raises BadSettings where it cannot be kept or another process has it, Unverified where it is broken,
+        FileMissing, BadFile or Untrusted where its keys are not what they should be, Unwritable.
+        """
+        signer, fingerprints = load_signer(places.signing_key), load_fingerprints(places.fingerprint_key)
+        clock = Clock()
+        book = Book(places.directory, signer, limits or Limits(), clock)
+        couriers = [Courier(places.directory, receiver) for receiver in receivers]
+        audit = cls(
+            book, clock, fingerprints, on_failure=on_failure, retention=retention or Retention(), couriers=couriers
+        )
+        try:
+            host = socket.gethostname()
+            audit.record(Started(version=version, host=host, pid=os.getpid(), fingerprint_key=fingerprints.id))
+        except Unwritable:
+            audit.close()
+            raise
+        return audit
+
+    @classmethod
+    def from_settings(cls, places: Places, settings: Settings, *, version: str) -> Audit:
+        """The same, as a site's settings want it. Raises BadSettings too where a receiver's are wrong."""
+        limits = Limits(
+            checkpoint_records=settings.checkpoint_records,
+            checkpoint_s=settings.checkpoint_s,
+            segment_bytes=settings.segment_bytes,
+            segment_s=settings.segment_hours * 3600,
+        )
+        retention = Retention(
+            keep_s=settings.keep_days * 86_400 or None,
+            keep_bytes=settings.keep_bytes or None,
+            undelivered_bytes=settings.undelivered_bytes,
+        )
+        return cls.open(
+            places,
+            version=version,
+            limits=limits,
+            retention=retention,
+            on_failure=settings.on_failure,
+            receivers=receivers_of(settings),
+        )
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why nothing can be written at present; None where all is well."""
+        return self._writer.failure
+
+    @property
+    def couriers(self) -> tuple[Courier, ...]:
+        """Those that carry records to where this host cannot change them; each says how far it is."""
+        return self._couriers
+
+    async def intent(self, record: Intent) -> int | None:
+        """Have the intent on the disk; returns its number, which the outcome is to name.
+
+        Where it cannot be written: raises Unwritable, or returns None with `on_failure` serve.
+        """
+        try:
+            return await self._writer.durably(body_of(record))
+        except Unwritable:
+            if self._on_failure == "serve":
+                return None
+            raise
+
+    def outcome(self, record: Outcome) -> None:
+        """Close an intent. Nobody waits for the disk."""
+        self._writer.post(body_of(record))
+
+    def event(self, record: Record) -> None:
+        """Record what happened. Nobody waits for the disk."""
+        self._writer.post(body_of(record))
+
+    def record(self, record: Record) -> int:
+        """Record what is about to be done, and wait until that is on the disk; its number. Raises Unwritable.
+
+        It blocks: from an event loop it belongs on a thread.
+        """
+        return self._writer.append(body_of(record)).result()
+
+    def authentication_failed(self, source: str) -> None:
+        """Count a failed attempt; it is recorded with all others of its source and minute."""
+        self._tally.add(source, self._clock()[:16])
+
+    def close(self, reason: str | None = None) -> Failure | None:
+        """End in order: what was counted, the stop, a checkpoint. Returns why it could not be written, or None."""
+        for count in self._tally.take():
+            self.event(count)
+        self.event(Stopped(reason=reason))
+        self._writer.close()
+        for courier in self._couriers:
+            courier.close()
+        return self._writer.failure
+
+    def _come_of_age(self) -> tuple[AuthenticationFailed, ...]:
+        return self._tally.take(self._clock()[:16])
+
+    def _delivered(self) -> int | None:
+        return min((courier.delivered.segment - 1 for courier in self._couriers), default=None)
+
+
+def receivers_of(settings: Settings) -> tuple[Receiver, ...]:
+    """Where the settings have records go. Raises BadSettings."""
+    receivers: list[Receiver] = []
+    if settings.anchor_file is not None:
+        receivers.append(FileReceiver(settings.anchor_file))
+    if settings.syslog is not None:
+        host, port = parse_address(settings.syslog)
+        address = Address(host, port, settings.syslog_ca, settings.syslog_certificate, settings.syslog_key)
+        receivers.append(SyslogReceiver(address))
+    return tuple(receivers)

@@ -1,0 +1,227 @@
+"""What is recorded. Every kind is closed: a field that is not named here cannot be written.
+
+Nothing of a prompt or an answer is in any of them: keyed fingerprints (`keys.py`), counts, ids, digests, codes.
+Texts that a client chose (a request id, a name of a model) are for the caller to bound; they are escaped here.
+A field that is None is left out of the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any, ClassVar, Literal
+
+from serving.audit.canonical import canonical_fields, prefix_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Something that happened. Its time and number are the entry's (`chain.py`)."""
+
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent(Record):
+    """A request is about to be handed to an engine or a destination; durable before it is."""
+
+    kind: ClassVar[str] = "intent"
+    request: str
+    """The request's id. A client may choose it, so that outcomes refer to the entry's number and not to this."""
+    route: str
+    principal: str
+    key: str | None = None
+    """Id of the key, never the key."""
+    source: str | None = None
+    """The client's address."""
+    model: str
+    weights: str | None = None
+    """SHA-256 that stands for the weights: a manifest's digest, or a file's."""
+    engine: str | None = None
+    destination: str | None = None
+    """Where the request may go."""
+    reasons: tuple[str, ...] = ()
+    """Why it may go there: codes of rules, no words of the request."""
+    prompt: str | None = None
+    """Keyed fingerprint of the prompt."""
+    prompt_tokens: int | None = None
+    output_limit: int | None = None
+    """Tokens that were asked for at most."""
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Record):
+    """How a request ended; closes its intent."""
+
+    kind: ClassVar[str] = "outcome"
+    intent: int | None
+    """Number of the intent's entry; None where it could not be written and requests are served nevertheless."""
+    request: str
+    outcome: Literal["completed", "refused", "failed", "cancelled"]
+    code: str | None = None
+    """Stable code of the error it ended with."""
+    status: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    is_estimated: bool | None = None
+    answer: str | None = None
+    """Keyed fingerprint of the answer."""
+    duration_us: int | None = None
+    """Microseconds from the request's head to its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Record):
+    """The server began to write."""
+
+    kind: ClassVar[str] = "start"
+    version: str
+    host: str
+    pid: int
+    fingerprint_key: str
+    """Which key made the fingerprints from here on (`Fingerprints.id`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped(Record):
+    """The server ended in order."""
+
+    kind: ClassVar[str] = "stop"
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsUsed(Record):
+    """The settings in force from here on."""
+
+    kind: ClassVar[str] = "settings"
+    sha256: str
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyUsed(Record):
+    """The policy in force from here on."""
+
+    kind: ClassVar[str] = "policy"
+    sha256: str
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLoaded(Record):
+    """An engine has these weights."""
+
+    kind: ClassVar[str] = "model-load"
+    model: str
+    variant: str | None = None
+    weights: str
+    """SHA-256 that stands for all of its files."""
+    engine: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyCreated(Record):
+    """A key was made."""
+
+    kind: ClassVar[str] = "key-created"
+    key: str
+    owner: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRotated(Record):
+    """A key has a new secret, or another in its place."""
+
+    kind: ClassVar[str] = "key-rotated"
+    key: str
+    successor: str | None = None
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRevoked(Record):
+    """A key is not taken any more."""
+
+    kind: ClassVar[str] = "key-revoked"
+    key: str
+    by: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentRead(Record):
+    """Somebody read content that is stored."""
+
+    kind: ClassVar[str] = "content-read"
+    content: str
+    """Id of what was read."""
+    by: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthenticationFailed(Record):
+    """All failed attempts from one source in one minute."""
+
+    kind: ClassVar[str] = "authentication-failed"
+    source: str
+    minute: str
+    """Its beginning, such as `2026-01-31T12:34Z`."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered(Record):
+    """The last line was torn, as after a crash, and has been cut off. It was never acknowledged to anybody."""
+
+    kind: ClassVar[str] = "recovered"
+    cut_bytes: int
+    cut_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap(Record):
+    """Records could not be written for a while."""
+
+    kind: ClassVar[str] = "gap"
+    since: str
+    reason: str
+    lost: int
+    """Records that were not written; those whose requests were refused among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed(Record):
+    """The oldest segments are about to be removed, as retention wants it."""
+
+    kind: ClassVar[str] = "removed"
+    through_segment: int
+    """The last one that goes; all before it have gone or go too."""
+    through_hash: str
+    """The last hash in it, which the head of the segment that remains first names."""
+    undelivered: bool = False
+    """Some of it had not left the host."""
+
+
+def body_of(record: Record) -> bytes:
+    """The record in canonical form. Raises NotCanonical for a field of another type."""
+    layout = _LAYOUTS.get(type(record)) or _layout(type(record))
+    prefixes, values_of = layout
+    return canonical_fields(prefixes, values_of(record))
+
+
+def _layout(kind: type[Record]) -> _Layout:
+    names = tuple(sorted(["kind", *(field.name for field in fields(kind))]))
+    _LAYOUTS[kind] = tuple(map(prefix_of, names)), attrgetter(*names)
+    return _LAYOUTS[kind]
+
+
+_Layout = tuple[tuple[str, ...], Callable[[Record], tuple[Any, ...]]]
+_LAYOUTS: dict[type[Record], _Layout] = {}
+"""Of each kind, the names of its fields in the order in which they are written, and what reads them."""
