@@ -249,11 +249,11 @@ def test_a_method_of_many_names_is_refused(target: Target) -> None:
             connection.close()
 
 
-@pytest.mark.parametrize("host", ["x/y", "x?y", "a b", "x" * 300])
-def test_a_strange_host_changes_no_route(target: Target, host: str) -> None:
-    """CVE-2026-48746: it changed the path that was checked."""
+@pytest.mark.parametrize(("host", "status"), [("x/y", 421), ("x?y", 421), ("a b", 421), ("x" * 300, 404)])
+def test_a_strange_host_changes_no_route(target: Target, host: str, status: int) -> None:
+    """CVE-2026-48746: it changed the path that was checked. What is no name is refused before the path is looked at."""
     body = json.dumps({"prompt": "x"}).encode()
-    assert post(target, "/invocations", body, {"host": host})[0] in (400, 404)
+    assert post(target, "/invocations", body, {"host": host})[0] == status
 
 
 def test_many_schemas_fill_nothing(target: Target) -> None:
