@@ -378,6 +378,8 @@ class BadCertificate(StartError):
 
     code = "bad_certificate"
     exit_status = 20
+
+
 class AuditBroken(StartError):
     """An audit log is not what was written: something in it was changed, removed or cut off."""
 

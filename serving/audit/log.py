@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -176,3 +176,15 @@ def receivers_of(settings: Settings) -> tuple[Receiver, ...]:
         address = Address(host, port, settings.syslog_ca, settings.syslog_certificate, settings.syslog_key)
         receivers.append(SyslogReceiver(address))
     return tuple(receivers)
+
+
+def places_of(settings: Settings, environment: Mapping[str, str]) -> Places:
+    """Where the log and its keys are, absolute paths; nothing is made here."""
+    home = Path(environment.get("HOME") or Path.home())
+    state = Path(environment.get("XDG_STATE_HOME") or home / ".local" / "state") / "perimeter" / "audit"
+    keys = Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "perimeter" / "audit"
+    return Places(
+        directory=(settings.directory or state).expanduser().absolute(),
+        signing_key=(settings.signing_key or keys / "signing.key").expanduser().absolute(),
+        fingerprint_key=(settings.fingerprint_key or keys / "fingerprint.key").expanduser().absolute(),
+    )

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from serving.audit.keys import make_keys
-from serving.audit.log import Places
+from serving.audit.log import places_of
 from serving.audit.reading import read_lines, verify_log
 from serving.audit.verify import Report
 from serving.cli.options import settings_for
 from serving.cli.show import print_json, print_rows
 from serving.errors import AuditBroken, BadFile, UsageError
-from serving.settings import Settings
 
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d(:\d\d(\.\d{1,6})?)?)?)?Z?")
 _NAMES_KEY: Final = ("key", "successor")
@@ -55,19 +54,6 @@ class Wanted:
         )
 
 
-def places_of(settings: Settings, environment: Mapping[str, str]) -> Places:
-    """Where the audit log and its keys are, absolute paths; nothing is made here."""
-    home = Path(environment.get("HOME") or Path.home())
-    state = Path(environment.get("XDG_STATE_HOME") or home / ".local" / "state") / "perimeter" / "audit"
-    keys = Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "perimeter" / "audit"
-    audit = settings.audit
-    return Places(
-        directory=_absolute(audit.directory or state),
-        signing_key=_absolute(audit.signing_key or keys / "signing.key"),
-        fingerprint_key=_absolute(audit.fingerprint_key or keys / "fingerprint.key"),
-    )
-
-
 def show_records(directory: Path | None, wanted: Wanted, last: int, config: Path | None, *, as_json: bool) -> int:
     """Print entries."""
     chosen = deque((entry for _, entry in _entries(directory, config, wanted)), maxlen=last or None)
@@ -101,7 +87,7 @@ def verify_records(
     directory: Path | None, keys: Sequence[Path], anchors: Sequence[Path], config: Path | None, *, as_json: bool
 ) -> int:
     """Check a log. Raises AuditBroken where it is not what was written, after saying where."""
-    places = places_of(settings_for(config), os.environ)
+    places = places_of(settings_for(config).audit, os.environ)
     where = directory or places.directory
     public = keys or [places.signing_key.with_name(f"{places.signing_key.name}.pub")]
     report = verify_log(where, public, anchors)
@@ -118,7 +104,7 @@ def verify_records(
 
 def make_audit_keys(config: Path | None, *, as_json: bool) -> int:
     """Make the keys."""
-    places = places_of(settings_for(config), os.environ)
+    places = places_of(settings_for(config).audit, os.environ)
     public = make_keys(places.signing_key, places.fingerprint_key)
     told = {
         "signing_key": places.signing_key,
@@ -137,7 +123,7 @@ def make_audit_keys(config: Path | None, *, as_json: bool) -> int:
 
 
 def _entries(directory: Path | None, config: Path | None, wanted: Wanted) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    where = directory or places_of(settings_for(config), os.environ).directory
+    where = directory or places_of(settings_for(config).audit, os.environ).directory
     for number, line in enumerate(read_lines(where), 1):
         try:
             entry = json.loads(line)
@@ -175,7 +161,3 @@ def _print_report(report: Report) -> None:
 def _numbers(numbers: Sequence[int]) -> str:
     shown = ", ".join(map(str, numbers[:10]))
     return f"{len(numbers)}: {shown}{', …' if len(numbers) > 10 else ''}" if numbers else "none"
-
-
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()

@@ -106,7 +106,7 @@ def start(options: StartOptions) -> int:
             outcomes = plan_all(machine, wanted, engines)
     # What would end the start in any case is said before anything is written, and before the plan is shown.
     check_address(settings.server.host, settings.server.port)
-    check_exposure(settings.server.host, is_allowed=settings.server.allow_insecure_bind)
+    check_exposure(settings.server.host, is_allowed=is_closed(settings) or settings.server.allow_insecure_bind)
     runtime = runtime_dir(settings.paths.runtime_dir, os.environ)
     listener_of = _listeners(for_people=for_people)
     if options.dummy_weights:
@@ -253,7 +253,15 @@ def _listeners(*, for_people: bool) -> type[TerminalListener | JsonListener]:
     return TerminalListener if for_people else JsonListener
 
 
+def is_closed(settings: Settings) -> bool:
+    """Whether only those are served who are known, over a wire that nobody else reads."""
+    tls = settings.server.tls
+    return tls.client_ca is not None or (tls.certificate is not None and not settings.access.open)
+
+
 def _exposure(settings: Settings) -> list[str]:
+    if is_closed(settings):
+        return []
     host = settings.server.host
     with contextlib.suppress(ValueError):
         if not ipaddress.ip_address(host).is_loopback:

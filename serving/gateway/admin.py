@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import generate_latest
 
 from serving import tripwire
@@ -36,8 +36,14 @@ class Admin:
         metrics: Metrics,
         pipeline: Pipeline,
         unready: Callable[[], str | None] = lambda: None,
+        *,
+        tells_engines: bool = True,
     ) -> None:
-        """`unready` says why nothing should be sent here although the engines are ready, or None."""
+        """`unready` says why nothing should be sent here although the engines are ready, or None.
+
+        `tells_engines`: whether `/ready` says of each engine what it does, to whoever asks.
+        """
+        self._tells_engines = tells_engines
         self._unready = unready
         self._engines = engines
         self._metrics = metrics
@@ -72,7 +78,8 @@ class Admin:
         are_up = all(engine.supervisor.state.phase == "ready" for engine in self._engines.values())
         status = "draining" if self._pipeline.is_draining else self._unready() or ("ready" if are_up else "loading")
         is_ready = status == "ready"
-        answer = _json(200 if is_ready else 503, serialise({"status": status, "engines": engines}))
+        told = {"status": status, "engines": engines} if self._tells_engines else {"status": status}
+        answer = _json(200 if is_ready else 503, serialise(told))
         if not is_ready:
             answer.headers["retry-after"] = "1"
         return answer
@@ -102,18 +109,22 @@ class Admin:
         pids = [getattr(engine.supervisor, "pid", None) for engine in self._engines.values()]
         return [{} if pid is None else unrouted_of(pid) for pid in pids]
 
-    async def models(self) -> Response:
-        """OpenAI's list of models."""
-        return _json(200, responses.model_list([self._card(*named) for named in names_of(self._engines).items()]))
+    async def models(self, request: Request) -> Response:
+        """OpenAI's list of models: those that the caller may use."""
+        return _json(200, responses.model_list([self._card(*named) for named in self._names(request).items()]))
 
-    async def model(self, model: str) -> Response:
+    async def model(self, model: str, request: Request) -> Response:
         """One model of the list."""
-        names = names_of(self._engines)
+        names = self._names(request)
         engine = names.get(model)
         if engine is None:
             error = model_not_found(model, names)
             return _json(error.http_status, responses.error_body(error), dict(error_headers(error)))
         return _json(200, serialise(self._card(model, engine)))
+
+    def _names(self, request: Request) -> dict[str, Engine]:
+        key = request.scope["principal"].key
+        return {name: engine for name, engine in names_of(self._engines).items() if key is None or key.may_use(name)}
 
     def _card(self, name: str, engine: Engine) -> dict[str, object]:
         longest = engine.supervisor.state.facts.get("n_ctx_seq")

@@ -6,7 +6,14 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from serving import eager
-from serving.errors import CapacityError, RequestTimeout, RequestTooLarge, ServingError
+from serving.errors import (
+    CapacityError,
+    RateLimited,
+    RequestTimeout,
+    RequestTooLarge,
+    ServingError,
+    Unauthenticated,
+)
 from serving.openai import responses
 
 Message = MutableMapping[str, Any]
@@ -23,7 +30,7 @@ EVENTS: Final = b"text/event-stream; charset=utf-8"
 class Answer:
     """The answer to one request. Its head goes out once; after that an error can only be an event or a cut."""
 
-    __slots__ = ("_request_id", "_send", "frames", "is_complete", "status")
+    __slots__ = ("_request_id", "_send", "extra", "frames", "is_complete", "status")
 
     def __init__(self, send: Send, request_id: str, frames: Callable[[bytes], bool] | None = None) -> None:
         self._send = send
@@ -33,6 +40,8 @@ class Answer:
         self.status = 0
         """The status sent; 0 before the head is out."""
         self.is_complete = False
+        self.extra: list[tuple[bytes, bytes]] = []
+        """Headers of whatever is answered: what is left of the key's limits."""
 
     async def whole(self, status: int, body: bytes, *extra: tuple[bytes, bytes], kind: bytes = JSON) -> None:
         """Head and body at once."""
@@ -40,6 +49,7 @@ class Answer:
             (b"content-type", kind),
             (b"content-length", str(len(body)).encode("ascii")),
             (b"x-request-id", self._request_id),
+            *self.extra,
             *extra,
         ]
         self.status = status
@@ -55,6 +65,7 @@ class Answer:
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
             (b"x-request-id", self._request_id),
+            *self.extra,
         ]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
@@ -85,8 +96,15 @@ def _never(_frames: bytes) -> bool:
 
 
 def error_headers(error: ServingError, *, close: bool = False) -> list[tuple[bytes, bytes]]:
-    """Retry-After for what may work later; `connection: close` where the rest of the body will not be read."""
+    """When to come again, what is left of a key's limits, how to show a key.
+
+    `close`: the rest of the body will not be read.
+    """
     headers = []
+    if isinstance(error, Unauthenticated):
+        headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, RateLimited):
+        headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in error.headers.items()]
     if isinstance(error, CapacityError):
         headers.append((b"retry-after", str(error.retry_after_s).encode("ascii")))
     if close or isinstance(error, RequestTooLarge | RequestTimeout):

@@ -14,6 +14,7 @@ import serving
 from serving.errors import InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound, ServingError, WrongHost
 from serving.gateway.admin import Admin
 from serving.gateway.answers import Answer, Message, Receive, Scope, Send, error_headers
+from serving.gateway.guard import Guard
 from serving.gateway.hosts import hosts_of
 from serving.gateway.pipeline import Pipeline, request_id_of
 from serving.gateway.routes import ROUTES
@@ -32,8 +33,9 @@ class Gateway:
     than the pipeline does.
     """
 
-    def __init__(self, config: GatewayConfig, pipeline: Pipeline, admin: Admin) -> None:
+    def __init__(self, config: GatewayConfig, pipeline: Pipeline, admin: Admin, guard: Guard | None = None) -> None:
         self._pipeline = pipeline
+        self._guard = guard or Guard()
         self._is_ours = hosts_of(config.host, config.hosts)
         self._app = build_app(config, admin)
 
@@ -56,6 +58,11 @@ class Gateway:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             await send(message)
 
+        try:
+            scope["principal"] = self._guard.admit_to(scope["path"], scope)
+        except ServingError as error:
+            await Answer(send, request_id.decode("ascii")).error(error, close=True)
+            return
         await self._app(scope, receive, with_id)
 
 

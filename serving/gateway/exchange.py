@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from serving.errors import ServingError
 
 if TYPE_CHECKING:
+    from serving.access import Principal as KeyPrincipal
+    from serving.access import Reservation as Hold
     from serving.gateway.admission import Reservation
     from serving.gateway.relay import Settled
     from serving.gateway.upstream import Response
@@ -20,11 +22,18 @@ Outcome = Literal["completed", "refused", "failed", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. Keys come later; until then everybody is the same one."""
+    """Who asks. Without keys everybody is the same one."""
 
     name: str = "anonymous"
+    """The key's owner."""
     cache_domain: str = "default"
     """Prefixes are shared inside it only. Set here, never taken from a client."""
+    key: KeyPrincipal | None = None
+    source: str | None = None
+    """The address of the connection's other end."""
+
+
+ANYBODY: Final = Principal()
 
 
 class ClientGone(ServingError):
@@ -47,8 +56,14 @@ class Exchange:
         "bytes_in",
         "code",
         "events",
+        "fingerprint",
         "first_event_at",
         "gaps",
+        "has_intent",
+        "hold",
+        "intent",
+        "is_refused",
+        "is_sent",
         "last_byte_at",
         "model",
         "outcome",
@@ -67,7 +82,7 @@ class Exchange:
     def __init__(self, route: str, request_id: str) -> None:
         self.route = route
         self.request_id = request_id
-        self.principal = Principal()
+        self.principal = ANYBODY
         self.started_at = time.monotonic()
         self.last_byte_at = self.started_at
         self.model = ""
@@ -77,6 +92,17 @@ class Exchange:
         """Bytes of its body that are held; given back when it ends."""
         self.body_is_read = False
         self.reservation: Reservation | None = None
+        self.hold: Hold | None = None
+        """What is set aside of the key's limits; closed by `Guard.close`."""
+        self.fingerprint: str | None = None
+        """Of the prompt, keyed."""
+        self.has_intent = False
+        self.intent: int | None = None
+        """Number of its entry in the audit log."""
+        self.is_sent = False
+        """An engine may have seen it."""
+        self.is_refused = False
+        """The engine answered that it does not compute it."""
         self.response: Response | None = None
         self.settled: Settled | None = None
         self.events = 0

@@ -29,13 +29,15 @@ from serving.errors import (
     RequestTooLarge,
     ServingError,
     ShuttingDown,
+    Unauthenticated,
     UnsupportedFeature,
 )
 from serving.gateway import pooling, too_long
 from serving.gateway.answers import FRAMES, Answer, Message, Receive, Scope, Send
 from serving.gateway.exchange import ClientGone, Exchange, Principal
+from serving.gateway.guard import Guard
 from serving.gateway.passage import Passage, Silence
-from serving.gateway.relay import estimate, usage_of_body
+from serving.gateway.relay import Settled, estimate, usage_of_body
 from serving.gateway.upstream import EngineBroke
 from serving.gateway.upstream_errors import error_of_engine
 from serving.openai import parse_body, responses, serialise
@@ -63,7 +65,10 @@ _ERROR_BYTES: Final = 1 << 20
 class Pipeline:
     """Serves the routes that reach an engine."""
 
-    def __init__(self, config: GatewayConfig, engines: Mapping[str, Engine], metrics: Metrics) -> None:
+    def __init__(
+        self, config: GatewayConfig, engines: Mapping[str, Engine], metrics: Metrics, guard: Guard | None = None
+    ) -> None:
+        self._guard = guard or Guard()
         self._config = config
         self._engines = engines
         self._names = names_of(engines)
@@ -90,6 +95,12 @@ class Pipeline:
         for exchange in list(self._running):
             exchange.interrupt(ShuttingDown("the server stopped before the answer was done"))
 
+    def cut(self, key_id: str) -> None:
+        """End what runs for a key that has ended."""
+        for exchange in list(self._running):
+            if exchange.principal.key is not None and exchange.principal.key.key_id == key_id:
+                exchange.interrupt(Unauthenticated("the API key has been revoked, or has expired"))
+
     async def serve(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request and account for it. Raises nothing but a cancellation from outside."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -99,7 +110,9 @@ class Pipeline:
         self._running.add(exchange)
         gone: asyncio.Task[None] | None = None
         try:
-            call, engine = await self._admit(exchange, route, headers, receive)
+            call, engine = await self._admit(exchange, route, scope, headers, receive)
+            answer.extra = self._guard.reserve(exchange, call, engine)
+            await self._guard.intend(exchange, call, engine)
             gone = asyncio.create_task(_watch(receive, exchange))
             await self._relay(exchange, route, call, engine, answer)
         except asyncio.CancelledError:
@@ -122,22 +135,23 @@ class Pipeline:
             self._held -= exchange.bytes_in
             self._idle.set()
             exchange.status = answer.status
-            self._count(exchange)
+            self._guard.close(exchange, self._count(exchange))
             logs.request_id.reset(token)
 
     # The way in.
 
     async def _admit(
-        self, exchange: Exchange, route: Route, headers: Mapping[bytes, bytes], receive: Receive
+        self, exchange: Exchange, route: Route, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive
     ) -> tuple[Call, Engine]:
         if self.is_draining:
             raise ShuttingDown("the server is stopping", retry_after_s=5)
-        exchange.principal = authenticate(headers)
+        exchange.principal = self._guard.admit(scope, "inference")
         if not self._config.share_prefixes:
             exchange.principal = replace(exchange.principal, cache_domain=secrets.token_hex(16))
         check_headers(_text(headers, b"content-type"), _text(headers, b"content-encoding"))
         raw = await self._read(exchange, headers, receive)
         exchange.body_is_read = True
+        exchange.fingerprint = self._guard.fingerprint(raw)
         body = parse_body(raw, self._config.limits)
         name = body.get("model")
         engine = self._resolve(name) if isinstance(name, str) else next(iter(self._engines.values()))
@@ -193,11 +207,13 @@ class Pipeline:
         body = self._body_for(exchange.principal, route, call, engine)
         silence = Silence(exchange, self._config, stream=call.stream)
         texts = engine.spec.capabilities.texts
+        exchange.is_sent = True
         try:
             exchange.response = response = await engine.upstream.request(
                 "POST", route.path, self._headers_for(exchange, engine), body
             )
             if response.status != 200:
+                exchange.is_refused = True
                 error: ServingError = error_of_engine(
                     response.status, response.header(b"retry-after"), await response.read_all(_ERROR_BYTES)
                 )
@@ -285,7 +301,8 @@ class Pipeline:
         with contextlib.suppress(ConnectionError):
             await answer.error(error, close=not exchange.body_is_read)
 
-    def _count(self, exchange: Exchange) -> None:
+    def _count(self, exchange: Exchange) -> Settled | None:
+        """Count how it ended; the tokens it is charged with, where they are known or can be guessed."""
         metrics = self._metrics
         now = time.monotonic()
         outcome = exchange.outcome or "failed"
@@ -320,11 +337,7 @@ class Pipeline:
                     is_estimate=True if settled and settled.is_estimated else None,
                 ),
             )
-
-
-def authenticate(_headers: Mapping[bytes, bytes]) -> Principal:
-    """Who asks. The seam for keys: until there are any, everybody is anonymous and shares one cache domain."""
-    return Principal()
+        return settled
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:

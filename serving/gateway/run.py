@@ -26,6 +26,7 @@ from serving.gateway.config import GatewayConfig, gateway_config
 from serving.gateway.engine import Engine, Prober
 from serving.gateway.exposure import check_exposure
 from serving.gateway.front import Front, bind, front_of, url_of
+from serving.gateway.guard import Guard, open_guard
 from serving.gateway.pipeline import Pipeline
 from serving.gateway.protocol import protocol_for
 from serving.gateway.tls import Tls, follow, load_tls
@@ -86,7 +87,8 @@ def run(
     drains: nothing new is taken, what runs gets `drain_s` to finish. A second one stops at once.
     """
     config = gateway_config(settings, max((spec.concurrency for spec in specs), default=None))
-    return serve(specs, config, listener, gpus, on_engine_ready)
+    with open_guard(settings) as guard:
+        return serve(specs, config, listener, gpus, on_engine_ready, guard)
 
 
 def serve(
@@ -95,11 +97,13 @@ def serve(
     listener: Listener,
     gpus: Sequence[Gpu] = (),
     on_engine_ready: OnReady | None = None,
+    guard: Guard | None = None,
 ) -> int:
     """As `run`, with the gateway's own view of the settings."""
+    guard = guard or Guard()
     check_specs(specs)
     tls = load_tls(config.tls, time.time()) if config.tls is not None else None
-    check_exposure(config.host, is_allowed=config.allow_insecure_bind or (tls is not None and tls.asks_clients))
+    check_exposure(config.host, is_allowed=config.allow_insecure_bind or is_closed(tls, guard))
     tripwire.install(spec.origin.host for spec in specs if spec.origin is not None)
     listening = bind(config.host, config.port)
     if gpus:
@@ -116,7 +120,7 @@ def serve(
         for root in {root_of(spec.socket) for spec in specs if spec.socket is not None and spec.backend == "vllm"}:
             watch_over(root)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(House(specs, config, listener, gpus, on_engine_ready, tls).run(listening))
+            return runner.run(House(specs, config, listener, gpus, on_engine_ready, tls, guard).run(listening))
 
 
 def step_back() -> None:
@@ -128,6 +132,11 @@ def step_back() -> None:
     """
     with contextlib.suppress(OSError):  # a sandbox may not allow it; then it is as it was
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def is_closed(tls: Tls | None, guard: Guard) -> bool:
+    """Whether only those are served who are known, over a wire that nobody else reads."""
+    return tls is not None and (tls.asks_clients or guard.asks_keys)
 
 
 def check_specs(specs: Sequence[EngineSpec]) -> None:
@@ -154,7 +163,9 @@ class House:
         gpus: Sequence[Gpu] = (),
         on_engine_ready: OnReady | None = None,
         tls: Tls | None = None,
+        guard: Guard | None = None,
     ) -> None:
+        self._guard = guard or Guard()
         self._on_engine_ready = on_engine_ready
         self._tls = tls
         self._config = config
@@ -170,7 +181,7 @@ class House:
         for model in self._engines:
             self._metrics.in_flight_most.labels(model).set(config.most_in_flight)
             self._metrics.engine_restarts.labels(model)
-        self._pipeline = Pipeline(config, self._engines, self._metrics)
+        self._pipeline = Pipeline(config, self._engines, self._metrics, self._guard)
         self._watch = GpuWatch(gpus, self._on_gpus)
 
     def _engine(self, spec: EngineSpec, prober: Prober) -> Engine:
@@ -199,6 +210,15 @@ class House:
     async def run(self, listening: socket.socket) -> int:
         """Serve until stopped; returns the exit status, or raises what made an engine fail."""
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        loop = asyncio.get_running_loop()
+
+        def cut(key_id: str) -> None:
+            loop.call_soon_threadsafe(self._pipeline.cut, key_id)
+
+        async with self._guard.administered(cut):
+            return await self._run(listening)
+
+    async def _run(self, listening: socket.socket) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
@@ -243,8 +263,9 @@ class House:
         from serving.gateway.admin import Admin  # noqa: PLC0415
         from serving.gateway.app import Gateway  # noqa: PLC0415
 
-        admin = Admin(self._engines, self._metrics, self._pipeline, self._unready)
-        gateway = Gateway(self._config, self._pipeline, admin)
+        tells_engines = not self._guard.asks_keys
+        admin = Admin(self._engines, self._metrics, self._pipeline, self._unready, tells_engines=tells_engines)
+        gateway = Gateway(self._config, self._pipeline, admin, self._guard)
         context = None if self._tls is None else self._tls.context
         protocol = protocol_for(self._config.connections, self._config.idle_timeout_s)
         return front_of(gateway, protocol, context)

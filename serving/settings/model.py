@@ -387,6 +387,10 @@ def _network(text: str) -> str:
 class Access(Section):
     """Who may call, and how much (docs/access.md)."""
 
+    open: bool = Field(
+        default=True,
+        description="Serve whoever reaches the address; false: every route but /health and /ready wants a key.",
+    )
     directory: SettingPath | None = Field(
         default=None,
         description="Keys, what they used, and the socket of the administration, mode 0700; unset: "
@@ -428,7 +432,7 @@ class Access(Section):
 class Audit(Section):
     """The record of who asked for what, and how it ended (docs/audit.md). Never the text of a prompt or an answer."""
 
-    enabled: bool = Field(default=True, description="Keep the record; false keeps none.")
+    enabled: bool = Field(default=False, description="Keep the record.")
     directory: SettingPath | None = Field(
         default=None,
         description="Where it is kept; unset: $XDG_STATE_HOME/perimeter/audit, else ~/.local/state/perimeter/audit.",

@@ -176,7 +176,7 @@ def test_a_piece_of_a_line_does_no_harm(tmp_path: Path) -> None:
 def test_a_syslog_server_gets_every_record_in_form(tmp_path: Path, authority: Authority) -> None:
     """By the grammar of RFC 5424 in the frames of RFC 5425; with our certificate where it wants one."""
     places = places_in(tmp_path)
-    certificate, key = authority.issue("client")
+    certificate, key = authority.issue("client", client=True)
     with running(SyslogServer(authority.issue("server"), client_ca=authority.ca)) as server:
         receiver = SyslogReceiver(Address("localhost", server.port, authority.ca, certificate, key))
         audit = open_audit(places, receivers=[receiver])
