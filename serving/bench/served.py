@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from serving.errors import EngineFailed
+from serving.settings.load import OF_ONES_OWN
 
 _LEAVE_S: Final = 60.0
 _LAST_LINES: Final = 12
@@ -50,7 +51,12 @@ def served(
     began = time.monotonic()
     # in a session of its own: Ctrl-C is the harness's, which ends the server when it has kept what it measured
     process = subprocess.Popen(  # noqa: S603 - our own program
-        argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        argv,
+        env={**os.environ, **OF_ONES_OWN},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     reader = threading.Thread(target=_pass_on, args=(process, lines), daemon=True)

@@ -269,6 +269,14 @@ def test_the_record_holds_no_word_and_verifies(site: Site) -> None:
     site.run("audit", "verify", status=21)
 
 
+def test_a_server_that_a_command_starts_for_itself_wants_no_key(site: Site) -> None:
+    """`serve bench run` beside the site's server takes neither its ledger nor its record, and adds nothing to them."""
+    result = site.directory / "result.json"
+    site.run("bench", "run", "chat", "--model", "demo", "--requests", "4", "-o", str(result))
+    assert json.loads(result.read_text())["stages"]
+    assert not site.records("intent")
+
+
 def test_a_killed_server_loses_no_intent(site: Site) -> None:
     """`kill -9` in the midst of requests: each that was answered is on record, and the log verifies."""
     key = site.key()

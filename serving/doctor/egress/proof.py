@@ -24,6 +24,7 @@ from serving.doctor.egress.stack import Stack, first_watched
 from serving.doctor.egress.verdict import Counted, Phase, Result, Watched, Watching, decide_verdict
 from serving.doctor.egress.walk import Walk, phase_starts
 from serving.errors import EgressNotProven
+from serving.settings.load import OF_ONES_OWN
 
 Watch = Literal["auto", "strace", "nftables"]
 RUNTIME_VARIABLE: Final = "PERIMETER_PATHS__RUNTIME_DIR"
@@ -175,4 +176,4 @@ def _environment(order: Order, directory: Path) -> dict[str, str]:
     """The operator's, with a runtime directory that is this run's alone."""
     os.umask(0o077)
     kept = {name: value for name, value in order.environment.items() if name != "NOTIFY_SOCKET"}
-    return {**kept, RUNTIME_VARIABLE: str(directory / "run")}
+    return {**kept, **OF_ONES_OWN, RUNTIME_VARIABLE: str(directory / "run")}
