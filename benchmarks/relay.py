@@ -61,8 +61,8 @@ sys.exit(serve([spec], GatewayConfig(port=0), Listener()))
 """
 
 
-def request(*, stream: bool) -> bytes:
-    """A small chat request."""
+def request(*, stream: bool, extra: str = "") -> bytes:
+    """A small chat request; `extra` are further lines of its head."""
     body = json.dumps(
         {
             "model": "null",
@@ -77,7 +77,7 @@ def request(*, stream: bool) -> bytes:
         separators=(",", ":"),
     ).encode()
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    return f"{head}{extra}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Client(asyncio.Protocol):
@@ -127,10 +127,10 @@ class Client(asyncio.Protocol):
         return time.perf_counter() - began
 
 
-async def connect(target: str | tuple[str, int], *, stream: bool) -> Client:
+async def connect(target: str | tuple[str, int], *, stream: bool, head: str = "") -> Client:
     """A connection to a Unix socket or an address."""
     loop = asyncio.get_running_loop()
-    message = request(stream=stream)
+    message = request(stream=stream, extra=head)
 
     def make() -> Client:
         return Client(message, stream=stream)
@@ -140,9 +140,11 @@ async def connect(target: str | tuple[str, int], *, stream: bool) -> Client:
     return (await loop.create_connection(make, *target))[1]
 
 
-async def load(target: tuple[str, int], pid: int, *, stream: bool, clients: int, seconds: float) -> dict[str, float]:
+async def load(
+    target: tuple[str, int], pid: int, *, stream: bool, clients: int, seconds: float, head: str = ""
+) -> dict[str, float]:
     """Rates, and the gateway's CPU, under a load of `clients` connections that never pause."""
-    connections = [await connect(target, stream=stream) for _ in range(clients)]
+    connections = [await connect(target, stream=stream, head=head) for _ in range(clients)]
     for client in connections:
         client.running = True
         client.fire()

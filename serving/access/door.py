@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import secrets
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import ip_network
@@ -42,12 +44,15 @@ from serving.errors import (
 )
 from serving.settings import Access as AccessSettings
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 """As ASGI has them: names in lower case."""
 _WITNESS: Final = "pepper"
 _NEVER_S: Final = 86_400
 """Retry-After where waiting does not help, for clients that retry whatever they are told."""
 _MOST_PRICED: Final = 4096
+_MOST_KNOWN: Final = 4096
+_MARK: Final = secrets.token_bytes(32)
+"""Of this process: nobody can choose two texts with one mark."""
 _WORDS: Final = {
     "concurrency": "requests at one time",
     "requests_per_minute": "requests per minute",
@@ -93,6 +98,7 @@ class Access:
         self._revoked: list[Callable[[str], None]] = []
         self._failed: list[Callable[[Failure], None]] = []
         self._acts: list[Callable[[str, str], None]] = []
+        self._known: dict[bytes, tuple[Key, Principal]] = {}
         self._priced: dict[tuple[str, str, int], Price | None] = {}
         self._looked = self._now()
         ledger.on_tick(self._look_for_ends)
@@ -142,12 +148,11 @@ class Access:
         Raises Unauthenticated (401), PermissionDenied (403), RateLimited (429) where a source sent too many wrong
         keys. A right key is let in however many wrong ones came from the same place: nobody can lock others out.
         """
-        authorizations, forwarded = [], []
-        for name, value in headers:
-            if name == b"authorization":
-                authorizations.append(value)
-            elif name == b"x-forwarded-for":
-                forwarded.append(value.decode("latin-1"))
+        authorizations = [value for name, value in headers if name == b"authorization"]
+        known = self._known.get(_mark(authorizations[0])) if len(authorizations) == 1 else None
+        if known is not None and self._still_is(known, route, model):
+            return known[1]
+        forwarded = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
         source = source_of(peer, forwarded, self._proxies)
         if not authorizations:
             self._tell(Failure(source, "missing", None))
@@ -163,12 +168,31 @@ class Access:
             )
         outcome = decide_access(key, self._now(), route, model, source)
         if isinstance(outcome, Principal):
+            self._remember(authorizations[0], key, outcome)
             return outcome
         failure = Failure(source, outcome.reason, presented.id)
         if outcome.http_status == 401:
             raise self._refusal(failure, outcome.message)
         self._tell(failure)
         raise PermissionDenied(outcome.message, hint="ask whoever runs this server for a key that is")
+
+    def _remember(self, authorization: bytes, key: Key | None, principal: Principal) -> None:
+        """Spare the next request of a right key the same work. What is kept of it is a keyed hash."""
+        if key is not None and not key.networks:  # the others depend on where it is used from
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[_mark(authorization)] = (key, principal)
+
+    def _still_is(self, known: tuple[Key, Principal], route: Scope, model: str | None) -> bool:
+        """Whether `decide_access` would say the same now: the key has not been changed, and has not ended."""
+        key, principal = known
+        ends = principal.valid_until
+        return (
+            self._keys.get(key.id) is key
+            and (ends is None or self._now() < ends)
+            and route in principal.scopes
+            and (model is None or principal.may_use(model))
+        )
 
     def check_model(self, principal: Principal, model: str) -> None:
         """See that the key is for this model, once the body has told which. Raises PermissionDenied."""
@@ -377,6 +401,10 @@ def _hasher(database: Database, path: Path) -> Hasher:
     elif witness != hasher.witness():
         raise another(path)
     return hasher
+
+
+def _mark(authorization: bytes) -> bytes:
+    return hashlib.blake2b(authorization, key=_MARK, digest_size=32).digest()
 
 
 def _presented(authorizations: list[bytes]) -> Presented | str:

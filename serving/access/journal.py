@@ -16,20 +16,23 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from serving.access.prices import Tokens
 from serving.access.quota import Hold, Usage
 from serving.errors import BadFile, CapacityError
 
 _FILE: Final = re.compile(r"journal-(\d{12})")
+_KEPT: Final = len(Usage._fields) - 1
+"""Of an account's usage all is kept but what is running, which is the process's own."""
+_STATE: Final = f"[{','.join(['%d'] * _KEPT)}]"
+_RESERVED: Final = f'["r",%d,%s,%s,%s,%s,%d,%d,%s,[%d,%d,%d,%d,%d],{_STATE}]'
+_SETTLED: Final = f'["s",%d,%d,[%d,%d,%d,%d],%d,%s,%d,{_STATE}]'
 _quoted: Final = functools.lru_cache(maxsize=4096)(json.dumps)
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
+class Reserved(NamedTuple):
     """A reservation was made; its number is its id."""
 
     number: int
@@ -46,8 +49,7 @@ class Reserved:
     """What the account had then."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """A reservation turned out to be this."""
 
     number: int
@@ -64,25 +66,17 @@ Entry = Reserved | Settled
 
 def write_entry(entry: Entry) -> bytes:
     """The line of an entry."""
-    # written out by hand, since it is done twice for each request: half the time of `json.dumps`
-    usage = entry.usage
-    state = (
-        f"[{usage.requests_full_ns},{usage.tokens_full_ns},{usage.day},{usage.day_requests},{usage.day_tokens},"
-        f"{usage.day_cost},{usage.month},{usage.month_cost},{usage.all_requests},{usage.all_tokens},{usage.all_cost}]"
-    )
+    # formatted by one operator each, since it is done twice for each request: a third of the time of `json.dumps`
     if isinstance(entry, Reserved):
-        hold = entry.hold
-        line = (
-            f'["r",{entry.number},{_quoted(entry.key_id)},{_quoted(entry.account)},{_quoted(entry.model)},'
-            f"{_quoted(entry.engine)},{entry.prompt},{entry.answer},{_quoted(entry.price_version)},"
-            f"[{hold.tokens},{hold.cost},{hold.made_ns},{hold.day},{hold.month}],{state}]"
-        )
+        names = (
+            _quoted(entry.key_id), _quoted(entry.account), _quoted(entry.model), _quoted(entry.engine),
+            entry.prompt, entry.answer, _quoted(entry.price_version),
+        )  # fmt: skip
+        line = _RESERVED % (entry.number, *names, *entry.hold, *entry.usage[:_KEPT])
     else:
-        tokens = entry.tokens
-        line = (
-            f'["s",{entry.number},{entry.reservation},[{tokens.fresh},{tokens.cached},{tokens.output},'
-            f"{tokens.reasoning}],{entry.cost},{'true' if entry.is_estimated else 'false'},{entry.at_ns},{state}]"
-        )
+        estimated = "true" if entry.is_estimated else "false"
+        ids, closed = (entry.number, entry.reservation), (entry.cost, estimated, entry.at_ns)
+        line = _SETTLED % (*ids, *entry.tokens, *closed, *entry.usage[:_KEPT])
     text = line.encode("ascii")
     return b"%08x %b\n" % (zlib.crc32(text), text)
 

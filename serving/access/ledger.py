@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -210,7 +210,7 @@ class Ledger:
         before = self._accounts[reserved.account]
         usage = settle(closing.limits, before, reserved.hold, closing.tokens.total, closing.cost, now_ns)
         if reserved.number in self._inherited:
-            usage = replace(usage, running=before.running)  # it ran in a process that is no more
+            usage = usage._replace(running=before.running)  # it ran in a process that is no more
         number = self._number + 1
         entry = Settled(number, reserved.number, closing.tokens, closing.cost, closing.is_estimated, now_ns, usage)
         self._journal.write(write_entry(entry))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from serving.errors import BadFile, FileMissing
 
@@ -25,8 +25,7 @@ _MAX_PRICE: Final = 10**6
 _FIELDS: Final = frozenset({"from", "model", "engine", "input", "cached_input", "output", "reasoning"})
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):
     """What a request used, by kind; each token is of one kind."""
 
     fresh: int = 0

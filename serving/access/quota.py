@@ -5,6 +5,8 @@ fill evenly; days and months are those of the calendar in UTC. A reservation bel
 whenever it is settled. Times are nanoseconds since 1970, money is whole micro-units of one currency: nothing is rounded
 but what a token bucket takes, and that upwards.
 
+What is made for every request is a named tuple, which takes a fifth of the time of a frozen dataclass.
+
 A bucket is kept as the moment at which it will be full again (the generic cell rate algorithm, ITU-T I.371): to take
 from it moves that moment away, and it is empty when that is a minute from now.
 """
@@ -14,11 +16,14 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 SECOND_NS: Final = 10**9
 _MINUTE_NS: Final = 60 * SECOND_NS
 _DAY_NS: Final = 86_400 * SECOND_NS
+
+_MOST: Final = 1 << 62
+"""More than any limit is."""
 
 Limit = Literal[
     "concurrency",
@@ -56,8 +61,7 @@ class Limits:
 UNLIMITED: Final = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What an account has used and reserved, in the windows of its last reservation."""
 
     requests_full_ns: int = 0
@@ -78,8 +82,7 @@ class Usage:
     """Requests at this time; of this process only."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """The most that a request can use."""
 
     tokens: int
@@ -88,8 +91,7 @@ class Ask:
     """Micro-units."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """What is reserved, and in which windows."""
 
     tokens: int
@@ -99,8 +101,7 @@ class Hold:
     month: int
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """The request may go on; `usage` is what there is from now on."""
 
     usage: Usage
@@ -121,25 +122,30 @@ def decide_reserve(limits: Limits, usage: Usage, ask: Ask, now_ns: int) -> Grant
 
     Where several limits are in the way, the one that takes longest to give way is named.
     """
-    now = rolled(usage, now_ns)
-    refused = _in_the_way(limits, now, ask, now_ns)
-    if refused:
-        return max(refused, key=lambda each: float("inf") if each.retry_after_s is None else each.retry_after_s)
-    usage = Usage(
-        requests_full_ns=_taken(now.requests_full_ns, 1, limits.requests_per_minute, now_ns),
-        tokens_full_ns=_taken(now.tokens_full_ns, ask.tokens, limits.tokens_per_minute, now_ns),
-        day=now.day,
-        day_requests=now.day_requests + 1,
-        day_tokens=now.day_tokens + ask.tokens,
-        day_cost=now.day_cost + ask.cost,
-        month=now.month,
-        month_cost=now.month_cost + ask.cost,
-        all_requests=now.all_requests + 1,
-        all_tokens=now.all_tokens + ask.tokens,
-        all_cost=now.all_cost + ask.cost,
-        running=now.running + 1,
+    now, (tokens, cost) = rolled(usage, now_ns), ask
+    requests_full_ns, tokens_full_ns = now.requests_full_ns, now.tokens_full_ns
+    if limits.requests_per_minute is not None:
+        requests_full_ns = _taken(requests_full_ns, 1, limits.requests_per_minute, now_ns)
+    if limits.tokens_per_minute is not None:
+        tokens_full_ns = _taken(tokens_full_ns, tokens, limits.tokens_per_minute, now_ns)
+    after = Usage(
+        requests_full_ns,
+        tokens_full_ns,
+        now.day,
+        now.day_requests + 1,
+        now.day_tokens + tokens,
+        now.day_cost + cost,
+        now.month,
+        now.month_cost + cost,
+        now.all_requests + 1,
+        now.all_tokens + tokens,
+        now.all_cost + cost,
+        now.running + 1,
     )
-    return Granted(usage, Hold(ask.tokens, ask.cost, now_ns, now.day, now.month))
+    if not _is_within(limits, after, now_ns):
+        refused = _in_the_way(limits, now, ask, now_ns)
+        return max(refused, key=lambda each: float("inf") if each.retry_after_s is None else each.retry_after_s)
+    return Granted(after, Hold(tokens, cost, now_ns, now.day, now.month))
 
 
 def settle(limits: Limits, usage: Usage, hold: Hold, tokens: int, cost: int, now_ns: int) -> Usage:
@@ -197,24 +203,33 @@ def rate_headers(limits: Limits, usage: Usage, now_ns: int) -> dict[str, str]:
     Nothing is said of what is not limited. `reset` is when all of it is there again, as in `6m0s` or `120ms`.
     """
     now = rolled(usage, now_ns)
-    to_midnight = (now.day + 1) * _DAY_NS - now_ns
-    headers = {}
-    for what, per_minute, full_ns, per_day, used in (
-        ("requests", limits.requests_per_minute, now.requests_full_ns, limits.requests_per_day, now.day_requests),
-        ("tokens", limits.tokens_per_minute, now.tokens_full_ns, limits.tokens_per_day, now.day_tokens),
-    ):
-        found = []
-        if per_minute is not None:
-            missing_ns = _missing_ns(full_ns, now_ns)
-            found.append(((_MINUTE_NS - missing_ns) * per_minute // _MINUTE_NS, per_minute, missing_ns))
-        if per_day is not None:
-            found.append((max(0, per_day - used), per_day, to_midnight if used else 0))
-        if found:
-            remaining, limit, reset_ns = min(found)
-            headers[f"x-ratelimit-limit-{what}"] = str(limit)
-            headers[f"x-ratelimit-remaining-{what}"] = str(remaining)
-            headers[f"x-ratelimit-reset-{what}"] = format_duration(reset_ns)
+    headers: dict[str, str] = {}
+    if not (limits.requests_per_minute is None and limits.requests_per_day is None):
+        left = _left(
+            limits.requests_per_minute, now.requests_full_ns, limits.requests_per_day, now.day_requests, now.day, now_ns
+        )
+        headers["x-ratelimit-limit-requests"], headers["x-ratelimit-remaining-requests"] = str(left[1]), str(left[0])
+        headers["x-ratelimit-reset-requests"] = format_duration(left[2])
+    if not (limits.tokens_per_minute is None and limits.tokens_per_day is None):
+        left = _left(
+            limits.tokens_per_minute, now.tokens_full_ns, limits.tokens_per_day, now.day_tokens, now.day, now_ns
+        )
+        headers["x-ratelimit-limit-tokens"], headers["x-ratelimit-remaining-tokens"] = str(left[1]), str(left[0])
+        headers["x-ratelimit-reset-tokens"] = format_duration(left[2])
     return headers
+
+
+def _left(
+    per_minute: int | None, full_ns: int, per_day: int | None, used: int, today: int, now_ns: int
+) -> tuple[int, int, int]:
+    """What is left of a minute's limit or a day's, whichever is less; that limit; nanoseconds until all is there."""
+    minute = day = (_MOST, 0, 0)
+    if per_minute is not None:
+        missing_ns = _missing_ns(full_ns, now_ns)
+        minute = ((_MINUTE_NS - missing_ns) * per_minute // _MINUTE_NS, per_minute, missing_ns)
+    if per_day is not None:
+        day = (max(0, per_day - used), per_day, (today + 1) * _DAY_NS - now_ns if used else 0)
+    return min(minute, day)
 
 
 def format_duration(length_ns: int) -> str:
@@ -229,6 +244,20 @@ def format_duration(length_ns: int) -> str:
     return f"{hours}h{minutes}m{end}s" if hours else f"{minutes}m{end}s" if minutes else f"{end}s"
 
 
+def _is_within(limits: Limits, after: Usage, now_ns: int) -> bool:
+    """Whether an account may have this; the same as that nothing is in the way, in a fraction of the time."""
+    return (
+        (limits.concurrency is None or after.running <= limits.concurrency)
+        and (limits.requests_per_minute is None or after.requests_full_ns - now_ns <= _MINUTE_NS)
+        and (limits.tokens_per_minute is None or after.tokens_full_ns - now_ns <= _MINUTE_NS)
+        and (limits.requests_per_day is None or after.day_requests <= limits.requests_per_day)
+        and (limits.tokens_per_day is None or after.day_tokens <= limits.tokens_per_day)
+        and (limits.cost_per_day is None or after.day_cost <= limits.cost_per_day)
+        and (limits.cost_per_month is None or after.month_cost <= limits.cost_per_month)
+        and (limits.cost_in_all is None or after.all_cost <= limits.cost_in_all)
+    )
+
+
 def _in_the_way(limits: Limits, now: Usage, ask: Ask, now_ns: int) -> list[Refused]:
     found: list[Refused] = []
     if limits.concurrency is not None and now.running >= limits.concurrency:
@@ -237,15 +266,14 @@ def _in_the_way(limits: Limits, now: Usage, ask: Ask, now_ns: int) -> list[Refus
         found += _bucket("requests_per_minute", limits.requests_per_minute, now.requests_full_ns, 1, now_ns)
     if limits.tokens_per_minute is not None:
         found += _bucket("tokens_per_minute", limits.tokens_per_minute, now.tokens_full_ns, ask.tokens, now_ns)
-    windows: tuple[tuple[Limit, int, int], ...] = (
-        ("requests_per_day", now.day_requests, 1),
-        ("tokens_per_day", now.day_tokens, ask.tokens),
-        ("cost_per_day", now.day_cost, ask.cost),
-        ("cost_per_month", now.month_cost, ask.cost),
-        ("cost_in_all", now.all_cost, ask.cost),
+    windows: tuple[tuple[Limit, int | None, int, int], ...] = (
+        ("requests_per_day", limits.requests_per_day, now.day_requests, 1),
+        ("tokens_per_day", limits.tokens_per_day, now.day_tokens, ask.tokens),
+        ("cost_per_day", limits.cost_per_day, now.day_cost, ask.cost),
+        ("cost_per_month", limits.cost_per_month, now.month_cost, ask.cost),
+        ("cost_in_all", limits.cost_in_all, now.all_cost, ask.cost),
     )
-    for name, used, asked in windows:
-        limit = getattr(limits, name)
+    for name, limit, used, asked in windows:
         if limit is not None and used + asked > limit:
             found.append(Refused(name, None if asked > limit else _ends_s(name, now, now_ns)))
     return found
@@ -266,10 +294,13 @@ def _bucket(name: Limit, per_minute: int, full_ns: int, asked: int, now_ns: int)
     return [Refused(name, _seconds(over_ns))] if over_ns > 0 else []
 
 
-def _taken(full_ns: int, amount: int, per_minute: int | None, now_ns: int) -> int:
-    if per_minute is None:
-        return full_ns
-    return now_ns + _missing_ns(full_ns, now_ns) + _need_ns(amount, per_minute)
+def _taken(full_ns: int, amount: int, per_minute: int, now_ns: int) -> int:
+    """When a bucket is full again of which so much was taken; more than a minute from now where it has not so much."""
+    need_ns = -(-amount * _MINUTE_NS // per_minute) if per_minute else 2 * _MINUTE_NS * amount
+    missing_ns = full_ns - now_ns
+    if missing_ns <= 0:
+        return now_ns + need_ns
+    return now_ns + need_ns + min(missing_ns, _MINUTE_NS)
 
 
 def _missing_ns(full_ns: int, now_ns: int) -> int:

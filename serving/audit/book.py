@@ -64,7 +64,11 @@ class Clock:
         self._last = (0, "")
 
     def __call__(self) -> str:
-        second, rest = divmod(time.time_ns(), 1_000_000_000)
+        return self.text(time.time_ns())
+
+    def text(self, at_ns: int) -> str:
+        """A time in nanoseconds since 1970."""
+        second, rest = divmod(at_ns, 1_000_000_000)
         known, text = self._last
         if second != known:
             text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from serving.audit.book import Book, Clock, Limits
+from serving.audit import wire
+from serving.audit.book import Clock, Limits
 from serving.audit.courier import Courier, FileReceiver, Receiver
 from serving.audit.failures import FailureTally
-from serving.audit.keys import Fingerprints, load_fingerprints, load_signer
-from serving.audit.records import AuthenticationFailed, Intent, Outcome, Record, Started, Stopped, body_of
+from serving.audit.keys import Fingerprints, load_fingerprints
+from serving.audit.process import Setup
+from serving.audit.records import Intent, Outcome, Record, Started, Stopped, body_of, values_of
+from serving.audit.remote import RemoteWriter
 from serving.audit.segments import Retention
 from serving.audit.syslog import Address, SyslogReceiver, parse_address
-from serving.audit.writer import Failure, Writer
+from serving.audit.writer import Failure
 from serving.errors import Unwritable
 from serving.settings.model import Audit as Settings
 
@@ -35,12 +39,11 @@ class Audit:
 
     def __init__(
         self,
-        book: Book,
+        setup: Setup,
         clock: Clock,
         fingerprints: Fingerprints,
         *,
         on_failure: Literal["refuse", "serve"],
-        retention: Retention,
         couriers: Sequence[Courier],
     ) -> None:
         self.fingerprints = fingerprints
@@ -48,9 +51,7 @@ class Audit:
         self._on_failure = on_failure
         self._tally = FailureTally()
         self._couriers = tuple(couriers)
-        self._writer = Writer(
-            book, clock, retention=retention, on_tick=self._come_of_age, delivered_through=self._delivered
-        )
+        self._writer = RemoteWriter(setup, clock, self._on_tick)
         for courier in self._couriers:
             courier.start(lambda: self._writer.durable)
 
@@ -70,13 +71,10 @@ class Audit:
         Raises BadSettings where it cannot be kept or another process has it, Unverified where it is broken,
         FileMissing, BadFile or Untrusted where its keys are not what they should be, Unwritable.
         """
-        signer, fingerprints = load_signer(places.signing_key), load_fingerprints(places.fingerprint_key)
-        clock = Clock()
-        book = Book(places.directory, signer, limits or Limits(), clock)
+        fingerprints = load_fingerprints(places.fingerprint_key)
+        setup = Setup(places.directory, places.signing_key, limits or Limits(), retention or Retention())
         couriers = [Courier(places.directory, receiver) for receiver in receivers]
-        audit = cls(
-            book, clock, fingerprints, on_failure=on_failure, retention=retention or Retention(), couriers=couriers
-        )
+        audit = cls(setup, Clock(), fingerprints, on_failure=on_failure, couriers=couriers)
         try:
             host = socket.gethostname()
             audit.record(Started(version=version, host=host, pid=os.getpid(), fingerprint_key=fingerprints.id))
@@ -114,6 +112,11 @@ class Audit:
         return self._writer.failure
 
     @property
+    def writer_pid(self) -> int:
+        """The process that writes, which has the signing key."""
+        return self._writer.process_id
+
+    @property
     def couriers(self) -> tuple[Courier, ...]:
         """Those that carry records to where this host cannot change them; each says how far it is."""
         return self._couriers
@@ -124,7 +127,7 @@ class Audit:
         Where it cannot be written: raises Unwritable, or returns None with `on_failure` serve.
         """
         try:
-            return await self._writer.durably(body_of(record))
+            return await self._writer.durably(wire.frame((wire.INTENT, time.time_ns(), values_of(record))))
         except Unwritable:
             if self._on_failure == "serve":
                 return None
@@ -132,18 +135,18 @@ class Audit:
 
     def outcome(self, record: Outcome) -> None:
         """Close an intent. Nobody waits for the disk."""
-        self._writer.post(body_of(record))
+        self._writer.post(wire.frame((wire.OUTCOME, time.time_ns(), values_of(record))))
 
     def event(self, record: Record) -> None:
-        """Record what happened. Nobody waits for the disk."""
-        self._writer.post(body_of(record))
+        """Record what happened. Nobody waits for the disk. Raises NotCanonical."""
+        self._writer.post(wire.frame((wire.POSTED, time.time_ns(), body_of(record))))
 
     def record(self, record: Record) -> int:
         """Record what is about to be done, and wait until that is on the disk; its number. Raises Unwritable.
 
         It blocks: from an event loop it belongs on a thread.
         """
-        return self._writer.append(body_of(record)).result()
+        return self._writer.append(wire.frame((wire.WAITED, time.time_ns(), body_of(record))))
 
     def authentication_failed(self, source: str) -> None:
         """Count a failed attempt; it is recorded with all others of its source and minute."""
@@ -159,11 +162,10 @@ class Audit:
             courier.close()
         return self._writer.failure
 
-    def _come_of_age(self) -> tuple[AuthenticationFailed, ...]:
-        return self._tally.take(self._clock()[:16])
-
-    def _delivered(self) -> int | None:
-        return min((courier.delivered.segment - 1 for courier in self._couriers), default=None)
+    def _on_tick(self) -> None:
+        for count in self._tally.take(self._clock()[:16]):
+            self.event(count)
+        self._writer.delivered(min((courier.delivered.segment - 1 for courier in self._couriers), default=None))
 
 
 def receivers_of(settings: Settings) -> tuple[Receiver, ...]:

@@ -211,9 +211,19 @@ class Removed(Record):
 
 def body_of(record: Record) -> bytes:
     """The record in canonical form. Raises NotCanonical for a field of another type."""
+    return body_of_values(type(record), values_of(record))
+
+
+def values_of(record: Record) -> tuple[Any, ...]:
+    """Its kind and fields, in the order in which they are written."""
     layout = _LAYOUTS.get(type(record)) or _layout(type(record))
-    prefixes, values_of = layout
-    return canonical_fields(prefixes, values_of(record))
+    return layout[1](record)
+
+
+def body_of_values(kind: type[Record], values: tuple[Any, ...]) -> bytes:
+    """The canonical form of a record of that kind with these values. Raises NotCanonical."""
+    layout = _LAYOUTS.get(kind) or _layout(kind)
+    return canonical_fields(layout[0], values)
 
 
 def _layout(kind: type[Record]) -> _Layout:

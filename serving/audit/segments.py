@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from serving.store.files import sync_directory
 
 _NAME: Final = re.compile(r"audit-(\d{8})\.jsonl")
 DIRECTORY_MODE: Final = 0o750
+_PATIENCE_S: Final = 3.0
+"""For the writer of a server that was killed to write what it had been given, and to end."""
 FILE_MODE: Final = 0o640
 """The group may read, so that an auditor needs not be the operator (docs/audit.md)."""
 
@@ -88,7 +91,7 @@ def lock(directory: Path) -> int:
     except OSError as error:
         raise BadSettings(f"the audit log cannot be kept in `{directory}`: {error.strerror}", hint=hint) from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock_within(descriptor, _PATIENCE_S)
     except OSError as error:
         os.close(descriptor)
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
@@ -98,6 +101,19 @@ def lock(directory: Path) -> int:
             ) from None
         raise BadSettings(f"`{directory}` cannot be locked: {error.strerror}", hint=hint) from None
     return descriptor
+
+
+def _flock_within(descriptor: int, patience_s: float) -> None:
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def find_tail(segments: Sequence[Segment]) -> Tail | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import given
@@ -105,7 +104,7 @@ def test_a_refusal_says_when_it_will_fit(limits: Limits, before: list, asked: in
     usage = Usage()
     for tokens, cost in before:
         outcome = decide_reserve(limits, usage, Ask(tokens, cost), START_NS)
-        usage = replace(outcome.usage, running=0) if isinstance(outcome, Granted) else usage
+        usage = outcome.usage._replace(running=0) if isinstance(outcome, Granted) else usage
     outcome = decide_reserve(limits, usage, Ask(asked, asked), START_NS)
     if isinstance(outcome, Refused) and outcome.retry_after_s is not None:
         later = decide_reserve(limits, usage, Ask(asked, asked), START_NS + outcome.retry_after_s * SECOND_NS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -61,6 +63,31 @@ async def test_a_caller_that_leaves_keeps_nobody_up(tmp_path: Path) -> None:
     assert gone.cancelled()
     audit.close()
     assert len(verify_log(places.directory, [public(places)]).open_intents) == 2
+
+
+async def test_the_process_that_writes_dies_and_another_goes_on(tmp_path: Path) -> None:
+    """Who waits is refused; what nobody waited for is written by the next one, after a record that says since when."""
+    places = places_in(tmp_path)
+    audit = open_audit(places)
+    first = await audit.intent(intent(1))
+    os.kill(audit.writer_pid, signal.SIGSTOP)
+    waiting = asyncio.create_task(audit.intent(intent(2)))
+    await asyncio.sleep(0)
+    audit.outcome(outcome(first, "kept"))
+    os.kill(audit.writer_pid, signal.SIGKILL)
+    with pytest.raises(Unwritable, match="the process that writes it ended"):
+        await waiting
+    for _ in range(500):
+        with contextlib.suppress(Unwritable):
+            assert isinstance(await audit.intent(intent(3)), int)
+            break
+        await asyncio.sleep(0.02)
+    assert audit.failure is None
+    assert audit.close() is None
+    report = verify_log(places.directory, [public(places)])
+    assert report.is_sound, report.breaks
+    assert report.kinds["gap"] == 1
+    assert b'"request":"kept"' in b"".join(read_lines(places.directory))
 
 
 def test_threads_write_too(tmp_path: Path) -> None:
