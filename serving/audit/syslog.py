@@ -143,6 +143,8 @@ class SyslogReceiver:
         """Until the other kernel has acknowledged every byte (tcp(7), SIOCOUTQ, which is TIOCOUTQ)."""
         deadline = time.monotonic() + _TIMEOUT_S
         while struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))[0]:
+            if not self._is_alive(connection):  # what a connection that was reset still had is never acknowledged
+                raise NotDelivered("the syslog server closed the connection")
             if time.monotonic() > deadline:
                 raise NotDelivered("the syslog server does not take what it is sent")
             time.sleep(_LOOK_S)
