@@ -103,7 +103,7 @@ def one_round(model: str) -> Round:
     before = available_bytes()
     port = free_port()
     url, name = f"http://127.0.0.1:{port}", "demo" if model == "demo" else Path(model).stem
-    argv = [sys.executable, "-m", "serving", "--model", model, "--port", str(port), "--json"]
+    argv = [sys.executable, "-m", "serving", "--open", "--model", model, "--port", str(port), "--json"]
     gateway = subprocess.Popen([*argv, "--context", "2048", "--concurrency", "16"], stderr=subprocess.DEVNULL)
     short: dict[str, object] = {"model": name, "prompt": "a", "max_tokens": 1}
     try:

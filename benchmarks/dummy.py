@@ -42,7 +42,7 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Start it, ask it, and compare."""
-    argv = [sys.executable, "-m", "serving", "--model", options.model, "--variant", options.variant]
+    argv = [sys.executable, "-m", "serving", "--open", "--model", options.model, "--variant", options.variant]
     argv += ["--dummy-weights", "--port", "0", "--json"]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:

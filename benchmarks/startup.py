@@ -28,7 +28,7 @@ def first_token(model: str) -> float:
     body = json.dumps({"model": model, "prompt": "Hello", "max_tokens": 1}).encode()
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "serving", "--model", model, "--port", str(port)], stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "serving", "--open", "--model", model, "--port", str(port)], stderr=subprocess.DEVNULL
     )
     try:
         while time.perf_counter() - began < DEADLINE_S:

@@ -304,7 +304,7 @@ class EngineFailed(StartError):
 
 
 class UnsafeBind(StartError):
-    """Binding beyond loopback without keys was refused."""
+    """Binding beyond loopback without TLS, or serving just anybody, was refused."""
 
     code = "unsafe_bind"
     exit_status = 10

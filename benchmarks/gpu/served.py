@@ -135,6 +135,6 @@ class Served:
 @contextlib.contextmanager
 def served(setting: Setting, model: str, flags: Sequence[str] = ()) -> Iterator[Served]:
     """`serve --model … --backend vllm`, ready; ended afterwards. Raises EngineFailed with its last words."""
-    argv = ("--model", model, "--backend", "vllm", "--config", str(setting.config), *flags)
+    argv = ("--open", "--model", model, "--backend", "vllm", "--config", str(setting.config), *flags)
     with started(argv, setting.start_timeout_s) as running:
         yield Served(running, setting)

@@ -195,7 +195,7 @@ def own_command(options: argparse.Namespace, port: int) -> list[str]:
             *("--parallel", "16", "--ctx", str(options.context)),
         ]
     return [
-        *(sys.executable, "-m", "serving", "--model", str(options.model), "--port", str(port)),
+        *(sys.executable, "-m", "serving", "--open", "--model", str(options.model), "--port", str(port)),
         *("--context", str(options.context), "--concurrency", "16", "--json"),
         *(("--kv-layout", options.kv_layout) if options.kv_layout else ()),
     ]

@@ -174,7 +174,16 @@ def server(options: argparse.Namespace, place: Path) -> Iterator[str]:
     # guidellm asks for usage in every event, which OpenAI's protocol does not know
     config.write_text('[server]\nunknown_fields = "ignore"\n')
     os.sched_setaffinity(0, own)
-    flags = ("--model", str(options.model), "--threads", str(len(own)), "--config", str(config), "--no-profile")
+    flags = (
+        "--open",
+        "--model",
+        str(options.model),
+        "--threads",
+        str(len(own)),
+        "--config",
+        str(config),
+        "--no-profile",
+    )
     with served(flags, READY_TIMEOUT_S) as running:
         os.sched_setaffinity(0, cores[-1:])
         yield running.url

@@ -65,7 +65,7 @@ class Peer:
 def peers_of(options: argparse.Namespace, port: int, place: Path) -> Iterator[Peer]:
     """Those that are named on the command line, ours first."""
     at, threads = ("--host", "127.0.0.1", "--port", str(port)), str(len(os.sched_getaffinity(0)))
-    ours = (sys.executable, "-m", "serving", *at, "--concurrency", str(SEQUENCES), "--context", str(CONTEXT))
+    ours = (sys.executable, "-m", "serving", "--open", *at, "--concurrency", str(SEQUENCES), "--context", str(CONTEXT))
     yield Peer("perimeter-q8_0", (*ours, "--no-profile", "--model", str(options.model)), "/ready")
     if options.model16:
         yield Peer("perimeter-bf16", (*ours, "--no-profile", "--model", str(options.model16)), "/ready")

@@ -3,6 +3,7 @@
 from serving.access.door import Access, Failure, access_directory
 from serving.access.keys import SCOPES, Denied, Key, Principal, Scope
 from serving.access.ledger import Ledger, Reservation
+from serving.access.own import OwnKey, own_key
 from serving.access.prices import PriceBook, Tokens, load_prices
 from serving.access.quota import Limits
 
@@ -14,6 +15,7 @@ __all__ = [
     "Key",
     "Ledger",
     "Limits",
+    "OwnKey",
     "PriceBook",
     "Principal",
     "Reservation",
@@ -21,4 +23,5 @@ __all__ = [
     "Tokens",
     "access_directory",
     "load_prices",
+    "own_key",
 ]

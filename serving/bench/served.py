@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from serving.access import own_key
 from serving.errors import EngineFailed
-from serving.settings.load import OF_ONES_OWN
 
 _LEAVE_S: Final = 60.0
 _LAST_LINES: Final = 12
@@ -31,6 +31,8 @@ class Served:
 
     process: subprocess.Popen[str]
     command: tuple[str, ...]
+    key: str
+    """What it is to be shown."""
     url: str = ""
     """Without the API's `/v1`."""
     ready_s: float = 0.0
@@ -48,32 +50,33 @@ def served(
 ) -> Iterator[Served]:
     """`serve FLAGS` on any port of loopback, ready; ended afterwards. Raises EngineFailed with its last words."""
     argv = (sys.executable, "-m", "serving", *flags, "--host", "127.0.0.1", "--port", "0", "--json")
-    began = time.monotonic()
-    # in a session of its own: Ctrl-C is the harness's, which ends the server when it has kept what it measured
-    process = subprocess.Popen(  # noqa: S603 - our own program
-        argv,
-        env={**os.environ, **OF_ONES_OWN},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    reader = threading.Thread(target=_pass_on, args=(process, lines), daemon=True)
-    reader.start()
-    try:
-        running = Served(process, ("serve", *flags))
-        yield _when_ready(running, lines, began, start_timeout_s, on_stage)
-    finally:
-        process.send_signal(signal.SIGTERM)
+    with own_key() as key:
+        began = time.monotonic()
+        # in a session of its own: Ctrl-C is the harness's, which ends the server when it has kept what it measured
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            argv,
+            env={**os.environ, **key.environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        reader = threading.Thread(target=_pass_on, args=(process, lines), daemon=True)
+        reader.start()
         try:
-            process.wait(_LEAVE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        reader.join()
-        if process.stderr is not None:
-            process.stderr.close()
+            running = Served(process, ("serve", *flags), key.text)
+            yield _when_ready(running, lines, began, start_timeout_s, on_stage)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_LEAVE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            reader.join()
+            if process.stderr is not None:
+                process.stderr.close()
 
 
 def _pass_on(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:

@@ -96,7 +96,10 @@ def serve(
     port: Annotated[int | None, typer.Option("--port", "-p", min=0, max=65535, help="TCP port; 0 for any.")] = None,
     config: Config = None,
     allow_insecure_bind: Annotated[
-        bool, typer.Option("--allow-insecure-bind", help="Listen beyond loopback without keys.")
+        bool, typer.Option("--allow-insecure-bind", help="Listen beyond loopback without TLS.")
+    ] = False,
+    is_open: Annotated[
+        bool, typer.Option("--open", help="Ask for no key, on loopback; unset: only for the demo model.")
     ] = False,
     sealed: Annotated[
         Literal["off", "best-effort", "require"] | None,
@@ -138,6 +141,7 @@ def serve(
             port=port,
             config=config,
             allow_insecure_bind=allow_insecure_bind or None,
+            open=is_open or None,
             sealed=sealed,
             paranoid=paranoid,
             json=as_json,
@@ -255,7 +259,7 @@ def mirror(
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option("--port", "-p", min=0, max=65535, help="TCP port; 0 for any.")] = None,
     allow_insecure_bind: Annotated[
-        bool, typer.Option("--allow-insecure-bind", help="Listen beyond loopback without keys.")
+        bool, typer.Option("--allow-insecure-bind", help="Listen beyond loopback without TLS.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write logs as JSON lines.")] = False,
     config: Config = None,

@@ -211,7 +211,7 @@ class _Tuner:
 
     def _drive(self, running: Served, loaded: Loaded) -> Measured:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(measure(loaded, Target(origin_of(running.url), ""), self._progress))
+            return runner.run(measure(loaded, Target(origin_of(running.url), "", running.key), self._progress))
 
     def _fit_length(self, running: Served) -> None:
         """Give each trial as many requests as its share of the time allows, by the speed of a short run."""

@@ -129,7 +129,7 @@ def _server(options: RunOptions, progress: RunProgress) -> Iterator[tuple[Target
     flags += ["--dummy-weights"] if options.dummy_weights else []
     flags += ["--config", str(options.config)] if options.config is not None else []
     with served(flags, START_TIMEOUT_S, progress.on_start) as running:
-        yield Target(origin_of(running.url), "", None, options.timeout_s), _started(running, options, progress)
+        yield Target(origin_of(running.url), "", running.key, options.timeout_s), _started(running, options, progress)
 
 
 def flags_of(plan: PlanOptions) -> Iterator[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from serving.access import own_key
 from serving.cli.options import settings_for
 from serving.cli.show import align, print_json
 from serving.doctor.egress.judge import Attempt
@@ -50,15 +51,17 @@ def show_egress(options: EgressOptions) -> int:
     argv += ["--host", "127.0.0.1", "--port", "0", "--json"]
     argv += [] if options.backend is None else ["--engine", options.backend]
     argv += [] if options.config is None else ["--config", str(options.config)]
-    order = Order(
-        argv=tuple(argv),
-        environment=os.environ,
-        watch=watches[options.watch],
-        idle_s=seconds_of(options.idle),
-        start_timeout_s=settings.engines.restart.start_timeout_s + _MORE_S,
-        wanted=wanted_of(settings),
-    )
-    result = prove(order, lambda phase: _tell(phase, as_json=options.json))
+    with own_key() as key:
+        order = Order(
+            argv=tuple(argv),
+            environment={**os.environ, **key.environment},
+            watch=watches[options.watch],
+            idle_s=seconds_of(options.idle),
+            start_timeout_s=settings.engines.restart.start_timeout_s + _MORE_S,
+            wanted=wanted_of(settings),
+            key=key.text,
+        )
+        result = prove(order, lambda phase: _tell(phase, as_json=options.json))
     if options.json:
         print_json(result)
     else:

@@ -111,6 +111,8 @@ class StartOptions:
     port: int | None = None
     config: Path | None = None
     allow_insecure_bind: bool | None = None
+    open: bool | None = None
+    """Nobody is asked for a key."""
     sealed: str | None = None
     """As `sealed` in the settings."""
     paranoid: bool = False

@@ -42,7 +42,7 @@ from serving.engines.installed import installed_engines
 from serving.engines.runtime import socket_in
 from serving.engines.spec import EngineSpec
 from serving.errors import NoFitError
-from serving.gateway.exposure import check_exposure
+from serving.gateway.exposure import Openness, asks_keys, check_exposure
 from serving.gguf import read_header
 from serving.hardware import Machine, detect
 from serving.hardware.watch import require_gpu
@@ -80,6 +80,7 @@ def start(options: StartOptions) -> int:
         "server.host": options.host,
         "server.port": options.port,
         "server.allow_insecure_bind": options.allow_insecure_bind,
+        "access.open": options.open,
         "log.format": "json" if options.json else None,
         "sealed": options.sealed,
     }
@@ -106,7 +107,7 @@ def start(options: StartOptions) -> int:
             outcomes = plan_all(machine, wanted, engines)
     # What would end the start in any case is said before anything is written, and before the plan is shown.
     check_address(settings.server.host, settings.server.port)
-    check_exposure(settings.server.host, is_allowed=is_closed(settings) or settings.server.allow_insecure_bind)
+    settings = with_door(settings, is_demo=not elsewhere and all(map(ships, wanted)))
     runtime = runtime_dir(settings.paths.runtime_dir, os.environ)
     listener_of = _listeners(for_people=for_people)
     if options.dummy_weights:
@@ -259,14 +260,40 @@ def is_closed(settings: Settings) -> bool:
     return tls.client_ca is not None or (tls.certificate is not None and not settings.access.open)
 
 
+def with_door(settings: Settings, *, is_demo: bool) -> Settings:
+    """The settings with what they leave open about keys and the record. Raises UnsafeBind."""
+    given = Openness(
+        host=settings.server.host,
+        wish=settings.access.open,
+        is_demo=is_demo,
+        is_sealed=settings.sealed == "require",
+        knows_clients=settings.server.tls.client_ca is not None,
+    )
+    keys = asks_keys(given)
+    records = keys if settings.audit.enabled is None else settings.audit.enabled
+    access = settings.access.model_copy(update={"open": not keys})
+    audit = settings.audit.model_copy(update={"enabled": records})
+    decided = settings.model_copy(update={"access": access, "audit": audit})
+    check_exposure(given.host, is_allowed=is_closed(decided) or settings.server.allow_insecure_bind)
+    return decided
+
+
+def ships(one: Wanted) -> bool:
+    """Whether it is the demo model of this package."""
+    return (one.model.name, one.model.origin) == ("demo", "catalogue")
+
+
 def _exposure(settings: Settings) -> list[str]:
-    if is_closed(settings):
-        return []
+    found = []
     host = settings.server.host
-    with contextlib.suppress(ValueError):
-        if not ipaddress.ip_address(host).is_loopback:
-            return [f"listening on {host} without keys: whoever reaches the port may use the models"]
-    return []
+    if settings.access.open:
+        whoever = "is on this host" if settings.server.tls.client_ca is None else "shows a certificate"
+        found.append(f"no key is asked for: whoever {whoever} may use what is served here")
+    elif not settings.audit.enabled:
+        found.append("no record is kept of who asks for what (audit.enabled)")
+    if not is_closed(settings) and not _is_loopback(host):
+        found.append(f"listening on {host} without TLS: what is asked and answered travels readable")
+    return found
 
 
 def _unencrypted(elsewhere: Sequence[EngineSpec]) -> list[str]:

@@ -55,6 +55,11 @@ class Guard:
         """Whether a caller has to show a key."""
         return self._access is not None
 
+    @property
+    def lacks_keys(self) -> bool:
+        """Keys are asked for, and there is none."""
+        return self._access is not None and not self._access.all_keys()
+
     def admit(self, scope: Mapping[str, Any], needs: Scope) -> Principal:
         """Who asks, before anything of a body is read. Raises Unauthenticated, PermissionDenied, RateLimited."""
         client = scope.get("client")
@@ -197,7 +202,7 @@ def open_guard(settings: Settings, environment: Mapping[str, str] = os.environ) 
     """Keys, ledger and audit as the settings want them, closed at the end. Raises StartError."""
     with contextlib.ExitStack() as stack:
         access, audit, directory = None, None, None
-        if settings.audit.enabled:
+        if settings.audit.enabled if settings.audit.enabled is not None else not settings.access.open:
             places = places_of(settings.audit, environment)
             if not os.path.lexists(places.signing_key) and not os.path.lexists(places.fingerprint_key):
                 make_keys(places.signing_key, places.fingerprint_key)

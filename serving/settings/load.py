@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -33,12 +33,6 @@ _SERVICE_LINKS = tuple(
 FieldPath = tuple[str, ...]
 MODELS: FieldPath = ("models",)
 """The one setting that is a list of tables."""
-
-OF_ONES_OWN: Final = {"PERIMETER_ACCESS__OPEN": "true", "PERIMETER_AUDIT__ENABLED": "false"}
-"""Environment of a server that a command starts on loopback for itself, to measure or watch it, and ends again.
-
-It has no part in the site's keys and record, which another server may hold.
-"""
 
 
 def load_settings(

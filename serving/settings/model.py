@@ -66,7 +66,7 @@ class Server(Section):
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
     allow_insecure_bind: bool = Field(
         default=False,
-        description="Listen beyond loopback although no keys are set up: whoever reaches the port may use the models.",
+        description="Listen beyond loopback without TLS: where the network itself is trusted, or TLS ends in front.",
     )
     hosts: list[str] = Field(
         default=[],
@@ -387,9 +387,11 @@ def _network(text: str) -> str:
 class Access(Section):
     """Who may call, and how much (docs/access.md)."""
 
-    open: bool = Field(
-        default=True,
-        description="Serve whoever reaches the address; false: every route but /health and /ready wants a key.",
+    open: bool | None = Field(
+        default=None,
+        description="Serve whoever is on this host without a key (`--open`): on loopback only, and never where "
+        "`sealed` is `require`; false: every route but /health and /ready wants a key; unset: only the demo model, "
+        "on loopback, is served without.",
     )
     directory: SettingPath | None = Field(
         default=None,
@@ -432,7 +434,9 @@ class Access(Section):
 class Audit(Section):
     """The record of who asked for what, and how it ended (docs/audit.md). Never the text of a prompt or an answer."""
 
-    enabled: bool = Field(default=False, description="Keep the record.")
+    enabled: bool | None = Field(
+        default=None, description="Keep the record; unset: wherever keys are asked for, so that it can say who."
+    )
     directory: SettingPath | None = Field(
         default=None,
         description="Where it is kept; unset: $XDG_STATE_HOME/perimeter/audit, else ~/.local/state/perimeter/audit.",

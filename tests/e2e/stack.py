@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,14 +71,25 @@ class Stack:
 
 @contextlib.contextmanager
 def serve(
-    *flags: str, model: str = "demo", config: Path | None = None, timeout_s: float = START_TIMEOUT_S
+    *flags: str,
+    model: str = "demo",
+    config: Path | None = None,
+    timeout_s: float = START_TIMEOUT_S,
+    is_open: bool = True,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Stack]:
-    """`serve --model … --port 0 --json`, ready; stopped at the end."""
+    """`serve --model … --port 0 --json`, ready; stopped at the end. `is_open`: with `--open`."""
     argv = [sys.executable, "-m", "serving", *(["--model", model] if model else []), "--port", "0", "--json", *flags]
+    argv += ["--open"] if is_open else []
     if config is not None:
         argv += ["--config", str(config)]
     process = subprocess.Popen(
-        argv, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=os.environ.copy()
+        argv,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **(environment or {})},
     )
     stack = Stack(process)
 

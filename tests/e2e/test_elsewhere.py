@@ -128,7 +128,7 @@ def test_a_server_that_refuses_the_key_is_told_at_the_start(picky: ThreadingHTTP
     config.write_text("[engines.restart]\nstart_timeout_s = 0.5\n")
     argv = ["--model", "far", "--engine-url", f"http://127.0.0.1:{picky.server_port}/llm", "--config", str(config)]
     done = subprocess.run(
-        [sys.executable, "-m", "serving", *argv, "--port", "0"],
+        [sys.executable, "-m", "serving", *argv, "--port", "0", "--open"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -83,7 +83,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path)
     (tmp_path / "run").mkdir(mode=0o700)
     made.write()
-    with serve(config=made.config) as stack:
+    with serve(config=made.config, is_open=False) as stack:
         made.stack = stack
         yield made
 
@@ -298,7 +298,7 @@ def test_a_killed_server_loses_no_intent(site: Site) -> None:
         thread.join(30)
     recorded = {record["request"] for record in site.records("intent")}
     assert set(answered) <= recorded
-    with serve(config=site.config) as again:
+    with serve(config=site.config, is_open=False) as again:
         site.stack = again
         with site.client(key) as client:
             assert "Perimeter" in ask(client)

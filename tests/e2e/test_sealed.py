@@ -7,6 +7,7 @@ import urllib.request
 
 import pytest
 
+from serving.access import own_key
 from tests.e2e.stack import Stack, serve
 
 
@@ -27,11 +28,16 @@ def test_a_start_says_which_walls_there_are() -> None:
         assert len(active) + len(missing) == 13
     if missing:
         pytest.skip(f"this host lacks {', '.join(map(str, missing))}")
-    with serve("--sealed", "require") as stack:
+    with (
+        own_key() as key,
+        serve("--sealed", "require", is_open=False, environment=key.environment) as stack,
+    ):
         assert told(stack) == ({**line, "time": told(stack)[0]["time"], "mode": "require"}, {})
         body = json.dumps({"model": "demo", "prompt": "a", "max_tokens": 4}).encode()
         request = urllib.request.Request(
-            f"{stack.url}/v1/completions", body, headers={"content-type": "application/json"}
+            f"{stack.url}/v1/completions",
+            body,
+            headers={"content-type": "application/json", "authorization": f"Bearer {key.text}"},
         )
         with urllib.request.urlopen(request, timeout=30) as response:
             assert json.loads(response.read())["usage"]["completion_tokens"] == 4

@@ -24,7 +24,6 @@ from serving.doctor.egress.stack import Stack, first_watched
 from serving.doctor.egress.verdict import Counted, Phase, Result, Watched, Watching, decide_verdict
 from serving.doctor.egress.walk import Walk, phase_starts
 from serving.errors import EgressNotProven
-from serving.settings.load import OF_ONES_OWN
 
 Watch = Literal["auto", "strace", "nftables"]
 RUNTIME_VARIABLE: Final = "PERIMETER_PATHS__RUNTIME_DIR"
@@ -42,6 +41,8 @@ class Order:
     start_timeout_s: float = 900.0
     wanted: frozenset[tuple[str, int]] = frozenset()
     """Engines elsewhere, address and port, that it is meant to reach."""
+    key: str | None = None
+    """What the stack wants to be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ def _walk(
     order: Order, directory: Path, stack: Stack, pid: int, began_s: float, on_phase: Callable[[str], None]
 ) -> list[Phase]:
     runtime = directory / "run"
-    walk = Walk(stack, pid, runtime, start_timeout_s=order.start_timeout_s, idle_s=order.idle_s)
+    walk = Walk(stack, pid, runtime, key=order.key, start_timeout_s=order.start_timeout_s, idle_s=order.idle_s)
     walk.go(began_s, on_phase)
     return walk.phases
 
@@ -176,4 +177,4 @@ def _environment(order: Order, directory: Path) -> dict[str, str]:
     """The operator's, with a runtime directory that is this run's alone."""
     os.umask(0o077)
     kept = {name: value for name, value in order.environment.items() if name != "NOTIFY_SOCKET"}
-    return {**kept, **OF_ONES_OWN, RUNTIME_VARIABLE: str(directory / "run")}
+    return {**kept, RUNTIME_VARIABLE: str(directory / "run")}

@@ -27,8 +27,11 @@ _EVERY_S: Final = 0.25
 class Walk:
     """One run of a stack. What cannot be gone through is said in its phase; nothing is raised but an interrupt."""
 
-    def __init__(self, stack: Stack, pid: int, runtime: Path, *, start_timeout_s: float, idle_s: float) -> None:
+    def __init__(
+        self, stack: Stack, pid: int, runtime: Path, *, key: str | None, start_timeout_s: float, idle_s: float
+    ) -> None:
         """`pid` is `serve`'s, `runtime` the directory in which it keeps its engines' records."""
+        self._credentials = {} if key is None else {"authorization": f"Bearer {key}"}
         self._stack = stack
         self._pid = pid
         self._runtime = runtime
@@ -140,7 +143,8 @@ class Walk:
             if connection.sock is not None:
                 connection.sock.settimeout(_ANSWER_S)
             sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-            connection.request(method, path, sent, {"content-type": "application/json", "connection": "close"})
+            headers = {"content-type": "application/json", "connection": "close", **self._credentials}
+            connection.request(method, path, sent, headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
         finally:
