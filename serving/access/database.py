@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from ipaddress import ip_network
@@ -23,6 +23,10 @@ from serving.errors import BadFile, BadSettings
 
 _APPLIED: Final = "applied"
 _BUSY_S: Final = 10
+
+_ROWS: Final = 100
+"""Of usage in one statement. The driver takes the interpreter's lock again after each statement, in the midst of
+requests; and SQLAlchemy would take each row apart in Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +149,7 @@ class Database:
                 by_id = schema.reservations.c.id == sa.bindparam("gone")
                 connection.execute(schema.reservations.delete().where(by_id), before)
             if settled:
-                # past SQLAlchemy's own taking apart of each row, which costs more than all else that a request is
-                rows = [_usage_row(closed[each], end) for each, end in settled.items()]
-                connection.exec_driver_sql(str(schema.usage.insert().compile(connection)), rows)
+                _write_usage(connection, [_usage_row(closed[each], end) for each, end in settled.items()])
             _set_meta(connection, _APPLIED, str(number))
 
     def totals(self, key_id: str | None, since_ns: int, before_ns: int) -> list[Total]:
@@ -308,6 +310,15 @@ def _reservation_row(reserved: Reserved) -> dict[str, object]:
         "day": reserved.hold.day,
         "month": reserved.hold.month,
     }
+
+
+def _write_usage(connection: Connection, rows: Sequence[tuple[object, ...]]) -> None:
+    columns = schema.usage.columns.keys()
+    row = f"({', '.join('?' * len(columns))})"
+    for first in range(0, len(rows), _ROWS):
+        some = rows[first : first + _ROWS]
+        statement = f"INSERT INTO usage ({', '.join(columns)}) VALUES {', '.join([row] * len(some))}"  # noqa: S608 - names
+        connection.exec_driver_sql(statement, tuple(value for one in some for value in one))
 
 
 def _usage_row(reserved: Reserved, settled: Settled) -> tuple[object, ...]:

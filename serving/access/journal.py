@@ -1,9 +1,10 @@
 """The journal: what the ledger has granted and settled, before the database has it.
 
-One line an entry, written by one call of write(2) to the end of a file: what was acknowledged outlives the process,
-whatever kills it. It is not synchronised, so the power may take the last second of it; the database, into which the
-entries go at least once a second, is. A line is the CRC-32 of the rest, and JSON. Entries have ascending numbers, and
-the database says up to which one it has them, so that reading some twice does no harm.
+One line an entry, put behind the others in a file that is mapped into memory: what was acknowledged is the kernel's,
+and outlives the process whatever kills it. No system call is made for it, since each lets go of the interpreter's lock,
+and to have that back takes longer than all else. It is not synchronised, so the power may take the last second of it;
+the database, into which the entries go at least once a second, is. A line is the CRC-32 of the rest, and JSON. Entries
+have ascending numbers, and the database says up to which one it has them, so that reading some twice does no harm.
 
 Files follow each other: a new one is begun, the entries of those before it go into the database, and they are removed.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
+import mmap
 import os
 import re
 import zlib
@@ -23,6 +25,8 @@ from serving.access.prices import Tokens
 from serving.access.quota import Hold, Usage
 from serving.errors import BadFile, CapacityError
 
+_BYTES: Final = 1 << 20
+"""Of a file; what is behind the last line is zeros."""
 _FILE: Final = re.compile(r"journal-(\d{12})")
 _KEPT: Final = len(Usage._fields) - 1
 """Of an account's usage all is kept but what is running, which is the process's own."""
@@ -102,7 +106,7 @@ class Journal:
         self._earlier = self._files()
         last = self._earlier[-1] if self._earlier else None
         self._number = int(last.name.rpartition("-")[2]) if last else 0
-        self._descriptor, self._path = self._begin()
+        self._map, self._path = self.prepare()
         self._length = 0
 
     @property
@@ -118,7 +122,7 @@ class Journal:
     def entries(self) -> Iterator[Entry]:
         """All that earlier processes wrote, in order. Raises BadFile where a line within it is damaged."""
         for path in self._earlier:
-            lines = path.read_bytes().split(b"\n")
+            lines = path.read_bytes().partition(b"\0")[0].split(b"\n")
             for at, line in enumerate(lines):
                 entry = read_entry(line)
                 if entry is not None:
@@ -131,26 +135,40 @@ class Journal:
 
     def write(self, line: bytes) -> None:
         """Add a line. Raises CapacityError where it cannot be written; then nothing of it is there."""
-        try:
-            written = os.write(self._descriptor, line)
-        except OSError as error:
-            raise _unwritable(self._path, error) from None
-        if written != len(line):
-            os.ftruncate(self._descriptor, self._length)
-            raise _unwritable(self._path, None)
-        self._length += written
+        end = self._length + len(line)
+        if end > len(self._map):
+            try:
+                self.rotate(self.prepare())
+            except OSError as error:
+                raise _unwritable(self._path, error) from None
+            end = len(line)
+        self._map[self._length : end] = line
+        self._length = end
 
-    def prepare(self) -> tuple[int, Path]:
-        """The next file, to be given to `rotate`; made apart from it because the disk takes its time."""
+    def prepare(self) -> tuple[mmap.mmap, Path]:
+        """The next file, to be given to `rotate`; made apart from it because the disk takes its time. Raises OSError.
+
+        Its room is taken here: a disk that is full later cannot end the process that writes to it.
+        """
         self._number += 1
-        return self._open(self._number)
+        path = self._directory / f"journal-{self._number:012}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, _BYTES)
+            return mmap.mmap(descriptor, _BYTES), path
+        except OSError:
+            path.unlink()
+            raise
+        finally:
+            os.close(descriptor)
 
-    def rotate(self, following: tuple[int, Path]) -> list[Path]:
+    def rotate(self, following: tuple[mmap.mmap, Path]) -> list[Path]:
         """Write to another file from now on; returns those that came before it."""
         earlier = [*self._earlier, self._path]
-        os.close(self._descriptor)
+        self._map.close()
         self._earlier = earlier
-        self._descriptor, self._path = following
+        self._map, self._path = following
         self._length = 0
         return earlier
 
@@ -164,25 +182,15 @@ class Journal:
 
     def close(self) -> None:
         """Write no more."""
-        os.close(self._descriptor)
+        self._map.close()
         if self.is_fresh:
             self._path.unlink(missing_ok=True)
-
-    def _begin(self) -> tuple[int, Path]:
-        self._number += 1
-        return self._open(self._number)
-
-    def _open(self, number: int) -> tuple[int, Path]:
-        path = self._directory / f"journal-{number:012}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(path, flags, 0o600), path
 
     def _files(self) -> list[Path]:
         return sorted(path for path in self._directory.iterdir() if _FILE.fullmatch(path.name))
 
 
-def _unwritable(path: Path, error: OSError | None) -> CapacityError:
-    why = error.strerror if error is not None else "no room"
+def _unwritable(path: Path, error: OSError) -> CapacityError:
     return CapacityError(
-        f"the ledger cannot be written: {why}", retry_after_s=10, hint=f"make room for `{path.parent}`"
+        f"the ledger cannot be written: {error.strerror}", retry_after_s=10, hint=f"make room for `{path.parent}`"
     )

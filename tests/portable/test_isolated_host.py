@@ -36,6 +36,7 @@ boot/env/bin/pip --isolated install --quiet --no-index --find-links boot/wheels 
 boot/env/bin/serve trust add "$MEDIA/publisher.key.pub" --name publisher --fingerprint "$FINGERPRINT"
 boot/env/bin/serve bundle install "$MEDIA/site.tar" --into "$PWD/perimeter"
 perimeter/bin/serve models verify
+(umask 077; perimeter/bin/serve keys create --owner operator > key)
 perimeter/bin/serve --model carried --sealed require --port 18123 2> serve.err & server=$!
 for turn in $(seq 600); do
     perimeter/bin/python -c 'from urllib.request import urlopen; urlopen("http://127.0.0.1:18123/ready")' \
@@ -44,7 +45,8 @@ for turn in $(seq 600); do
     sleep 0.2
 done
 grep '^sealed    require' serve.err
-perimeter/bin/serve bench run chat --url http://127.0.0.1:18123 --requests 32 -o result.json
+perimeter/bin/serve bench run chat --url http://127.0.0.1:18123 --key-file key --requests 32 \
+    -o result.json
 kill -TERM $server; wait $server
 perimeter/bin/serve doctor --egress --model carried --idle 5s
 """

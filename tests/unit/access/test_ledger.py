@@ -7,6 +7,7 @@ import fcntl
 import io
 import os
 import random
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -244,7 +245,7 @@ def test_a_torn_last_line_was_never_acknowledged(tmp_path: Path) -> None:
     journal = next(tmp_path.glob("journal-*"))
     whole = journal.read_bytes()
     os.close(ledger._locked)  # as a kill would
-    journal.write_bytes(whole[:-5])
+    journal.write_bytes(whole.rstrip(b"\0")[:-5])
     again = Ledger(tmp_path)
     assert again.usage("one").all_requests == 1
     again.close()
@@ -270,29 +271,34 @@ def test_reading_the_journal_twice_changes_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("journal-*"))
 
 
-def test_a_full_disk_grants_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_grants_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be written down is refused, and nothing of it is counted."""
+    monkeypatch.setattr("serving.access.journal._BYTES", 4096)
     ledger = Ledger(tmp_path)
     ledger._stopped.set()
     ledger._thread.join()
-    made = reserve(ledger)
-    descriptor, ledger._journal._descriptor = ledger._journal._descriptor, os.open("/dev/full", os.O_WRONLY)
-    with pytest.raises(CapacityError, match="cannot be written"):
-        reserve(ledger)
-    assert made.settle(Tokens(fresh=1))
-    assert not made.settle(Tokens(fresh=2))
-    assert ledger.problem
-    usage = ledger.usage("one")
-    assert (usage.all_requests, usage.all_cost, usage.running) == (1, 30, 1)
-    with pytest.raises(CapacityError):
-        ledger._write_unwritten()
-    os.close(ledger._journal._descriptor)
-    ledger._journal._descriptor = descriptor
+    made = [reserve(ledger)]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(CapacityError, match="cannot be written"):
+            made.extend(reserve(ledger) for _ in range(100))
+        assert 4 < len(made) < 40
+        for each in made:
+            assert each.settle(Tokens(fresh=1))
+        assert not made[-1].settle(Tokens(fresh=2))
+        assert ledger.problem
+        assert ledger.usage("one").all_requests == len(made)
+        with pytest.raises(CapacityError):
+            ledger._write_unwritten()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     ledger._write_unwritten()
     usage = ledger.usage("one")
-    assert (usage.all_cost, usage.running) == (1, 0)
+    assert (usage.all_cost, usage.running) == (len(made), 0)
     ledger.close()
-    assert rows(tmp_path, "SELECT cost FROM usage") == [(1,)]
+    assert rows(tmp_path, "SELECT sum(cost) FROM usage") == [(len(made),)]
+    assert not list(tmp_path.glob("journal-*"))
 
 
 def test_a_database_that_takes_nothing_loses_nothing(tmp_path: Path) -> None:
