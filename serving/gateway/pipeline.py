@@ -96,9 +96,10 @@ class Pipeline:
             exchange.interrupt(ShuttingDown("the server stopped before the answer was done"))
 
     def cut(self, key_id: str) -> None:
-        """End what runs for a key that has ended."""
+        """End what runs for a key that has ended, or with a token that has: its subject may have others."""
         for exchange in list(self._running):
-            if exchange.principal.key is not None and exchange.principal.key.key_id == key_id:
+            principal = exchange.principal
+            if principal.key is not None and principal.key.key_id == key_id and self._guard.has_ended(principal):
                 exchange.interrupt(Unauthenticated("the API key has been revoked, or has expired"))
 
     async def serve(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
