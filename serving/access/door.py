@@ -238,7 +238,7 @@ class Access:
             return (
                 self._issuer is not None and principal.valid_until is not None and self._now() < principal.valid_until
             )
-        return key.valid_until is None or self._now() < key.valid_until
+        return key.revoked is None and (key.valid_until is None or self._now() < key.valid_until)
 
     def headers(self, principal: Principal) -> dict[str, str]:
         """`x-ratelimit-*` of the principal's account as it is now."""

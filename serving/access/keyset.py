@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
+import os
 import socket
 import ssl
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +28,8 @@ from serving.errors import BadFile, BadSettings, FileMissing
 _TIMEOUT_S: Final = 10.0
 """For a whole look, from the name to the last byte."""
 _CHUNK: Final = 65_536
+_FOR_OTHERS: Final = 0o022
+"""Mode bits that the file must not have."""
 _log: Final = logging.getLogger("serving.access")
 
 
@@ -166,9 +170,12 @@ def read_file(path: Path) -> bytes:
     """The document in a file. Raises NoKeys."""
     try:
         with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
             document = file.read(SET_BYTES + 1)
     except OSError as error:
         raise NoKeys(f"`{path}` cannot be read: {error.strerror}") from None
+    if mode & _FOR_OTHERS:
+        raise NoKeys(f"others may change `{path}` (mode {stat.S_IMODE(mode):o}), and so choose who is let in")
     if len(document) > SET_BYTES:
         raise NoKeys(f"`{path}` is longer than {SET_BYTES} bytes")
     return document
@@ -177,7 +184,7 @@ def read_file(path: Path) -> bytes:
 def check_file(path: Path, algorithms: Sequence[str]) -> None:
     """See at the start that the file can be used. Raises FileMissing, BadFile."""
     hint = "set access.oidc.jwks_file to a JSON Web Key Set of the identity provider"
-    if not path.exists():
+    if not path.is_file():
         raise FileMissing(f"the identity provider's keys `{path}` are not there", hint=hint)
     try:
         ring = read_keys(read_file(path), algorithms)

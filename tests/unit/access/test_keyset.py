@@ -289,6 +289,10 @@ def test_the_file(tmp_path: Path) -> None:
         with pytest.raises(BadFile):
             check_file(path, ALGORITHMS)
     path.write_bytes(key_set(ed("a")))
+    path.chmod(0o666)
+    with pytest.raises(BadFile, match="others may change"):
+        check_file(path, ALGORITHMS)
+    path.chmod(0o644)
     check_file(path, ALGORITHMS)
     ticks = Ticks()
     keys = KeySet(lambda: read_file(path), ALGORITHMS, PACE, ticks)
