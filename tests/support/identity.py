@@ -49,7 +49,8 @@ class Signer:
             own = {"kty": "RSA", "n": number(numbers.n), "e": number(numbers.e)}
         elif isinstance(self.key, ec.EllipticCurvePrivateKey):
             point, size = self.key.public_key().public_numbers(), (self.key.curve.key_size + 7) // 8
-            curve = {256: "P-256", 384: "P-384", 521: "P-521"}[self.key.curve.key_size]
+            names = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+            curve = names.get(self.key.curve.name, self.key.curve.name)
             own = {"kty": "EC", "crv": curve, "x": number(point.x, size), "y": number(point.y, size)}
         else:
             own = {"kty": "OKP", "crv": "Ed25519", "x": b64(self.key.public_key().public_bytes_raw())}

@@ -163,6 +163,8 @@ def test_algorithms_cannot_be_confused() -> None:
     bound = ring_of(Signer(rsa_key(), "k1", alg="RS512"))
     assert isinstance(outcome(signer.token(claims, "RS512"), bound), Principal)
     assert "not one of that algorithm" in str(outcome(signer.token(claims, "RS256"), bound))
+    larger = Signer(ec.generate_private_key(ec.SECP384R1()))
+    assert "not one of that algorithm" in str(outcome(larger.token(claims, "ES256"), ring_of(larger)))
     few = replace(RULES, algorithms=("ES256",))
     assert "algorithm" in str(outcome(signer.token(claims), ring, few))
 
@@ -340,7 +342,7 @@ WEAK = {
     "of a secret's algorithm": Signer(rsa_key(), "k", alg="HS256").public,
     "of no algorithm": Signer(rsa_key(), "k", alg="none").public,
     "of another curve": {**p256("k").public, "crv": "P-384"},
-    "of a curve that is not offered": {**p256("k").public, "crv": "secp256k1"},
+    "of a curve that is not offered": Signer(ec.generate_private_key(ec.SECP256K1()), "k").public,
     "not on its curve": {**p256("k").public, "y": b64(b"\x01" * 32)},
     "Ed448": {"kty": "OKP", "crv": "Ed448", "x": b64(b"x" * 57), "kid": "k"},
     "short Ed25519": {"kty": "OKP", "crv": "Ed25519", "x": b64(b"x" * 31), "kid": "k"},
@@ -360,7 +362,7 @@ def test_keys_that_are_left_out(case: str) -> None:
     ring = read_keys(json.dumps({"keys": [WEAK[case], good.public]}).encode(), RULES.algorithms)
     assert isinstance(ring, KeyRing)
     assert ring.count == 1
-    assert ring.left_out[0].startswith("key 1 ")
+    assert ring.left_out[0].startswith("key 1 is secret" if case in {"secret", "a private key"} else "key 1 ")
     assert isinstance(ring.find(Header("RS256", "k")), (str, type(None)))
     alone = read_keys(json.dumps({"keys": [WEAK[case]]}).encode(), RULES.algorithms)
     assert isinstance(alone, str)

@@ -139,6 +139,7 @@ def test_a_key_is_a_key_beside_tokens(access: Access, provider: Provider, clock:
     assert access.authenticate(bearing(text), None, "inference").key_id == key.id
     assert access.authenticate(bearing(text), None, "inference").cache_domain == "ann"
     assert "API key" in refused(access, bearing(write_key(key.id, bytes(32))), "192.0.2.9").message
+    assert "cut or mistyped" in refused(access, bearing(text[:-1]), "192.0.2.9").message
     token = provider.token(clock)
     for pair in ((token, text), (text, token), (token, token)):
         headers = bearing(pair[0], (b"authorization", f"Bearer {pair[1]}".encode()))
