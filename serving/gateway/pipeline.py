@@ -17,6 +17,7 @@ import secrets
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from serving.errors import (
     CapacityError,
@@ -283,7 +284,10 @@ class Pipeline:
     def _headers_for(self, exchange: Exchange, engine: Engine) -> str:
         head = f"content-type: application/json\r\nx-request-id: {exchange.request_id}\r\n"
         if engine.spec.capabilities.cache_domain == "header":
-            head += f"x-cache-domain: {exchange.principal.cache_domain}\r\n"
+            domain = exchange.principal.cache_domain
+            # an owner may have letters that a header may not; no two domains become one
+            written = domain if domain.isascii() and "%" not in domain else quote(domain)
+            head += f"x-cache-domain: {written}\r\n"
         if engine.spec.key is not None:
             head += f"authorization: Bearer {engine.spec.key}\r\n"
         return head
