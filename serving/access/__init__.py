@@ -3,6 +3,7 @@
 from serving.access.door import Access, Failure, access_directory
 from serving.access.keys import SCOPES, Denied, Key, Principal, Scope
 from serving.access.ledger import Ledger, Reservation
+from serving.access.others import also_taken
 from serving.access.own import OwnKey, own_key
 from serving.access.prices import PriceBook, Tokens, load_prices
 from serving.access.quota import Limits
@@ -22,6 +23,7 @@ __all__ = [
     "Scope",
     "Tokens",
     "access_directory",
+    "also_taken",
     "load_prices",
     "own_key",
 ]

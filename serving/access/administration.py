@@ -108,7 +108,7 @@ class List(Body):
 class UsageOf(Body):
     """What was used, by whom, when: from `since`, before `before`; unset: this month so far."""
 
-    id: Id | None = None
+    id: Annotated[str, Field(pattern=r"^(oidc:[a-z2-7]{26}|[0-9A-Za-z]{1,32})$")] | None = None
     since: Second | None = None
     before: Second | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import secrets
 import stat
@@ -13,11 +14,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from serving.access.database import Database, Total
 from serving.access.keys import (
     Address,
+    Denied,
     Hasher,
     Key,
     Network,
@@ -44,8 +46,14 @@ from serving.errors import (
 )
 from serving.settings import Access as AccessSettings
 
+if TYPE_CHECKING:
+    from serving.access.certificates import Certificates, Shown
+    from serving.access.oidc import Issuer
+
 Headers = Sequence[tuple[bytes, bytes]]
 """As ASGI has them: names in lower case."""
+_log: Final = logging.getLogger("serving.access")
+_RENEW: Final = "ask the identity provider for a new token"
 _WITNESS: Final = "pepper"
 _NEVER_S: Final = 86_400
 """Retry-After where waiting does not help, for clients that retry whatever they are told."""
@@ -101,6 +109,8 @@ class Access:
         self._known: dict[bytes, tuple[Key, Principal]] = {}
         self._priced: dict[tuple[str, str, int], Price | None] = {}
         self._looked = self._now()
+        self._issuer: Issuer | None = None
+        self._certificates: Certificates | None = None
         ledger.on_tick(self._look_for_ends)
 
     @classmethod
@@ -126,7 +136,21 @@ class Access:
 
     def close(self) -> None:
         """Carry everything into the database, and let another process have it."""
+        if self._issuer is not None:
+            self._issuer.close()
         self.ledger.close()
+
+    def also_take(self, issuer: Issuer | None, certificates: Certificates | None) -> None:
+        """Let in also who shows a token or a certificate of these; to be said before the first call.
+
+        Raises BadSettings where a group has a budget and there are no prices.
+        """
+        self._issuer, self._certificates = issuer, certificates
+        if issuer is not None and issuer.has_budget and self.prices is NO_PRICES:
+            message = "a group of access.oidc has a budget, which is counted in prices, and there are none"
+            raise BadSettings(message, hint="set access.price_book; configs/prices.toml is an example")
+        for key_id in sorted(certificates.key_ids - self._keys.keys()) if certificates is not None else ():
+            _log.warning("certificates are mapped to the key `%s`, which is not known here", key_id)
 
     def on_revoked(self, callback: Callable[[str], None]) -> None:
         """Call this with a key's id within a second of its end, from whichever thread: its streams are to be cut."""
@@ -142,11 +166,21 @@ class Access:
 
     # Calls
 
-    def authenticate(self, headers: Headers, peer: str | None, route: Scope, model: str | None = None) -> Principal:
+    def authenticate(
+        self,
+        headers: Headers,
+        peer: str | None,
+        route: Scope,
+        model: str | None = None,
+        certificate: Shown | None = None,
+    ) -> Principal:
         """Who calls, before anything of a body is read. `peer` is the address of the connection's other end, if any.
 
+        `certificate` gives the one that this connection has shown; it counts where there is no authorization header.
+
         Raises Unauthenticated (401), PermissionDenied (403), RateLimited (429) where a source sent too many wrong
-        keys. A right key is let in however many wrong ones came from the same place: nobody can lock others out.
+        keys, Overloaded (503) where no token can be checked. A right key is let in however many wrong ones came from
+        the same place: nobody can lock others out.
         """
         authorizations = [value for name, value in headers if name == b"authorization"]
         known = self._known.get(_mark(authorizations[0])) if len(authorizations) == 1 else None
@@ -155,10 +189,15 @@ class Access:
         forwarded = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
         source = source_of(peer, forwarded, self._proxies)
         if not authorizations:
+            if certificate is not None and self._certificates is not None and (shown := certificate()) is not None:
+                return self._holder(self._certificates, shown, source, route, model)
             self._tell(Failure(source, "missing", None))
             raise _unauthenticated("the request has no API key")
         presented = _presented(authorizations)
         if isinstance(presented, str):
+            if self._issuer is not None and (token := _token(authorizations)) is not None:
+                outcome = self._issuer.decide(token, self._now(), route, model)
+                return self._let_in(outcome, None, source, _RENEW)
             raise self._refusal(Failure(source, "malformed", None), f"the API key is none: {presented}")
         key = self._keys.get(presented.id)
         if not self._hasher.matches(presented, key):
@@ -167,14 +206,10 @@ class Access:
                 Failure(source, reason, None if key is None else key.id), "the API key is not known here"
             )
         outcome = decide_access(key, self._now(), route, model, source)
-        if isinstance(outcome, Principal):
-            self._remember(authorizations[0], key, outcome)
-            return outcome
-        failure = Failure(source, outcome.reason, presented.id)
-        if outcome.http_status == 401:
-            raise self._refusal(failure, outcome.message)
-        self._tell(failure)
-        raise PermissionDenied(outcome.message, hint="ask whoever runs this server for a key that is")
+        if not isinstance(outcome, Principal):
+            return self._let_in(outcome, presented.id, source)
+        self._remember(authorizations[0], key, outcome)
+        return outcome
 
     def _remember(self, authorization: bytes, key: Key | None, principal: Principal) -> None:
         """Spare the next request of a right key the same work. What is kept of it is a keyed hash."""
@@ -206,6 +241,8 @@ class Access:
         Raises Unauthenticated where the key has ended meanwhile, RateLimited, BudgetSpent (429), PermissionDenied (403)
         where money is limited and the model has no price, CapacityError (503) where it cannot be written down.
         """
+        if self._issuer is not None:
+            self._issuer.watch(principal)
         if not self.is_valid(principal):
             raise _unauthenticated(f"the API key `{principal.key_id}` has ended")
         limits, account = principal.limits, principal.account
@@ -223,7 +260,11 @@ class Access:
     def is_valid(self, principal: Principal) -> bool:
         """Whether the key has not ended since. To be asked once a stream can be cut: an end is told once."""
         key = self._keys.get(principal.key_id)
-        return key is not None and (key.valid_until is None or self._now() < key.valid_until)
+        if key is None:  # a token's: it ends when it says, and nothing ends it before
+            return (
+                self._issuer is not None and principal.valid_until is not None and self._now() < principal.valid_until
+            )
+        return key.revoked is None and (key.valid_until is None or self._now() < key.valid_until)
 
     def headers(self, principal: Principal) -> dict[str, str]:
         """`x-ratelimit-*` of the principal's account as it is now."""
@@ -302,7 +343,7 @@ class Access:
 
     def totals(self, key_id: str | None, since: int, before: int) -> list[Total]:
         """What was settled of requests made in that span of seconds since 1970, by key and model."""
-        if key_id is not None:
+        if key_id is not None and ":" not in key_id:  # with one it is the subject of a token
             self.find(key_id)
         self.ledger.flush()
         return self.ledger.database.totals(key_id, since * SECOND_NS, before * SECOND_NS)
@@ -336,11 +377,41 @@ class Access:
     def _now(self) -> int:
         return self._clock() // SECOND_NS
 
-    def _refusal(self, failure: Failure, message: str) -> Unauthenticated | RateLimited:
+    def _holder(
+        self, certificates: Certificates, shown: bytes, source: Address | None, route: Scope, model: str | None
+    ) -> Principal:
+        """The key that a certificate stands for, as if it had been sent. Raises as `authenticate`."""
+        fingerprint, key_ids = certificates.find(shown)
+        if not key_ids:
+            self._tell(Failure(source, "missing", None))
+            raise _unauthenticated(f"the request has no API key, and its certificate `{fingerprint}` stands for none")
+        if len(key_ids) > 1:
+            message = f"the certificate `{fingerprint}` stands for several keys by its names"
+            raise self._refusal(Failure(source, "certificate", None), message)
+        (key_id,) = key_ids
+        key = self._keys.get(key_id)
+        if key is None:
+            message = f"the certificate stands for the API key `{key_id}`, which is not known here"
+            raise self._refusal(Failure(source, "certificate", None), message)
+        return self._let_in(decide_access(key, self._now(), route, model, source), key_id, source)
+
+    def _let_in(
+        self, outcome: Principal | Denied, key_id: str | None, source: Address | None, hint: str | None = None
+    ) -> Principal:
+        """The principal. Raises Unauthenticated, PermissionDenied, RateLimited where it is none."""
+        if isinstance(outcome, Principal):
+            return outcome
+        failure = Failure(source, outcome.reason, key_id)
+        if outcome.http_status == 401:
+            raise self._refusal(failure, outcome.message, hint)
+        self._tell(failure)
+        raise PermissionDenied(outcome.message, hint="ask whoever runs this server for a key that is")
+
+    def _refusal(self, failure: Failure, message: str, hint: str | None = None) -> Unauthenticated | RateLimited:
         self._tell(failure)
         wait_s = self._attempts.failed(failure.source, time.monotonic())
         if wait_s is None:
-            return _unauthenticated(message)
+            return _unauthenticated(message, hint)
         return RateLimited(
             "too many wrong API keys came from this address", retry_after_s=wait_s, hint="use a right one"
         )
@@ -362,6 +433,8 @@ class Access:
         before, self._looked = self._looked, self._now()
         if before == self._looked:
             return
+        for subject in self._issuer.ended(self._looked) if self._issuer is not None else ():
+            self._ended(subject)
         for key in self._keys.values():
             if key.valid_until is not None and key.revoked is None and before < key.valid_until <= self._looked:
                 self._ended(key.id)
@@ -416,10 +489,17 @@ def _presented(authorizations: list[bytes]) -> Presented | str:
     return parse_key(text.strip(" "))
 
 
-def _unauthenticated(message: str) -> Unauthenticated:
-    return Unauthenticated(
-        message, hint="send `Authorization: Bearer pk_…`; the operator makes one: `serve keys create`"
-    )
+def _token(authorizations: list[bytes]) -> str | None:
+    """What may be a token of an identity provider: one bearer, that does not begin as a key does."""
+    kind, _, text = authorizations[0].decode("latin-1").partition(" ")
+    text = text.strip(" ")
+    return None if len(authorizations) > 1 or kind.lower() != "bearer" or text[:3] in {"", "pk_"} else text
+
+
+def _unauthenticated(message: str, hint: str | None = None) -> Unauthenticated:
+    if hint is None:
+        hint = "send `Authorization: Bearer pk_…`; the operator makes one: `serve keys create`"
+    return Unauthenticated(message, hint=hint)
 
 
 def _limited(refused: Refused, limits: Limits, headers: dict[str, str]) -> RateLimited:

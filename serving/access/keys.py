@@ -23,7 +23,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Scope = Literal["inference", "metrics", "admin", "mirror"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
-Reason = Literal["unknown", "revoked", "rotated", "expired", "network", "scope", "model"]
+Reason = Literal["unknown", "revoked", "rotated", "expired", "network", "scope", "model", "token", "group"]
 
 _PREFIX: Final = "pk"
 _LETTERS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -85,7 +85,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls, and what they may do; made by `decide_access` alone."""
+    """Who calls, and what they may do; made by `decide_access`, and of tokens by `jwts.decide_claims`."""
 
     key_id: str
     account: str
@@ -112,7 +112,7 @@ class Denied:
     @property
     def http_status(self) -> int:
         """401 where another key is needed to be anybody, 403 where this one is not for that."""
-        return 403 if self.reason in {"network", "scope", "model"} else 401
+        return 403 if self.reason in {"network", "scope", "model", "group"} else 401
 
 
 def write_key(key_id: str, secret: bytes) -> str:

@@ -23,6 +23,8 @@ Send = Callable[[Message], eager.Job]
 
 FRAMES: Final = "serving.frames"
 """In `scope["extensions"]`: writes whole chunks of the chunked coding, past uvicorn (`gateway.protocol`)."""
+CERTIFICATE: Final = "serving.certificate"
+"""In `scope["extensions"]` of a connection over TLS: gives the client's certificate in DER, verified, or None."""
 JSON: Final = b"application/json"
 EVENTS: Final = b"text/event-stream; charset=utf-8"
 

@@ -11,11 +11,12 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import serving
-from serving.access import Access, Tokens, access_directory
+from serving.access import Access, Tokens, access_directory, also_taken
 from serving.audit import Audit
 from serving.audit.keys import make_keys
 from serving.audit.log import places_of
 from serving.audit.records import Intent, KeyCreated, KeyRevoked, KeyRotated, Outcome
+from serving.gateway.answers import CERTIFICATE
 from serving.gateway.exchange import ANYBODY, Principal
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class Guard:
         peer = client[0] if client else None
         if self._access is None:
             return ANYBODY if peer is None else Principal(source=peer)
-        key = self._access.authenticate(scope["headers"], peer, needs)
+        certificate = scope.get("extensions", {}).get(CERTIFICATE)
+        key = self._access.authenticate(scope["headers"], peer, needs, certificate=certificate)
         return Principal(key.owner, key.cache_domain, key, peer)
 
     def admit_to(self, path: str, scope: Mapping[str, Any]) -> Principal:
@@ -87,6 +89,10 @@ class Guard:
             key, model=exchange.model, engine=engine.spec.backend, prompt=prompt, answer=answer
         )
         return [(name.encode(), value.encode()) for name, value in exchange.hold.headers().items()]
+
+    def has_ended(self, principal: Principal) -> bool:
+        """Whether the key or the token of whoever asks is worth nothing any more."""
+        return self._access is not None and principal.key is not None and not self._access.is_valid(principal.key)
 
     def fingerprint(self, body: bytes) -> str | None:
         """Of a prompt, as the client sent it."""
@@ -212,4 +218,5 @@ def open_guard(settings: Settings, environment: Mapping[str, str] = os.environ) 
             directory = access_directory(settings.access.directory, environment)
             access = Access.open(settings.access, environment)
             stack.callback(access.close)
+            access.also_take(*also_taken(settings.access))
         yield Guard(access, audit, directory)

@@ -17,6 +17,7 @@ import secrets
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from serving.errors import (
     CapacityError,
@@ -96,9 +97,10 @@ class Pipeline:
             exchange.interrupt(ShuttingDown("the server stopped before the answer was done"))
 
     def cut(self, key_id: str) -> None:
-        """End what runs for a key that has ended."""
+        """End what runs for a key that has ended, or with a token that has: its subject may have others."""
         for exchange in list(self._running):
-            if exchange.principal.key is not None and exchange.principal.key.key_id == key_id:
+            principal = exchange.principal
+            if principal.key is not None and principal.key.key_id == key_id and self._guard.has_ended(principal):
                 exchange.interrupt(Unauthenticated("the API key has been revoked, or has expired"))
 
     async def serve(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
@@ -282,7 +284,10 @@ class Pipeline:
     def _headers_for(self, exchange: Exchange, engine: Engine) -> str:
         head = f"content-type: application/json\r\nx-request-id: {exchange.request_id}\r\n"
         if engine.spec.capabilities.cache_domain == "header":
-            head += f"x-cache-domain: {exchange.principal.cache_domain}\r\n"
+            domain = exchange.principal.cache_domain
+            # an owner may have letters that a header may not; no two domains become one
+            written = domain if domain.isascii() and "%" not in domain else quote(domain)
+            head += f"x-cache-domain: {written}\r\n"
         if engine.spec.key is not None:
             head += f"authorization: Bearer {engine.spec.key}\r\n"
         return head

@@ -12,7 +12,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.errors import CapacityError, InvalidRequest, Overloaded, RequestTimeout, RequestTooLarge, ServingError
-from serving.gateway.answers import FRAMES
+from serving.gateway.answers import CERTIFICATE, FRAMES
 from serving.openai import responses
 
 _HEAD_BYTES: Final = 64 << 10
@@ -44,6 +44,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._certificate: bytes | None = None
+        """Of the client, empty where it has shown none; None: not asked yet."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected; it has a while to say what it wants."""
@@ -98,6 +100,15 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_in_head = True
         super().on_message_begin()
         self.scope["extensions"] = {FRAMES: self._write_frames}  # type: ignore[dict-item]
+        if self.scheme == "https":
+            self.scope["extensions"][CERTIFICATE] = self._client_certificate  # type: ignore[assignment]
+
+    def _client_certificate(self) -> bytes | None:
+        """What the client showed in the handshake, in DER: it is verified, or there would be no connection."""
+        if self._certificate is None:
+            session = self.transport.get_extra_info("ssl_object")
+            self._certificate = b"" if session is None else session.getpeercert(binary_form=True) or b""
+        return self._certificate or None
 
     def _write_frames(self, frames: bytes) -> bool:
         """Write whole chunks of the answer under way; False where it is not sent in chunks, or the client is behind."""

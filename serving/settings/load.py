@@ -7,12 +7,14 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from serving.errors import BadSettings
-from serving.settings.model import Section, Settings
+from serving.settings.callers import ClientCertificate, OidcGroup
+from serving.settings.model import Served, Settings
+from serving.settings.section import Section
 from serving.settings.wording import also, describe, mistake, shown
 
 SITE_FILE = Path("/etc/perimeter/serving.toml")
@@ -31,8 +33,12 @@ _SERVICE_LINKS = tuple(
 """What Kubernetes puts into every pod of a namespace that has a Service named `perimeter…`, names and values."""
 
 FieldPath = tuple[str, ...]
-MODELS: FieldPath = ("models",)
-"""The one setting that is a list of tables."""
+TABLES: Final[Mapping[FieldPath, type[Section]]] = {
+    ("models",): Served,
+    ("access", "certificates"): ClientCertificate,
+    ("access", "oidc", "groups"): OidcGroup,
+}
+"""The settings that are lists of tables, and what each table is."""
 
 
 def load_settings(
@@ -75,7 +81,7 @@ def walk_fields(section: type[Section] = Settings, prefix: FieldPath = ()) -> It
     for name, info in section.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
             yield from walk_fields(info.annotation, (*prefix, name))
-        elif (*prefix, name) != MODELS:
+        elif (*prefix, name) not in TABLES:
             yield (*prefix, name), info
 
 
@@ -132,6 +138,9 @@ def _is_table(path: FieldPath) -> bool:
 def _annotation(path: FieldPath) -> Any:
     section: Any = Settings
     for name in path:
+        if get_origin(section) is list and name.isdigit():
+            (section,) = get_args(section)
+            continue
         if not (isinstance(section, type) and issubclass(section, BaseModel)) or name not in section.model_fields:
             return None
         section = section.model_fields[name].annotation
@@ -173,10 +182,19 @@ def _bad_settings(failure: ValidationError, layers: _Layers) -> BadSettings:
     more = also(".".join(map(str, other["loc"])) for other in others)
     if first["type"] == "extra_forbidden":
         return _unknown_field(path, layers, more)
-    message = f"{layers.source_of(path)}: `{'.'.join(path)}` = `{shown(first['input'])}`: {mistake(first)}"
-    described = dict(walk_fields()).get(path)
+    place = f"`{'.'.join(path)}` = `{shown(first['input'])}`: " if path else ""  # else it is of several tables
+    message = f"{layers.source_of(path)}: {place}{mistake(first)}"
+    described = _described(path)
     hint = describe(described) if described is not None else "docs/settings.md lists all settings"
     return BadSettings(message, hint=f"{hint}{more}")
+
+
+def _described(path: FieldPath) -> Any:
+    """The field of that name, in a table or in one of a list of tables; None where there is none."""
+    for at, section in TABLES.items():
+        if path[: len(at)] == at and len(path) == len(at) + 2:
+            return section.model_fields.get(path[-1])
+    return dict(walk_fields()).get(path)
 
 
 def _near(variable: str, known: list[str]) -> list[str]:
@@ -188,10 +206,7 @@ def _near(variable: str, known: list[str]) -> list[str]:
 
 
 def _unknown_field(path: FieldPath, layers: _Layers, more: str) -> BadSettings:
-    section: Any = Settings
-    for name in path[:-1]:
-        section = section.model_fields[name].annotation
-    known = list(section.model_fields)
+    known = list(_annotation(path[:-1]).model_fields)
     table = ".".join(path[:-1])
     where = f"table `[{table}]`" if table else "the top level"
     near = difflib.get_close_matches(path[-1], known, n=1)

@@ -7,29 +7,13 @@ The descriptions are the reference: `configs/serving.toml` and `docs/settings.md
 from __future__ import annotations
 
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-
-def _not_empty(path: object) -> object:
-    """An empty text would be the current directory."""
-    if path == "":
-        kind, message = "empty_path", "is empty; give a path, or leave it out"
-        raise PydanticCustomError(kind, message)
-    return path
-
-
-# Files hold text where Python wants a Path; everything else is taken as it stands (`port = "8000"` is an error).
-SettingPath = Annotated[Path, Strict(strict=False), BeforeValidator(_not_empty)]
-
-
-class Section(BaseModel):
-    """A table of the settings file: frozen, closed to unknown fields, no conversion of types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+from serving.settings.callers import ClientCertificate, Oidc
+from serving.settings.section import Section, SettingPath
 
 
 class Tls(Section):
@@ -429,6 +413,16 @@ class Access(Section):
         description="Seconds after which what a killed server had reserved is settled at the whole reservation; at "
         "least `limits.answer_timeout_s`.",
     )
+    certificates: list[ClientCertificate] = Field(default=[])
+    oidc: Oidc = Oidc()
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Access:
+        shown = [each.shown for each in self.certificates]
+        if len(set(shown)) != len(shown):
+            kind, message = "certificate_twice", "two of `certificates` are of the same certificate or name"
+            raise PydanticCustomError(kind, message)
+        return self
 
 
 class Audit(Section):
@@ -560,7 +554,7 @@ class Served(Section):
 class Settings(Section):
     """Everything that can be set. `Settings()` is the defaults."""
 
-    models: list[Served] = []
+    models: list[Served] = Field(default=[])
     sealed: Literal["off", "best-effort", "require"] = Field(
         default="best-effort",
         description="How engines are shut in (docs/sealed.md): `best-effort` with every layer that this host offers, "
@@ -578,3 +572,10 @@ class Settings(Section):
     audit: Audit = Audit()
     log: Log = Log()
     paths: Paths = Paths()
+
+    @model_validator(mode="after")
+    def _certificates_are_asked_for(self) -> Settings:
+        if self.access.certificates and self.server.tls.client_ca is None:
+            kind, message = "no_certificates", "`access.certificates` needs `server.tls.client_ca`: no client shows one"
+            raise PydanticCustomError(kind, message)
+        return self

@@ -7,8 +7,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from serving.settings.load import FieldPath, walk_fields
-from serving.settings.model import Section, Served, Settings
+from serving.settings.load import TABLES, FieldPath, walk_fields
+from serving.settings.model import Settings
+from serving.settings.section import Section
 from serving.settings.wording import allowed, describe
 
 HEAD = """\
@@ -30,10 +31,11 @@ def to_toml() -> str:
         value = field.get_default()
         # Only paths have no default.
         lines.append(f'# {path[-1]} = "/path"' if value is None else f"{path[-1]} = {_literal(value)}")
-    lines += ["", *_comment(Served.__doc__ or ""), "# [[models]]"]
-    for name, field in Served.model_fields.items():
-        lines += _comment(describe(field))
-        lines.append(f"# {name} = …")
+    for path, section in TABLES.items():
+        lines += ["", *_comment(section.__doc__ or ""), f"# [[{'.'.join(path)}]]"]
+        for name, field in section.model_fields.items():
+            lines += _comment(describe(field))
+            lines.append(f"# {name} = …")
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
@@ -61,11 +63,12 @@ def to_markdown() -> str:
         default = "unset" if value is None else f"`{_literal(value)}`"
         bounds = allowed(field).replace("|", "\\|")
         lines.append(f"| `{path[-1]}` | {default} | {bounds} | {field.description} |")
-    lines += ["", "## `[[models]]`", "", " ".join((Served.__doc__ or "").split()), ""]
-    lines += ["| field | allowed | what |", "|---|---|---|"]
-    for name, field in Served.model_fields.items():
-        bounds = allowed(field).replace("|", "\\|")
-        lines.append(f"| `{name}` | {bounds} | {field.description} |")
+    for path, section in TABLES.items():
+        lines += ["", f"## `[[{'.'.join(path)}]]`", "", " ".join((section.__doc__ or "").split()), ""]
+        lines += ["| field | allowed | what |", "|---|---|---|"]
+        for name, field in section.model_fields.items():
+            bounds = allowed(field).replace("|", "\\|")
+            lines.append(f"| `{name}` | {bounds} | {field.description} |")
     return "\n".join(lines) + "\n"
 
 

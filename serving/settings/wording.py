@@ -86,4 +86,4 @@ def allowed(field: FieldInfo) -> str:
             bounds.append(f"{sign} {getattr(rule, name)}")
         elif isinstance(rule, (MinLen, MaxLen)):
             bounds.append("not empty")
-    return ", ".join(bounds)
+    return ", ".join(dict.fromkeys(bounds))

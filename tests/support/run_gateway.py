@@ -1,5 +1,6 @@
 """A gateway in front of one scripted engine, as a process: prints a JSON line per thing that its listener is told."""
 
+import contextlib
 import json
 import logging
 import sys
@@ -12,9 +13,11 @@ from serving.engines.runtime import root_of
 from serving.engines.spec import Capabilities, EngineSpec
 from serving.errors import ServingError
 from serving.gateway.config import GatewayConfig
+from serving.gateway.guard import open_guard
 from serving.gateway.run import serve
 from serving.gateway.tls import TlsFiles
 from serving.openai import Limits
+from serving.settings import load_settings
 from serving.telemetry import logs
 
 
@@ -90,7 +93,11 @@ def main() -> int:
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     try:
         sealed = seal(specs, given.get("sealed", "best-effort"), root_of(socket))
-        return serve(sealed.specs, config, Printer())
+        with contextlib.ExitStack() as stack:
+            guard = None
+            if "settings" in given:
+                guard = stack.enter_context(open_guard(load_settings(Path(given["settings"]))))
+            return serve(sealed.specs, config, Printer(), guard=guard)
     except ServingError as error:
         sys.stderr.write(error.for_terminal() + "\n")
         return error.exit_status
