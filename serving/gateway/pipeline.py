@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_KEY: Final = re.compile(r"pk_[A-Za-z0-9]{12}_")
 _ANSWER_BYTES: Final = 256 << 20
 """Longest answer that is not streamed; above it the engine is broken."""
 _ERROR_BYTES: Final = 1 << 20
@@ -214,9 +215,10 @@ class Pipeline:
             )
             if response.status != 200:
                 exchange.is_refused = True
-                error: ServingError = error_of_engine(
-                    response.status, response.header(b"retry-after"), await response.read_all(_ERROR_BYTES)
-                )
+                refusal = await response.read_all(_ERROR_BYTES)
+                if engine.spec.key is not None:  # a server elsewhere may say back all that it was shown
+                    refusal = refusal.replace(engine.spec.key.encode(), b"...")
+                error: ServingError = error_of_engine(response.status, response.header(b"retry-after"), refusal)
                 if texts and isinstance(error, ContextLengthExceeded):
                     error = await self._too_long(exchange, route, call, engine, texts)
                 raise error
@@ -341,9 +343,13 @@ class Pipeline:
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
-    """The client's request id where it is one that may be logged and sent on as it stands, else a fresh one."""
+    """The client's request id where it is one that may be logged and sent on as it stands, else a fresh one.
+
+    A key that a client puts there by mistake is none.
+    """
     given = headers.get(b"x-request-id", b"").decode("latin-1")
-    return given if _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+    may_stand = _REQUEST_ID.fullmatch(given) and not _KEY.search(given)
+    return given if may_stand else f"req-{secrets.token_hex(12)}"
 
 
 def names_of(engines: Mapping[str, Engine]) -> dict[str, Engine]:
