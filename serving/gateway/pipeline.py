@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import re
 import secrets
@@ -75,6 +76,7 @@ class Pipeline:
         self._names = names_of(engines)
         self._metrics = metrics
         self._running: set[Exchange] = set()
+        self._account_key = secrets.token_bytes(16)
         self._held = 0
         self._idle = asyncio.Event()
         self.is_draining = False
@@ -165,7 +167,7 @@ class Pipeline:
             raise UnsupportedFeature(f"`{engine.spec.model}` runs on an engine that does not serve `{route.path}`")
         check_task(route, engine, self._engines)
         engine.supervisor.check_ready()
-        exchange.reservation = engine.admission.reserve()
+        exchange.reservation = engine.admission.reserve(self._account_of(exchange.principal))
         return call, engine
 
     async def _read(self, exchange: Exchange, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
@@ -201,6 +203,12 @@ class Pipeline:
         if engine is None:
             raise model_not_found(model, self._names)
         return engine
+
+    def _account_of(self, principal: Principal) -> str | None:
+        """Whom a request is counted to where places are shared out: an engine can tell accounts apart, and no more."""
+        if principal.key is None:
+            return None
+        return hashlib.blake2s(principal.key.account.encode(), key=self._account_key, digest_size=8).hexdigest()
 
     # To the engine and back.
 
@@ -285,6 +293,8 @@ class Pipeline:
         head = f"content-type: application/json\r\nx-request-id: {exchange.request_id}\r\n"
         if engine.spec.capabilities.cache_domain == "header":
             head += f"x-cache-domain: {exchange.principal.cache_domain}\r\n"
+            if exchange.reservation is not None and exchange.reservation.account is not None:
+                head += f"x-account: {exchange.reservation.account}\r\n"
         if engine.spec.key is not None:
             head += f"authorization: Bearer {engine.spec.key}\r\n"
         return head
