@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import statistics
 import subprocess
@@ -86,11 +87,13 @@ async def flood(address: tuple[str, int], known: str, *, rate: float, seconds: f
         if is_kept and not fresh:
             idle.append(pair)
         else:
-            pair[1].close()
+            await close(pair[1])
 
     began = time.monotonic()
     await paced(int(rate * seconds), rate, SOURCES, one)
     took = time.monotonic() - began
+    for _, writer in idle:
+        await close(writer)
     answered = sum(statuses.values())
     return {"answered": answered, "per_s": answered / took, "opened": opened} | {
         f"status_{status}": count for status, count in statuses.items()
@@ -112,8 +115,15 @@ async def right(address: tuple[str, int], key: str, *, rate: float, seconds: flo
 
     await paced(int(rate * seconds), rate, clients, one)
     for _, writer in pairs:
-        writer.close()
+        await close(writer)
     return took
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """End a connection; the other side may have done it first."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def quantile(values: list[float], q: float) -> float:

@@ -34,7 +34,7 @@ from serving.errors import (
     UnsupportedFeature,
 )
 from serving.gateway import pooling, too_long
-from serving.gateway.answers import FRAMES, Answer, Message, Receive, Scope, Send
+from serving.gateway.answers import FRAMES, Answer, Message, Receive, Scope, Send, must_close
 from serving.gateway.exchange import ClientGone, Exchange, Principal
 from serving.gateway.guard import Guard
 from serving.gateway.passage import Passage, Silence
@@ -109,6 +109,7 @@ class Pipeline:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         exchange = Exchange(route.name, request_id_of(headers))
         token = logs.request_id.set(exchange.request_id)
+        exchange.body_has_come = not must_close(scope)
         answer = Answer(send, exchange.request_id, scope.get("extensions", {}).get(FRAMES))
         self._running.add(exchange)
         gone: asyncio.Task[None] | None = None
@@ -149,6 +150,7 @@ class Pipeline:
         if self.is_draining:
             raise ShuttingDown("the server is stopping", retry_after_s=5)
         exchange.principal = self._guard.admit(scope, "inference")
+        exchange.is_known = True
         if not self._config.share_prefixes:
             exchange.principal = replace(exchange.principal, cache_domain=secrets.token_hex(16))
         check_headers(_text(headers, b"content-type"), _text(headers, b"content-encoding"))
@@ -311,7 +313,8 @@ class Pipeline:
         exchange.end("refused" if is_refusal else "failed", error.code)
         # Should the client leave now, the outcome stands.
         with contextlib.suppress(ConnectionError):
-            await answer.error(error, close=not exchange.body_is_read)
+            has_come = exchange.body_has_come and not self.is_draining
+            await answer.error(error, close=not (exchange.body_is_read or has_come))
 
     def _count(self, exchange: Exchange) -> Settled | None:
         """Count how it ended; the tokens it is charged with, where they are known or can be guessed."""
@@ -332,8 +335,11 @@ class Pipeline:
             metrics.settle(
                 exchange.model, settled.prompt, settled.cached, settled.output, is_estimated=settled.is_estimated
             )
-        if log.isEnabledFor(logging.INFO):
-            log.info(
+        # Who is nobody cannot fill a disk with lines either: the metrics count, and the audit log by source and minute.
+        level = logging.INFO if exchange.is_known else logging.DEBUG
+        if log.isEnabledFor(level):
+            log.log(
+                level,
                 "request",
                 extra=logs.facts(
                     request_id=exchange.request_id,

@@ -12,7 +12,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.errors import CapacityError, InvalidRequest, Overloaded, RequestTimeout, RequestTooLarge, ServingError
-from serving.gateway.answers import FRAMES
+from serving.gateway.answers import ARRIVED, FRAMES
 from serving.openai import responses
 
 _HEAD_BYTES: Final = 64 << 10
@@ -97,7 +97,13 @@ class GatewayProtocol(HttpToolsProtocol):
         """A request begins; whoever answers it may write chunks itself (`answers.FRAMES`)."""
         self._is_in_head = True
         super().on_message_begin()
-        self.scope["extensions"] = {FRAMES: self._write_frames}  # type: ignore[dict-item]
+        scope = self.scope
+
+        def has_arrived() -> bool:
+            cycle = self.cycle
+            return cycle is not None and cycle.scope is scope and not cycle.more_body
+
+        scope["extensions"] = {FRAMES: self._write_frames, ARRIVED: has_arrived}  # type: ignore[dict-item]
 
     def _write_frames(self, frames: bytes) -> bool:
         """Write whole chunks of the answer under way; False where it is not sent in chunks, or the client is behind."""
