@@ -29,7 +29,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.keyed import Site, site
-from benchmarks.machine import described, interval
+from benchmarks.machine import described, interval, quantile
 
 
 def request(key: str, *, model: str, text: str, tokens: int) -> bytes:
@@ -139,26 +139,33 @@ async def one_round(served: Site, options: argparse.Namespace) -> dict[str, floa
     gaps = [later - earlier for earlier, later in zip(crowd.ends[before:], crowd.ends[before + 1 :], strict=False)]
     in_line = await single(served, busy, max(2, options.asks // 20), model=model, tokens=8, crowd=crowd)
     await crowd.leave()
-    p99 = lambda values: sorted(values)[min(len(values) - 1, int(0.99 * len(values)))]  # noqa: E731 - once, here
     return {
         "idle_p50_ms": statistics.median(idle.ttft_s) * 1e3,
-        "idle_p99_ms": p99(idle.ttft_s) * 1e3,
+        "idle_p99_ms": quantile(idle.ttft_s, 0.99) * 1e3,
         "full_p50_ms": statistics.median(full.ttft_s) * 1e3,
-        "full_p99_ms": p99(full.ttft_s) * 1e3,
+        "full_p99_ms": quantile(full.ttft_s, 0.99) * 1e3,
         "in_line_p50_ms": statistics.median(in_line.ttft_s) * 1e3,
         "round_p50_ms": statistics.median(gaps) * 1e3,
-        "round_p99_ms": p99(gaps) * 1e3,
+        "round_p99_ms": quantile(gaps, 0.99) * 1e3,
         "rounds_waited_p50": statistics.median(full.ends),
-        "rounds_waited_p99": p99(full.ends),
+        "rounds_waited_p99": quantile(full.ends, 0.99),
         "rounds_waited_in_line_p50": statistics.median(in_line.ends),
         "crowd_requests_per_s": ended / took,
-        "beyond_idle_in_rounds": (p99(full.ttft_s) - p99(idle.ttft_s)) / p99(gaps),
+        "beyond_idle_in_rounds": (quantile(full.ttft_s, 0.99) - quantile(idle.ttft_s, 0.99)) / quantile(gaps, 0.99),
     }
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """Every round, and the medians with their intervals."""
-    argv = [sys.executable, "-m", "serving.llamacpp", "--model", str(Path(options.model).absolute()), "--alias", options.alias]
+    argv = [
+        sys.executable,
+        "-m",
+        "serving.llamacpp",
+        "--model",
+        str(Path(options.model).absolute()),
+        "--alias",
+        options.alias,
+    ]
     argv += ["--parallel", str(options.parallel), "--ctx", "512", "--threads", str(options.threads)]
     with tempfile.TemporaryDirectory() as directory:
         waiting = {"OMP_WAIT_POLICY": "passive"}

@@ -9,8 +9,8 @@ behind shows it. Each round has a stretch without a flood and one with it, in al
 key that exists with another secret, and no key at all; over kept connections, or each over a new one (`--fresh`).
 
 The flood comes from a process of its own. Load, gateway and upstream share the machine's cores: of what is lost, a part
-is the load's own. `gateway_cpu_us_per_wrong_key` is the gateway's alone, from /proc. The audit's growth is what is on the
-disk after each flood, the minute's count included, less what authenticated requests wrote.
+is the load's own. `gateway_cpu_us_per_wrong_key` is the gateway's alone, from /proc. The audit's growth is what is on
+the disk after each flood, the minute's count included, less what authenticated requests wrote.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.keyed import NULL_UPSTREAM, Site, site
-from benchmarks.machine import cpu_seconds, described, interval
+from benchmarks.machine import cpu_seconds, described, interval, quantile
 from serving.access.keys import new_key
 
 SOURCES = 64
@@ -126,11 +126,6 @@ async def close(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-def quantile(values: list[float], q: float) -> float:
-    """The value that a share `q` is not above."""
-    return sorted(values)[min(len(values) - 1, int(q * len(values)))]
-
-
 def disk_bytes(directory: Path) -> int:
     """Bytes of all files in it."""
     return sum(path.stat().st_size for path in directory.iterdir())
@@ -147,9 +142,7 @@ def stretch(served: Site, options: argparse.Namespace, *, flooded: bool) -> dict
         argv = [sys.executable, "-m", "benchmarks.wrong_keys", "--flood", *given]
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         time.sleep(0.5)  # it has begun
-    took = uvloop.run(
-        right(served.address, key, rate=options.pace, seconds=options.seconds, clients=options.clients)
-    )
+    took = uvloop.run(right(served.address, key, rate=options.pace, seconds=options.seconds, clients=options.clients))
     if process is not None:
         found = {f"flood_{name}": value for name, value in json.loads(process.communicate()[0]).items()}
     found |= {"p50_ms": statistics.median(took) * 1e3, "p99_ms": quantile(took, 0.99) * 1e3}
@@ -163,11 +156,16 @@ def stretch(served: Site, options: argparse.Namespace, *, flooded: bool) -> dict
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """All rounds: ratios of with to without, each of a round, and their medians with intervals."""
-    with tempfile.TemporaryDirectory() as directory, site(Path(directory), NULL_UPSTREAM, model="null", keys=2) as served:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        site(Path(directory), NULL_UPSTREAM, model="null", keys=2) as served,
+    ):
         uvloop.run(right(served.address, served.keys[0], rate=options.pace, seconds=1, clients=options.clients))
         rounds = []
         for number in range(options.rounds):
-            stretches = {flooded: stretch(served, options, flooded=flooded) for flooded in (number % 2 > 0, number % 2 < 1)}
+            stretches = {
+                flooded: stretch(served, options, flooded=flooded) for flooded in (number % 2 > 0, number % 2 < 1)
+            }
             without, beside = stretches[False], stretches[True]
             each = without["audit_bytes"] / without["served"]
             rounds.append(

@@ -32,6 +32,16 @@ def order_fairly(
     return [place for _, _, place in sorted(keyed)]
 
 
+def turn_after(clock: int, last: int | None) -> int:
+    """The turn of a request that comes now; the lowest turn that waits is the next to start.
+
+    `last` is the turn of its account's request before it, `clock` the highest turn of those that have ended. For queues
+    that sort by a number given once (start-time fair queueing, Goyal et al. 1996): each account's turns go up by one,
+    none is behind the clock, so who sends much is in line behind itself and is overtaken by nobody for ever.
+    """
+    return clock if last is None else max(clock, last + 1)
+
+
 def may_enter(account: str | None, own: int, taken: int, most: int, count: int = 1) -> bool:
     """Whether `count` more requests of an account that holds `own` of the `taken` places may come in, of `most` in all.
 

@@ -215,7 +215,7 @@ class Pipeline:
     # To the engine and back.
 
     async def _relay(self, exchange: Exchange, route: Route, call: Call, engine: Engine, answer: Answer) -> None:
-        body = self._body_for(exchange.principal, route, call, engine)
+        body = self._body_for(exchange, route, call, engine)
         silence = Silence(exchange, self._config, stream=call.stream)
         texts = engine.spec.capabilities.texts
         exchange.is_sent = True
@@ -281,14 +281,16 @@ class Pipeline:
                 tail += responses.DONE
         await answer.end_events(tail)
 
-    def _body_for(self, principal: Principal, route: Route, call: Call, engine: Engine) -> bytes:
+    def _body_for(self, exchange: Exchange, route: Route, call: Call, engine: Engine) -> bytes:
         body = call.body
         if (texts := engine.spec.capabilities.texts) is not None:
             body = pooling.body_for(route.path, body, texts, engine.spec.model, self._config.limits)
         if call.stream:
             body = {**body, "stream_options": {"include_usage": True}}
         if engine.spec.capabilities.cache_domain == "body":
-            body = {**body, "cache_salt": principal.cache_domain}
+            body = {**body, "cache_salt": exchange.principal.cache_domain}
+        if engine.spec.capabilities.priority and route.task == "generate" and exchange.reservation is not None:
+            body = {**body, "priority": exchange.reservation.turn}
         return serialise(body)
 
     def _headers_for(self, exchange: Exchange, engine: Engine) -> str:

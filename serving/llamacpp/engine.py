@@ -168,7 +168,10 @@ class Engine:
         self._next_snapshot = _SNAPSHOT_BASE
         self._next_id = 0
         self._turns: dict[str | None, int] = {}
-        """When each account last had a request started, counted in starts; once nobody waits, those that run nothing are forgotten."""
+        """When each account last had a request started, counted in starts.
+
+        Once nobody waits, those that run nothing are forgotten.
+        """
         self._starts = 0
         self._outbox: list[tuple[Request, Update]] = []
         self._ends = sorted(model.ends_generation)

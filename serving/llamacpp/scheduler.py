@@ -9,8 +9,9 @@ A sequence with one token to compute is *decoding*; one with more is *prefilling
 a time budget (an equal part for each account, oldest request first), then one token of every decoding sequence, in
 separate calls: mixing them was measured to save nothing.
 
-Who waits: a request starts in its turn (`serving.fairness`; of one account in order of arrival), unless a running one is about to compute a longer part of its prompt
-than is there already; then it waits for that and lets others pass. In the unified layout it also waits for cells.
+Who waits: a request starts in its turn (`serving.fairness`; of one account in order of arrival), unless a running one
+is about to compute a longer part of its prompt than is there already; then it waits for that and lets others pass. In
+the unified layout it also waits for cells.
 Who yields: when cells run out, cached prefixes first (least recently used), then the youngest running request, which
 keeps its tokens and is computed again later. The oldest is never preempted, so there is always progress.
 """

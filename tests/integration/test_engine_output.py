@@ -22,7 +22,7 @@ def mutter(served: Gateway, word: str, kib: int, then: str = "done") -> tuple[in
 
 
 def test_what_an_engine_says_is_in_a_bounded_file_of_this_users(directory: Path) -> None:
-    """Ten megabytes with a prompt in them, over two lives: two files of at most four, mode 0600; the rest knows none."""
+    """Ten megabytes with a prompt in them, over two lives: two files of at most four, mode 0600; no word elsewhere."""
     word = secrets.token_hex(12)
     with gateway(directory) as served:
         told = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import selectors
 import socket
 import struct
@@ -120,7 +119,9 @@ def test_who_shows_no_key_is_refused_before_a_body_is_read(served: Site) -> None
     before = resident(served.pid)
     message = HEAD + f"authorization: Bearer {new_key()[1]}\r\ncontent-length: {8 << 20}\r\n\r\n".encode()
     with contextlib.ExitStack() as stack:
-        wires = [stack.enter_context(contextlib.closing(socket.create_connection(served.address))) for _ in range(COUNT)]
+        wires = [
+            stack.enter_context(contextlib.closing(socket.create_connection(served.address))) for _ in range(COUNT)
+        ]
         for wire in wires:
             wire.sendall(message + b"{" + b" " * 1000)
         told = [b""] * COUNT
@@ -145,8 +146,9 @@ def test_who_shows_no_key_is_refused_before_a_body_is_read(served: Site) -> None
 
 def test_half_open_connections_are_let_go(served: Site) -> None:
     """Ends that are gone without a word, by a reset or not: the server holds none of them for long."""
+
     def held() -> int:
-        return len(os.listdir(f"/proc/{served.pid}/fd"))
+        return sum(1 for _ in Path(f"/proc/{served.pid}/fd").iterdir())
 
     before = held()
     wires = [socket.create_connection(served.address) for _ in range(COUNT)]

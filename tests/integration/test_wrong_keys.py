@@ -46,7 +46,7 @@ def test_wrong_keys_cost_the_record_a_line_for_each_source_and_minute(directory:
 
 
 def test_a_refused_key_keeps_its_connection_where_the_body_has_come(directory: Path) -> None:
-    """The next request follows on it; where the rest of a body is still to come it is closed, and nothing is waited for."""
+    """The next request follows on it; where the rest of a body is still to come it is closed, and not waited for."""
     with site(directory, NULL_UPSTREAM, model="null", keys=1) as served, contextlib.ExitStack() as stack:
         wire = Client(served.address)
         stack.callback(wire.close)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.fairness import may_enter, order_fairly
+from serving.fairness import may_enter, order_fairly, turn_after
 
 
 def test_a_free_place_goes_to_whoever_has_least() -> None:
@@ -139,3 +139,40 @@ def test_without_accounts_every_place_is_for_everybody() -> None:
     assert not may_enter("a", 14, 14, 16)
     assert may_enter("b", 0, 14, 16, 2)
     assert not may_enter("b", 0, 14, 16, 3)
+
+
+@given(EVENTS, st.integers(1, 4))
+def test_turns_give_each_account_its_own_in_a_queue_that_sorts_by_them(events, places: int) -> None:
+    """Of one account in order of arrival; and before a request starts, another account can start no more requests than
+    are before it in its own line, and one more for each place that was taken when it came."""
+    clock, last = 0, {}
+    waiting: list[tuple[int, int, str]] = []
+    running: list[tuple[int, int, str]] = []
+    passed: dict[int, Counter[str]] = {}
+    line: dict[int, int] = {}
+    for number, event in enumerate(events):
+        if isinstance(event, str):
+            line[number] = sum(account == event for _, _, account in waiting)
+            turn = last[event] = turn_after(clock, last.get(event))
+            waiting.append((turn, number, event))
+            passed[number] = Counter()
+        elif running:
+            clock = max(clock, running.pop(event % len(running))[0])
+        while waiting and len(running) < places:
+            one = min(waiting)
+            waiting.remove(one)
+            running.append(one)
+            assert one[1] == min([one[1], *(other[1] for other in waiting if other[2] == one[2])])
+            counts = passed.pop(one[1])
+            for other in waiting:
+                passed[other[1]][one[2]] += other[2] != one[2]
+            behind = line.pop(one[1])
+            assert all(count <= behind + 2 * places + 1 for count in counts.values()), (behind, counts)
+
+
+def test_a_single_request_is_before_the_line_of_another() -> None:
+    """Sixty-four were sent at once, two have ended and four run: the newcomer's turn is lower than any that waits."""
+    turns = [0]
+    for _ in range(63):
+        turns.append(turn_after(0, turns[-1]))
+    assert turn_after(turns[1], None) < min(turns[6:])

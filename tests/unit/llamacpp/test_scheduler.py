@@ -64,7 +64,7 @@ def test_parts_are_not_too_small_to_be_worth_a_call() -> None:
     st.integers(16, 512),
 )
 def test_nothing_of_a_step_is_left_unused(prompts, budget: int, batch: int) -> None:
-    """The budget is used up, or every prompt has all that one call can compute; one account alone is served in order."""
+    """The budget is used up, or each prompt has all that one call can compute; one account alone is served in order."""
     entries = [Running(at, tokens + 1, 0, account=account) for at, (tokens, account) in enumerate(prompts)]
     parts = share_budget(entries, budget, batch)
     wanted = {entry.request: min(entry.tokens, batch) for entry in entries}
