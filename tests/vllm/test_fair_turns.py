@@ -33,7 +33,6 @@ def test_a_key_that_fills_the_queue_holds_another_up_by_one_place(tmp_path: Path
         where = urlsplit(stack.url)
         served = Served((where.hostname or "", where.port or 0), keys, stack.process.pid, tmp_path / "audit")
         found = asyncio.run(one_round(served, options_of(given)))
-    print(found)
     assert found["rounds_waited_p50"] <= 2
     assert found["rounds_waited_p99"] <= 4
     assert found["rounds_waited_in_line_p50"] >= 16
