@@ -4,13 +4,16 @@
 
 The whole gateway with keys and audit on, before an upstream that answers at once. Authenticated requests arrive at
 `--pace` per second over `--clients` kept connections, timed from when they were due, so that a server which falls
-behind shows it. Each round has a stretch without a flood and one with it, in alternating order. Wrong keys arrive at
+behind shows it. Each round has three stretches, in an order that turns: without a flood, with it, and with the same flood
+at another gateway beside this one. Load, flood, gateways and upstreams share the machine's cores, so the third tells what
+of the loss is the machine's: `p99_ratio` is with the flood to beside it, `p99_ratio_alone` with it to none at all.
+
+Wrong keys arrive at
 `--rate` per second, paced, from 64 addresses of 127.0.0.0/8, in three kinds by turn: well made and unknown, the id of a
 key that exists with another secret, and no key at all; over kept connections, or each over a new one (`--fresh`).
 
-The flood comes from a process of its own. Load, gateway and upstream share the machine's cores: of what is lost, a part
-is the load's own. `gateway_cpu_us_per_wrong_key` is the gateway's alone, from /proc. The audit's growth is what is on
-the disk after each flood, the minute's count included, less what authenticated requests wrote.
+The flood comes from a process of its own. `gateway_cpu_us_per_wrong_key` is the gateway's alone, from /proc. The audit's
+growth is what is on the disk after each flood, less what authenticated requests wrote.
 """
 
 from __future__ import annotations
@@ -131,58 +134,61 @@ def disk_bytes(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.iterdir())
 
 
-def stretch(served: Site, options: argparse.Namespace, *, flooded: bool) -> dict[str, float]:
-    """One stretch of authenticated load, with or without the flood beside it."""
-    key, known = served.keys
+def stretch(served: Site, options: argparse.Namespace, flooded: Site | None) -> dict[str, float]:
+    """One stretch of authenticated load on `served`, beside a flood of wrong keys where one is to be `flooded`."""
     found: dict[str, float] = {}
     before, cpu = disk_bytes(served.audit), cpu_seconds(served.pid)
     process = None
-    if flooded:
-        given = [json.dumps([served.address, known, options.rate, options.seconds + 1, options.fresh])]
-        argv = [sys.executable, "-m", "benchmarks.wrong_keys", "--flood", *given]
+    if flooded is not None:
+        given = [flooded.address, flooded.keys[1], options.rate, options.seconds + 1, options.fresh]
+        argv = [sys.executable, "-m", "benchmarks.wrong_keys", "--flood", json.dumps(given)]
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         time.sleep(0.5)  # it has begun
-    took = uvloop.run(right(served.address, key, rate=options.pace, seconds=options.seconds, clients=options.clients))
+    load = right(served.address, served.keys[0], rate=options.pace, seconds=options.seconds, clients=options.clients)
+    took = uvloop.run(load)
     if process is not None:
         found = {f"flood_{name}": value for name, value in json.loads(process.communicate()[0]).items()}
-    found |= {"p50_ms": statistics.median(took) * 1e3, "p99_ms": quantile(took, 0.99) * 1e3}
     return {
         **found,
+        "p50_ms": statistics.median(took) * 1e3,
+        "p99_ms": quantile(took, 0.99) * 1e3,
         "served": len(took),
         "gateway_cpu_s": cpu_seconds(served.pid) - cpu,
         "audit_bytes": disk_bytes(served.audit) - before,
     }
 
 
+def one_round(served: Site, other: Site, options: argparse.Namespace, number: int) -> dict[str, float]:
+    """The three stretches and their ratios."""
+    kinds = {"without": None, "with": served, "beside": other}
+    order = [*kinds][number % 3 :] + [*kinds][: number % 3]
+    found = {kind: stretch(served, options, kinds[kind]) for kind in order}
+    without, flooded, beside = found["without"], found["with"], found["beside"]
+    each = without["audit_bytes"] / without["served"]
+    spent = flooded["gateway_cpu_s"] - without["gateway_cpu_s"]
+    return {f"{kind}_{name}": value for kind, values in found.items() for name, value in values.items()} | {
+        "p50_ratio": flooded["p50_ms"] / beside["p50_ms"],
+        "p99_ratio": flooded["p99_ms"] / beside["p99_ms"],
+        "p99_ratio_alone": flooded["p99_ms"] / without["p99_ms"],
+        "audit_growth_bytes": flooded["audit_bytes"] - each * flooded["served"],
+        "gateway_cpu_us_per_wrong_key": spent / flooded["flood_answered"] * 1e6,
+    }
+
+
 def measure(options: argparse.Namespace) -> dict[str, object]:
-    """All rounds: ratios of with to without, each of a round, and their medians with intervals."""
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        site(Path(directory), NULL_UPSTREAM, model="null", keys=2) as served,
-    ):
-        uvloop.run(right(served.address, served.keys[0], rate=options.pace, seconds=1, clients=options.clients))
-        rounds = []
-        for number in range(options.rounds):
-            stretches = {
-                flooded: stretch(served, options, flooded=flooded) for flooded in (number % 2 > 0, number % 2 < 1)
-            }
-            without, beside = stretches[False], stretches[True]
-            each = without["audit_bytes"] / without["served"]
-            rounds.append(
-                {f"without_{name}": value for name, value in without.items()}
-                | {f"with_{name}": value for name, value in beside.items()}
-                | {
-                    "p50_ratio": beside["p50_ms"] / without["p50_ms"],
-                    "p99_ratio": beside["p99_ms"] / without["p99_ms"],
-                    "audit_growth_bytes": beside["audit_bytes"] - each * beside["served"],
-                    "gateway_cpu_us_per_wrong_key": (beside["gateway_cpu_s"] - without["gateway_cpu_s"])
-                    / beside["flood_answered"]
-                    * 1e6,
-                }
+    """All rounds, and the medians of each figure with its interval."""
+    with contextlib.ExitStack() as stack:
+        served, other = (
+            stack.enter_context(
+                site(Path(stack.enter_context(tempfile.TemporaryDirectory())), NULL_UPSTREAM, model="null", keys=2)
             )
-    shown = ("p50_ratio", "p99_ratio", "audit_growth_bytes", "gateway_cpu_us_per_wrong_key", "with_flood_per_s")
-    shown += ("without_p50_ms", "without_p99_ms", "with_p50_ms", "with_p99_ms")
-    columns = {name: [one[name] for one in rounds] for name in shown}
+            for _ in range(2)
+        )
+        uvloop.run(right(served.address, served.keys[0], rate=options.pace, seconds=1, clients=options.clients))
+        rounds = [one_round(served, other, options, number) for number in range(options.rounds)]
+    shown = ("p50_ratio", "p99_ratio", "p99_ratio_alone", "audit_growth_bytes", "gateway_cpu_us_per_wrong_key")
+    shown += tuple(f"{kind}_{name}_ms" for kind in ("without", "with", "beside") for name in ("p50", "p99"))
+    columns = {name: [one[name] for one in rounds] for name in (*shown, "with_flood_per_s")}
     return {
         "what": __doc__.splitlines()[0],
         "median": {name: round(statistics.median(values), 3) for name, values in columns.items()},
