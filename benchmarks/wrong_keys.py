@@ -1,19 +1,18 @@
 """What a flood of wrong keys does to those who have right ones.
 
-    python -m benchmarks.wrong_keys [--seconds 60] [--rounds 5] [--rate 1000] [--clients 4] [--pace 100]
+    python -m benchmarks.wrong_keys [--seconds 60] [--rounds 5] [--rate 1000] [--clients 4] [--pace 100] [--gguf FILE]
 
-The whole gateway with keys and audit on, before an upstream that answers at once. Authenticated requests arrive at
-`--pace` per second over `--clients` kept connections, timed from when they were due, so that a server which falls
-behind shows it. Each round has three stretches, in an order that turns: without a flood, with it, and with the same flood
-at another gateway beside this one. Load, flood, gateways and upstreams share the machine's cores, so the third tells what
-of the loss is the machine's: `p99_ratio` is with the flood to beside it, `p99_ratio_alone` with it to none at all.
+The whole gateway with keys and audit on, before an upstream that answers at once, or before the real engine (`--gguf`).
+Authenticated requests arrive at `--pace` per second over `--clients` kept connections, timed from when they were due:
+a server which falls behind shows it. Each round has three stretches, in an order that turns: without a flood, with
+it, and with the same flood at another gateway beside this one. Load, flood, gateways and upstreams share the machine's
+cores, so the third tells what of the loss is the machine's: `p99_ratio` is with the flood to beside it,
+`p99_ratio_alone` with it to none at all.
 
-Wrong keys arrive at
-`--rate` per second, paced, from 64 addresses of 127.0.0.0/8, in three kinds by turn: well made and unknown, the id of a
-key that exists with another secret, and no key at all; over kept connections, or each over a new one (`--fresh`).
-
-The flood comes from a process of its own. `gateway_cpu_us_per_wrong_key` is the gateway's alone, from /proc. The audit's
-growth is what is on the disk after each flood, less what authenticated requests wrote.
+Wrong keys arrive at `--rate` per second, paced, from 64 addresses of 127.0.0.0/8, in three kinds by turn: well made and
+unknown, the id of a key that exists with another secret, and no key at all; over kept connections, or each over a new
+one (`--fresh`). The flood comes from a process of its own. `gateway_cpu_us_per_wrong_key` is the gateway's alone, from
+/proc. The audit's growth is what is on the disk after each flood, less what authenticated requests wrote.
 """
 
 from __future__ import annotations
@@ -158,6 +157,14 @@ def stretch(served: Site, options: argparse.Namespace, flooded: Site | None) -> 
     }
 
 
+def engine_of(gguf: str | None) -> tuple[str, ...]:
+    """The command line of what answers."""
+    if gguf is None:
+        return NULL_UPSTREAM
+    engine = (sys.executable, "-m", "serving.llamacpp", "--model", str(Path(gguf).absolute()), "--alias", "null")
+    return (*engine, "--parallel", "16", "--ctx", "512", "--threads", "1")
+
+
 def one_round(served: Site, other: Site, options: argparse.Namespace, number: int) -> dict[str, float]:
     """The three stretches and their ratios."""
     kinds = {"without": None, "with": served, "beside": other}
@@ -180,9 +187,9 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     with contextlib.ExitStack() as stack:
         served, other = (
             stack.enter_context(
-                site(Path(stack.enter_context(tempfile.TemporaryDirectory())), NULL_UPSTREAM, model="null", keys=2)
+                site(Path(stack.enter_context(tempfile.TemporaryDirectory())), argv, model="null", keys=2)
             )
-            for _ in range(2)
+            for argv in (engine_of(options.gguf), NULL_UPSTREAM)
         )
         uvloop.run(right(served.address, served.keys[0], rate=options.pace, seconds=1, clients=options.clients))
         rounds = [one_round(served, other, options, number) for number in range(options.rounds)]
@@ -205,6 +212,7 @@ def options_of(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1000.0, help="wrong keys per second")
     parser.add_argument("--pace", type=float, default=100.0, help="authenticated requests per second")
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--gguf", help="weights that the real engine answers with, in place of the upstream")
     parser.add_argument("--fresh", action="store_true", help="each wrong key over a new connection")
     parser.add_argument("--flood", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
