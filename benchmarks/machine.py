@@ -41,6 +41,11 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return ordered[k - 1], ordered[n - k]
 
 
+def quantile(values: Sequence[float], q: float) -> float:
+    """The value that a share `q` of them is not above."""
+    return sorted(values)[min(len(values) - 1, int(q * len(values)))]
+
+
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far, in all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()

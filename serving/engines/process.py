@@ -70,7 +70,8 @@ class LastWords:
         self._tail_bytes = 0
         self._log_file = log_file
         self._descriptor = self._open()
-        self._written = 0
+        self._written = os.fstat(self._descriptor).st_size
+        """Of an engine that came back the log goes on."""
 
     def feed(self, data: bytes) -> None:
         """Keep what the process wrote. A full disk costs the file, not the engine."""

@@ -47,6 +47,8 @@ class Capabilities:
     """`GET /ready` reports load progress; else `GET /health` answering 200 means ready."""
     cache_domain: Literal["header", "body", "none"] = "header"
     """How it learns the domain whose prefixes a request may share: `x-cache-domain`, `cache_salt`, or not at all."""
+    priority: bool = False
+    """It sorts who waits by `priority` in the body, the lowest first; what else shares places out is `x-account`."""
     tokenize: bool = True
     tasks: frozenset[Task] = frozenset({"generate"})
     """What its model is for; a route for anything else is refused."""

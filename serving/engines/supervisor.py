@@ -369,9 +369,11 @@ class Supervisor:
     def _failure(self, reason: str, how: Exit, words: list[str]) -> StartError:
         log_file = keep_log(self._directory)
         theirs = vllm_output.failure_of(self.spec.model, words) if self.spec.backend == "vllm" else fatal_error(words)
+        # An engine that has served may say what it was asked: that stays in its log, which only we may read.
+        shown = [] if self._ever_ready else words[-_LAST_LINES:]
         return theirs or EngineFailed(
             f"the engine of `{self.spec.model}` failed: {reason} ({how})"
-            + "".join(f"\n  | {line[:300]}" for line in words[-_LAST_LINES:]),
+            + "".join(f"\n  | {line[:300]}" for line in shown),
             hint=f"the whole log is `{log_file}`" if log_file else None,
         )
 

@@ -53,7 +53,7 @@ data-parallel-size data-parallel-address enable-expert-parallel max-loras max-lo
 enable-prefix-caching enable-chunked-prefill enforce-eager max-logprobs logprobs-mode enable-auto-tool-choice
 tool-call-parser reasoning-parser enable-lora lora-modules speculative-config runner convert
 enable-prompt-tokens-details sse-keep-alive-interval generation-config override-generation-config
-structured-outputs-config tool-strict-level pooler-config
+structured-outputs-config tool-strict-level pooler-config scheduling-policy
 """
 OURS: Final = frozenset(_OURS.split())
 """Flags that plan, registry and settings stand for."""
@@ -120,6 +120,7 @@ def plan_engine(plan: VllmPlan, model: Model, settings: Settings, socket: Path, 
         capabilities=Capabilities(
             readiness=False,
             cache_domain="body",
+            priority=plan.task == "generate" and not settings.access.open,
             tasks=frozenset({plan.task}),
             texts=_texts(plan, model),
             keep_alive_comments=True,
@@ -154,6 +155,8 @@ def _generating(plan: VllmPlan, model: Model, settings: Settings) -> Iterator[st
     yield "--enable-prompt-tokens-details"
     yield from ("--sse-keep-alive-interval", str(KEEP_ALIVE_S))
     yield from ("--fingerprint-mode", "none")
+    if not settings.access.open:  # the gateway says whose turn it is (decision 0043)
+        yield from ("--scheduling-policy", "priority")
     yield "--language-model-only"
 
 

@@ -25,6 +25,8 @@ FRAMES: Final = "serving.frames"
 """In `scope["extensions"]`: writes whole chunks of the chunked coding, past uvicorn (`gateway.protocol`)."""
 CERTIFICATE: Final = "serving.certificate"
 """In `scope["extensions"]` of a connection over TLS: gives the client's certificate in DER, verified, or None."""
+ARRIVED: Final = "serving.arrived"
+"""In `scope["extensions"]`: whether all of the request's body has come, so that the next request can follow it."""
 JSON: Final = b"application/json"
 EVENTS: Final = b"text/event-stream; charset=utf-8"
 
@@ -91,6 +93,12 @@ class Answer:
             await self.end_events(responses.error_event(error))
             return
         await self.whole(error.http_status, responses.error_body(error), *error_headers(error, close=close))
+
+
+def must_close(scope: Scope) -> bool:
+    """Whether a request that is answered with its body unread has to be its connection's last."""
+    arrived: Callable[[], bool] | None = scope.get("extensions", {}).get(ARRIVED)
+    return arrived is None or not arrived()
 
 
 def _never(_frames: bytes) -> bool:

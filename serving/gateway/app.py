@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 import serving
 from serving.errors import InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound, ServingError, WrongHost
 from serving.gateway.admin import Admin
-from serving.gateway.answers import Answer, Message, Receive, Scope, Send, error_headers
+from serving.gateway.answers import Answer, Message, Receive, Scope, Send, error_headers, must_close
 from serving.gateway.guard import Guard
 from serving.gateway.hosts import hosts_of
 from serving.gateway.pipeline import Pipeline, request_id_of
@@ -61,7 +61,7 @@ class Gateway:
         try:
             scope["principal"] = self._guard.admit_to(scope["path"], scope)
         except ServingError as error:
-            await Answer(send, request_id.decode("ascii")).error(error, close=True)
+            await Answer(send, request_id.decode("ascii")).error(error, close=must_close(scope))
             return
         await self._app(scope, receive, with_id)
 

@@ -52,6 +52,7 @@ class Exchange:
 
     __slots__ = (
         "_task",
+        "body_has_come",
         "body_is_read",
         "bytes_in",
         "code",
@@ -62,6 +63,7 @@ class Exchange:
         "has_intent",
         "hold",
         "intent",
+        "is_known",
         "is_refused",
         "is_sent",
         "last_byte_at",
@@ -90,6 +92,8 @@ class Exchange:
         self.stream = False
         self.bytes_in = 0
         """Bytes of its body that are held; given back when it ends."""
+        self.body_has_come = False
+        """All of it was there when the request began: the next one can follow, read or not."""
         self.body_is_read = False
         self.reservation: Reservation | None = None
         self.hold: Hold | None = None
@@ -99,6 +103,8 @@ class Exchange:
         self.has_intent = False
         self.intent: int | None = None
         """Number of its entry in the audit log."""
+        self.is_known = False
+        """It was let in."""
         self.is_sent = False
         """An engine may have seen it."""
         self.is_refused = False

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import re
 import secrets
@@ -34,7 +35,7 @@ from serving.errors import (
     UnsupportedFeature,
 )
 from serving.gateway import pooling, too_long
-from serving.gateway.answers import FRAMES, Answer, Message, Receive, Scope, Send
+from serving.gateway.answers import FRAMES, Answer, Message, Receive, Scope, Send, must_close
 from serving.gateway.exchange import ClientGone, Exchange, Principal
 from serving.gateway.guard import Guard
 from serving.gateway.passage import Passage, Silence
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_KEY: Final = re.compile(r"pk_[A-Za-z0-9]{12}_")
 _ANSWER_BYTES: Final = 256 << 20
 """Longest answer that is not streamed; above it the engine is broken."""
 _ERROR_BYTES: Final = 1 << 20
@@ -75,6 +77,7 @@ class Pipeline:
         self._names = names_of(engines)
         self._metrics = metrics
         self._running: set[Exchange] = set()
+        self._account_key = secrets.token_bytes(16)
         self._held = 0
         self._idle = asyncio.Event()
         self.is_draining = False
@@ -108,6 +111,7 @@ class Pipeline:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         exchange = Exchange(route.name, request_id_of(headers))
         token = logs.request_id.set(exchange.request_id)
+        exchange.body_has_come = not must_close(scope)
         answer = Answer(send, exchange.request_id, scope.get("extensions", {}).get(FRAMES))
         self._running.add(exchange)
         gone: asyncio.Task[None] | None = None
@@ -148,6 +152,7 @@ class Pipeline:
         if self.is_draining:
             raise ShuttingDown("the server is stopping", retry_after_s=5)
         exchange.principal = self._guard.admit(scope, "inference")
+        exchange.is_known = True
         if not self._config.share_prefixes:
             exchange.principal = replace(exchange.principal, cache_domain=secrets.token_hex(16))
         check_headers(_text(headers, b"content-type"), _text(headers, b"content-encoding"))
@@ -166,7 +171,7 @@ class Pipeline:
             raise UnsupportedFeature(f"`{engine.spec.model}` runs on an engine that does not serve `{route.path}`")
         check_task(route, engine, self._engines)
         engine.supervisor.check_ready()
-        exchange.reservation = engine.admission.reserve()
+        exchange.reservation = engine.admission.reserve(self._account_of(exchange.principal))
         return call, engine
 
     async def _read(self, exchange: Exchange, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
@@ -203,10 +208,16 @@ class Pipeline:
             raise model_not_found(model, self._names)
         return engine
 
+    def _account_of(self, principal: Principal) -> str | None:
+        """Whom a request is counted to where places are shared out: an engine can tell accounts apart, and no more."""
+        if principal.key is None:
+            return None
+        return hashlib.blake2s(principal.key.account.encode(), key=self._account_key, digest_size=8).hexdigest()
+
     # To the engine and back.
 
     async def _relay(self, exchange: Exchange, route: Route, call: Call, engine: Engine, answer: Answer) -> None:
-        body = self._body_for(exchange.principal, route, call, engine)
+        body = self._body_for(exchange, route, call, engine)
         silence = Silence(exchange, self._config, stream=call.stream)
         texts = engine.spec.capabilities.texts
         exchange.is_sent = True
@@ -216,9 +227,10 @@ class Pipeline:
             )
             if response.status != 200:
                 exchange.is_refused = True
-                error: ServingError = error_of_engine(
-                    response.status, response.header(b"retry-after"), await response.read_all(_ERROR_BYTES)
-                )
+                refusal = await response.read_all(_ERROR_BYTES)
+                if engine.spec.key is not None:  # a server elsewhere may say back all that it was shown
+                    refusal = refusal.replace(engine.spec.key.encode(), b"...")
+                error: ServingError = error_of_engine(response.status, response.header(b"retry-after"), refusal)
                 if texts and isinstance(error, ContextLengthExceeded):
                     error = await self._too_long(exchange, route, call, engine, texts)
                 raise error
@@ -271,14 +283,16 @@ class Pipeline:
                 tail += responses.DONE
         await answer.end_events(tail)
 
-    def _body_for(self, principal: Principal, route: Route, call: Call, engine: Engine) -> bytes:
+    def _body_for(self, exchange: Exchange, route: Route, call: Call, engine: Engine) -> bytes:
         body = call.body
         if (texts := engine.spec.capabilities.texts) is not None:
             body = pooling.body_for(route.path, body, texts, engine.spec.model, self._config.limits)
         if call.stream:
             body = {**body, "stream_options": {"include_usage": True}}
         if engine.spec.capabilities.cache_domain == "body":
-            body = {**body, "cache_salt": principal.cache_domain}
+            body = {**body, "cache_salt": exchange.principal.cache_domain}
+        if engine.spec.capabilities.priority and route.task == "generate" and exchange.reservation is not None:
+            body = {**body, "priority": exchange.reservation.turn}
         return serialise(body)
 
     def _headers_for(self, exchange: Exchange, engine: Engine) -> str:
@@ -288,6 +302,8 @@ class Pipeline:
             # an owner may have letters that a header may not; no two domains become one
             written = domain if domain.isascii() and "%" not in domain else quote(domain)
             head += f"x-cache-domain: {written}\r\n"
+            if exchange.reservation is not None and exchange.reservation.account is not None:
+                head += f"x-account: {exchange.reservation.account}\r\n"
         if engine.spec.key is not None:
             head += f"authorization: Bearer {engine.spec.key}\r\n"
         return head
@@ -304,7 +320,8 @@ class Pipeline:
         exchange.end("refused" if is_refusal else "failed", error.code)
         # Should the client leave now, the outcome stands.
         with contextlib.suppress(ConnectionError):
-            await answer.error(error, close=not exchange.body_is_read)
+            has_come = exchange.body_has_come and not self.is_draining
+            await answer.error(error, close=not (exchange.body_is_read or has_come))
 
     def _count(self, exchange: Exchange) -> Settled | None:
         """Count how it ended; the tokens it is charged with, where they are known or can be guessed."""
@@ -325,8 +342,11 @@ class Pipeline:
             metrics.settle(
                 exchange.model, settled.prompt, settled.cached, settled.output, is_estimated=settled.is_estimated
             )
-        if log.isEnabledFor(logging.INFO):
-            log.info(
+        # Who is nobody cannot fill a disk with lines either: the metrics count, and the audit log by source and minute.
+        level = logging.INFO if exchange.is_known else logging.DEBUG
+        if log.isEnabledFor(level):
+            log.log(
+                level,
                 "request",
                 extra=logs.facts(
                     request_id=exchange.request_id,
@@ -346,9 +366,13 @@ class Pipeline:
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
-    """The client's request id where it is one that may be logged and sent on as it stands, else a fresh one."""
+    """The client's request id where it is one that may be logged and sent on as it stands, else a fresh one.
+
+    A key that a client puts there by mistake is none.
+    """
     given = headers.get(b"x-request-id", b"").decode("latin-1")
-    return given if _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+    may_stand = _REQUEST_ID.fullmatch(given) and not _KEY.search(given)
+    return given if may_stand else f"req-{secrets.token_hex(12)}"
 
 
 def names_of(engines: Mapping[str, Engine]) -> dict[str, Engine]:

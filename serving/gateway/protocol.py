@@ -12,7 +12,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.errors import CapacityError, InvalidRequest, Overloaded, RequestTimeout, RequestTooLarge, ServingError
-from serving.gateway.answers import CERTIFICATE, FRAMES
+from serving.gateway.answers import ARRIVED, CERTIFICATE, FRAMES
 from serving.openai import responses
 
 _HEAD_BYTES: Final = 64 << 10
@@ -99,9 +99,15 @@ class GatewayProtocol(HttpToolsProtocol):
         """A request begins; whoever answers it may write chunks itself (`answers.FRAMES`)."""
         self._is_in_head = True
         super().on_message_begin()
-        self.scope["extensions"] = {FRAMES: self._write_frames}  # type: ignore[dict-item]
+        scope = self.scope
+
+        def has_arrived() -> bool:
+            cycle = self.cycle
+            return cycle is not None and cycle.scope is scope and not cycle.more_body
+
+        scope["extensions"] = {FRAMES: self._write_frames, ARRIVED: has_arrived}  # type: ignore[dict-item]
         if self.scheme == "https":
-            self.scope["extensions"][CERTIFICATE] = self._client_certificate  # type: ignore[assignment]
+            scope["extensions"][CERTIFICATE] = self._client_certificate  # type: ignore[assignment]
 
     def _client_certificate(self) -> bytes | None:
         """What the client showed in the handshake, in DER: it is verified, or there would be no connection."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import uvloop
 
 from serving import tripwire
+from serving.engines.confinement.sealing import leave_no_core
 from serving.engines.remote import RemoteWatch
 from serving.engines.runtime import reap_leftovers, root_of
 from serving.engines.supervisor import EngineState, Supervisor
@@ -105,6 +106,7 @@ def serve(
 ) -> int:
     """As `run`, with the gateway's own view of the settings."""
     guard = guard or Guard()
+    leave_no_core()
     check_specs(specs)
     tls = load_tls(config.tls, time.time()) if config.tls is not None else None
     check_exposure(config.host, is_allowed=config.allow_insecure_bind or is_closed(tls, guard))

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.errors import InvalidRequest, ServingError
+from serving.fairness import order_fairly
 from serving.generation.logprobs import log_probability
 from serving.generation.sampling import Row, Sampler
 from serving.generation.text import TextStream
@@ -89,6 +90,8 @@ class Request:
     """The grammar that the answer follows; its own, at its beginning."""
     shown: Mapping[int, bytes] = field(default_factory=dict)
     """Control tokens that are text to whoever reads the answer, and that text."""
+    account: str | None = None
+    """Whom it is counted to where places are shared out."""
     id: int = 0
     prompt_length: int = 0
     seq: int = -1
@@ -164,6 +167,12 @@ class Engine:
         self._snapshots: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
         self._next_snapshot = _SNAPSHOT_BASE
         self._next_id = 0
+        self._turns: dict[str | None, int] = {}
+        """When each account last had a request started, counted in starts.
+
+        Once nobody waits, those that run nothing are forgotten.
+        """
+        self._starts = 0
         self._outbox: list[tuple[Request, Update]] = []
         self._ends = sorted(model.ends_generation)
         self.counters = Counters(kv_capacity=context.n_ctx)
@@ -282,7 +291,7 @@ class Engine:
         # first the waiting ones: what they wait for sets where the chunks of those before them must end
         waiting = self._observe_waiting()
         running = tuple(
-            Running(request.id, len(request.tokens), request.computed, tuple(sorted(request.cuts)))
+            Running(request.id, len(request.tokens), request.computed, tuple(sorted(request.cuts)), request.account)
             for request in self._running
         )
         free = evictable = 0
@@ -298,7 +307,9 @@ class Engine:
         leaders = [(other, other.computed) for other in self._running if other.computed < other.prompt_length]
         running = len(leaders)
         seen = []
-        for request in self._waiting:
+        holds = Counter(request.account for request in self._running)
+        order = order_fairly([request.account for request in self._waiting], holds, self._turns)
+        for request in [self._waiting[place] for place in order]:
             ready = self._match(request).length
             pending, leader = 0, None
             for other, start in leaders:
@@ -315,7 +326,7 @@ class Engine:
                 leaders.append((request, ready))  # it may start in this very step, and later ones may wait for it
             seen.append((request, ready, pending))
         return tuple(
-            Waiting(request.id, len(request.tokens), ready, pending, tuple(sorted(request.cuts)))
+            Waiting(request.id, len(request.tokens), ready, pending, tuple(sorted(request.cuts)), request.account)
             for request, ready, pending in seen
         )
 
@@ -343,6 +354,8 @@ class Engine:
 
     def _admit(self, request: Request) -> None:
         self._waiting.remove(request)
+        self._starts += 1
+        self._turns[request.account] = self._starts
         match = self._match(request)
         if self._config.layout == "unified":
             request.seq = self._free_sequence(match.holders[:1])
@@ -366,6 +379,9 @@ class Engine:
         self._changes += 1
         self._running.append(request)
         self._running.sort(key=lambda entry: entry.id)
+        if not self._waiting:
+            holds = {entry.account for entry in self._running}
+            self._turns = {account: turn for account, turn in self._turns.items() if account in holds}
 
     def _free_sequence(self, wanted: Sequence[int]) -> int:
         """An unused sequence id; `wanted` are the last to be evicted for it."""

@@ -6,11 +6,12 @@ There is no prefill phase and no decode phase of the engine: a sequence has toke
     0                 ready                computed                   tokens
 
 A sequence with one token to compute is *decoding*; one with more is *prefilling*. A step computes prompt chunks up to
-a time budget (oldest request first), then one token of every decoding sequence, in separate calls: mixing them was
-measured to save nothing.
+a time budget (an equal part for each account, oldest request first), then one token of every decoding sequence, in
+separate calls: mixing them was measured to save nothing.
 
-Who waits: a request starts in order of arrival, unless a running one is about to compute a longer part of its prompt
-than is there already; then it waits for that and lets others pass. In the unified layout it also waits for cells.
+Who waits: a request starts in its turn (`serving.fairness`; of one account in order of arrival), unless a running one
+is about to compute a longer part of its prompt than is there already; then it waits for that and lets others pass. In
+the unified layout it also waits for cells.
 Who yields: when cells run out, cached prefixes first (least recently used), then the youngest running request, which
 keeps its tokens and is computed again later. The oldest is never preempted, so there is always progress.
 """
@@ -44,7 +45,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A request without a sequence, in order of arrival."""
+    """A request without a sequence, in the order in which they should start."""
 
     request: int
     tokens: int
@@ -54,6 +55,8 @@ class Waiting:
     """Longest prefix of it that a request before it, running or about to start, will have computed; 0 if none."""
     cuts: tuple[int, ...] = ()
     """Lengths at which its own chunks must end, once it runs."""
+    account: str | None = None
+    """Whom it is counted to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class Running:
     computed: int
     cuts: tuple[int, ...] = ()
     """Lengths at which its chunks must end, ascending: others wait for exactly that prefix."""
+    account: str | None = None
+    """Whom it is counted to."""
 
     @property
     def is_decoding(self) -> bool:
@@ -118,26 +123,47 @@ def schedule(state: State, config: Config) -> Step:
     admit = _admit(state, config, room)
     by_request = {entry.request: entry for entry in state.waiting}
     prefilling = [entry for entry in state.running if not entry.is_decoding]
-    prefilling += [
-        Running(request, by_request[request].tokens, by_request[request].ready, by_request[request].cuts)
-        for request in admit
-    ]
+    starting = (by_request[request] for request in admit)
+    prefilling += [Running(each.request, each.tokens, each.ready, each.cuts, each.account) for each in starting]
     budget = max(MIN_CHUNK, int(state.prefill_rate * config.step_s))
+    parts = share_budget(prefilling, budget, config.batch)
     chunks: list[Chunk] = []
     for entry in prefilling:
-        count = min(entry.tokens - entry.computed, budget, room, config.batch)
-        if count <= 0:
-            break
-        cut = next((at for at in entry.cuts if entry.computed < at), None)
-        if cut is not None:
-            count = min(count, cut - entry.computed)
-        chunks.append(Chunk(entry.request, count))
-        budget -= count
-        room -= count
+        count = min(parts[entry.request], room)
+        if count > 0:
+            chunks.append(Chunk(entry.request, count))
+            room -= count
     if unified and not chunks and not decoding and len(state.running) > 1:
         # several prompts, half computed, hold all the cells: the youngest gives way
         return Step(preempt=(state.running[-1].request,))
     return Step(admit=admit, prefill=tuple(chunks), decode=decoding)
+
+
+def share_budget(prefilling: Sequence[Running], budget: int, batch: int) -> dict[int, int]:
+    """Tokens of each request's prompt that a step computes, `budget` in all; requests oldest first.
+
+    Each account has an equal part, for its oldest request first; what one does not use goes to the others, oldest
+    first. Where equal parts would be smaller than MIN_CHUNK, the accounts with the oldest requests have theirs.
+    """
+    parts = dict.fromkeys((entry.request for entry in prefilling), 0)
+    accounts = list(dict.fromkeys(entry.account for entry in prefilling))
+    served = accounts[: max(1, budget // MIN_CHUNK)]
+    quota = dict.fromkeys(served, budget // max(1, len(served)))
+    for own in (True, False):
+        for entry in prefilling:
+            most = min(quota.get(entry.account, 0), budget) if own else budget
+            more = min(_next_chunk(entry, batch) - parts[entry.request], most)
+            parts[entry.request] += more
+            budget -= more
+            if own and more:
+                quota[entry.account] -= more
+    return parts
+
+
+def _next_chunk(entry: Running, batch: int) -> int:
+    """Tokens that one call can compute of it."""
+    cut = next((at for at in entry.cuts if entry.computed < at), entry.tokens)
+    return min(entry.tokens - entry.computed, batch, cut - entry.computed)
 
 
 def _admit(state: State, config: Config, room: int) -> tuple[int, ...]:

@@ -7,11 +7,13 @@ the head and the end of the answer; what is between them the engine thread write
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from serving.errors import EngineUnavailable, InvalidRequest, ModelNotFound, Overloaded
+from serving.fairness import may_enter
 from serving.generation.compiler import Grammar, Grammars
 from serving.generation.parsers import AnswerParser
 from serving.generation.prompt import check_tokens, render, room_for_answer
@@ -105,7 +107,8 @@ class App(Server):
         self.loading = Loading()
         self.service: Service | None = None
         self._serves = serves
-        self._outstanding = 0
+        self._outstanding: Counter[str | None] = Counter()
+        """Answers that run or wait, by account."""
 
     # --- generating ------------------------------------------------------------------------------------------------
 
@@ -151,8 +154,9 @@ class App(Server):
         most = service.parallel + service.max_queue
         if body.n > most:
             raise InvalidRequest(f"`n` is {body.n}; {most} answers may run or wait here at a time", param="n")
-        if self._outstanding + body.n > most:
-            raise Overloaded(f"{self._outstanding} answers are running or waiting, no more fit", retry_after_s=2)
+        account, taken = header(scope, b"x-account"), self._outstanding.total()
+        if not may_enter(account, self._outstanding[account], taken, most, body.n):
+            raise Overloaded(f"{taken} answers are running or waiting, no more fit", retry_after_s=2)
 
         def to_choice(index: int) -> Callable[[Update], None]:
             return lambda update: answer.put((index, update))
@@ -160,7 +164,7 @@ class App(Server):
         # From here on it counts, and is dropped when its client leaves: preparing a long prompt takes a while, too.
         answer: Answer[tuple[int, Update]] = Answer()
         domain = header(scope, b"x-cache-domain") or ""
-        self._outstanding += body.n
+        self._outstanding[account] += body.n
         watcher = asyncio.create_task(watch(receive, answer))
         requests: list[Request] = []
         finished = False
@@ -181,6 +185,7 @@ class App(Server):
                     logprobs=body.logprobs,
                     constraint=constraint,
                     shown=service.reading.shown,
+                    account=account,
                 )
                 for index, constraint in enumerate(constraints)
             ]
@@ -190,7 +195,8 @@ class App(Server):
             else:
                 finished = await self._whole(service, body, requests, prompt.readers, answer, send)
         finally:
-            self._outstanding -= body.n
+            self._outstanding[account] -= body.n
+            self._outstanding = +self._outstanding
             watcher.cancel()
             scope["client_left"] = answer.gone
             if not finished:

@@ -26,7 +26,11 @@ def closed_within(client: Client, seconds: float) -> bool:
 
 
 def resident_mib(served: Gateway) -> float:
-    for line in Path(f"/proc/{served.process.pid}/status").read_text().splitlines():
+    return resident(served.process.pid)
+
+
+def resident(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
     raise AssertionError

@@ -9,6 +9,7 @@ It is a real process that speaks HTTP on a Unix socket. What a request does is w
     before=0       seconds before the first byte
     status=200     another status is answered at once, with `code=…`
     comments=1     SSE comments before the first event
+    mutters=1      KiB of the prompt that are said on stderr first
 
 `--record FILE` writes each body it receives, as received, one JSON line `{"path", "headers", "body"}` each.
 """
@@ -60,6 +61,9 @@ class ScriptedEngine:
         is_chat = "messages" in request
         text = request["messages"][-1]["content"] if is_chat else request["prompt"]
         told = words(text if isinstance(text, str) else "")
+        if "mutters" in told:
+            sys.stderr.write((text + "\n") * (int(told["mutters"]) * 1024 // (len(text) + 1) + 1))
+            sys.stderr.flush()
         if "status" in told:
             error = {"message": "told to refuse", "type": "t", "param": told.get("param"), "code": told.get("code")}
             whole(writer, int(told["status"]), {"error": error})

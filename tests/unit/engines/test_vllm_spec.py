@@ -28,7 +28,12 @@ KINDS = ("tensor", "pipeline", "data")
 
 
 def spec(
-    model: str = "llama3.1-8b", gpus: tuple[GpuKind, int] = ("H100", 1), wishes: Wishes | None = None, **vllm: Any
+    model: str = "llama3.1-8b",
+    gpus: tuple[GpuKind, int] = ("H100", 1),
+    wishes: Wishes | None = None,
+    *,
+    keys: bool = False,
+    **vllm: Any,
 ) -> EngineSpec:
     """The engine that would serve that model on these GPUs."""
     entry = CATALOGUE.find(model)
@@ -36,7 +41,8 @@ def spec(
     assert isinstance(outcome, VllmPlan)
     settings = Settings()
     engines = settings.engines.model_copy(update={"vllm": Vllm(**vllm)})
-    settings = settings.model_copy(update={"engines": engines})
+    access = settings.access.model_copy(update={"open": not keys})
+    settings = settings.model_copy(update={"engines": engines, "access": access})
     return plan_engine(
         dataclasses.replace(outcome, weights=Path("/srv/model")),
         entry,
@@ -250,3 +256,12 @@ def test_one_range_of_versions_is_started(version: str, *, refused: bool) -> Non
         assert ".".join(map(str, OLDEST_VLLM)) in found
         assert ".".join(map(str, TOO_NEW_VLLM)) in found
         assert re.search(re.escape(version), found)
+
+
+def test_with_keys_vllm_sorts_who_waits() -> None:
+    """By the turn that the gateway gives each request; without keys it keeps its own order, and is sent none."""
+    assert "--scheduling-policy" not in spec().argv
+    assert not spec().capabilities.priority
+    made = spec(keys=True)
+    assert value(made, "--scheduling-policy") == "priority"
+    assert made.capabilities.priority

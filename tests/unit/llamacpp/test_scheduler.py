@@ -19,6 +19,7 @@ from serving.llamacpp.scheduler import (
     evict_order,
     plan_moves,
     schedule,
+    share_budget,
 )
 
 UNIFIED = Config("unified", parallel=4, capacity=1000, batch=512)
@@ -40,6 +41,40 @@ def test_prompts_take_the_time_budget_and_decoding_goes_on_beside() -> None:
     step = schedule(state(running=[Running(1, 100, 99), Running(2, 400, 0), Running(3, 400, 0)], rate=1000), STREAMS)
     assert step.decode == (1,)
     assert step.prefill == (Chunk(2, 250),)
+
+
+def test_each_account_has_an_equal_part_of_a_step() -> None:
+    """A short prompt beside the long ones of another account is computed at once; what it leaves goes to them."""
+    others = [Running(number, 4000, 0, account="a") for number in (1, 2, 3)]
+    step = schedule(state(running=[*others, Running(4, 100, 0, account="b")], rate=1000), STREAMS)
+    assert step.prefill == (Chunk(1, 150), Chunk(4, 100))
+    equals = [Running(1, 4000, 0, account="a"), Running(2, 4000, 0, account="b")]
+    assert schedule(state(running=equals, rate=1000), STREAMS).prefill == (Chunk(1, 125), Chunk(2, 125))
+
+
+def test_parts_are_not_too_small_to_be_worth_a_call() -> None:
+    """More accounts than there are chunks in the budget: the oldest have theirs, whole."""
+    many = [Running(number, 400, 0, account=str(number)) for number in range(10)]
+    assert share_budget(many, 3 * MIN_CHUNK, 512) == {number: MIN_CHUNK * (number < 3) for number in range(10)}
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 900), st.sampled_from(["a", "b", None])), max_size=8),
+    st.integers(MIN_CHUNK, 2000),
+    st.integers(16, 512),
+)
+def test_nothing_of_a_step_is_left_unused(prompts, budget: int, batch: int) -> None:
+    """The budget is used up, or each prompt has all that one call can compute; one account alone is served in order."""
+    entries = [Running(at, tokens + 1, 0, account=account) for at, (tokens, account) in enumerate(prompts)]
+    parts = share_budget(entries, budget, batch)
+    wanted = {entry.request: min(entry.tokens, batch) for entry in entries}
+    assert all(0 <= parts[request] <= most for request, most in wanted.items())
+    assert sum(parts.values()) == min(budget, sum(wanted.values()))
+    for account in {entry.account for entry in entries}:
+        own = [entry.request for entry in entries if entry.account == account]
+        begun = [parts[request] < wanted[request] for request in own]
+        if len({entry.account for entry in entries}) == 1:
+            assert all(not parts[later] for at, later in enumerate(own) if any(begun[:at]))
 
 
 def test_a_slow_model_still_makes_progress() -> None:
