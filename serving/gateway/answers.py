@@ -43,6 +43,18 @@ class Answer:
         self.extra: list[tuple[bytes, bytes]] = []
         """Headers of whatever is answered: what is left of the key's limits."""
 
+    def copy_to(self, keep: Callable[[bytes], None]) -> None:
+        """Give `keep` everything that is sent to the client from now on, but for heads."""
+        send = self._send
+
+        def copying(message: Message) -> eager.Job:
+            if body := message.get("body"):
+                keep(body)
+            return send(message)
+
+        self._send = copying
+        self.frames = _never  # what goes straight would go past it
+
     async def whole(self, status: int, body: bytes, *extra: tuple[bytes, bytes], kind: bytes = JSON) -> None:
         """Head and body at once."""
         headers = [

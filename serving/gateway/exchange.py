@@ -12,6 +12,7 @@ from serving.errors import ServingError
 if TYPE_CHECKING:
     from serving.access import Principal as KeyPrincipal
     from serving.access import Reservation as Hold
+    from serving.audit.content import Recording
     from serving.gateway.admission import Reservation
     from serving.gateway.relay import Settled
     from serving.gateway.upstream import Response
@@ -69,6 +70,7 @@ class Exchange:
         "outcome",
         "principal",
         "reason",
+        "recording",
         "request_id",
         "reservation",
         "response",
@@ -96,6 +98,8 @@ class Exchange:
         """What is set aside of the key's limits; closed by `Guard.close`."""
         self.fingerprint: str | None = None
         """Of the prompt, keyed."""
+        self.recording: Recording | None = None
+        """Prompt and answer on their way to the content store, for a key that is made so; closed by `Guard.close`."""
         self.has_intent = False
         self.intent: int | None = None
         """Number of its entry in the audit log."""

@@ -112,6 +112,8 @@ class Pipeline:
         try:
             call, engine = await self._admit(exchange, route, scope, headers, receive)
             answer.extra = self._guard.reserve(exchange, call, engine)
+            if exchange.recording is not None:
+                answer.copy_to(exchange.recording.add)
             await self._guard.intend(exchange, call, engine)
             gone = asyncio.create_task(_watch(receive, exchange))
             await self._relay(exchange, route, call, engine, answer)
@@ -152,6 +154,7 @@ class Pipeline:
         raw = await self._read(exchange, headers, receive)
         exchange.body_is_read = True
         exchange.fingerprint = self._guard.fingerprint(raw)
+        exchange.recording = self._guard.record(exchange, raw)
         body = parse_body(raw, self._config.limits)
         name = body.get("model")
         engine = self._resolve(name) if isinstance(name, str) else next(iter(self._engines.values()))
