@@ -23,7 +23,7 @@ from typing import BinaryIO, Final
 
 from serving.audit.sealed import DIGEST_BYTES, MAGIC, MOST_HEADING, PREFIX, WRAPPED_BYTES, BrokenSeal, Heading, Sealed
 from serving.audit.sealed import heading_of as parse_heading
-from serving.audit.segments import DIRECTORY_MODE, FILE_MODE, Segment
+from serving.audit.segments import DIRECTORY_MODE, FILE_MODE, Segment, open_to_group
 from serving.errors import BadFile, BadSettings, FileMissing
 from serving.store.files import sync_directory, write_whole
 
@@ -236,16 +236,13 @@ class OpenSegment:
         self.number = number
         self.size = 0
         """Bytes of its records."""
-        group = directory.stat().st_gid
         self._keys = os.open(keys_in(directory, number), _FLAGS | os.O_EXCL | os.O_APPEND, _KEY_MODE)
         try:
             self._records = os.open(records_in(directory, number), _FLAGS | os.O_EXCL | os.O_APPEND, FILE_MODE)
         except OSError:
             os.close(self._keys)
             raise
-        os.fchmod(self._records, FILE_MODE)
-        with contextlib.suppress(PermissionError):  # the directory's setgid bit has done it then, or nobody wants it
-            os.fchown(self._records, -1, group)
+        open_to_group(self._records, directory)
         sync_directory(directory / "keys")
         sync_directory(directory)
 

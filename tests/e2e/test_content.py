@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,18 @@ REASON = "complaint 12"
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 
 
+def site_in(home: Path) -> Site:
+    """A site that is not started yet, with an auditor's key."""
+    made = Site(home)
+    (home / "run").mkdir(mode=0o700)
+    make_auditor(home / "auditor.key")
+    made.write(f'[audit.content]\ndirectory = "{home / "content"}"\npublic_key = "{home}/auditor.key.pub"\n')
+    return made
+
+
 @pytest.fixture
 def kept(tmp_path: Path) -> Site:
-    """A site that is not started yet, with an auditor's key."""
-    made = Site(tmp_path)
-    (tmp_path / "run").mkdir(mode=0o700)
-    made.write()
-    make_auditor(tmp_path / "auditor.key")
-    made.write(f'[audit.content]\ndirectory = "{tmp_path / "content"}"\npublic_key = "{tmp_path}/auditor.key.pub"\n')
-    return made
+    return site_in(tmp_path)
 
 
 def files_with(home: Path, words: bytes) -> list[Path]:
@@ -141,19 +145,18 @@ def as_another(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_root
-def test_an_auditor_who_is_not_the_operator(kept: Site) -> None:
+def test_an_auditor_who_is_not_the_operator() -> None:
     """Of the directories' group: reads through the server alone, and is named; cannot take the wrapped keys."""
-    home, key = kept.directory, kept.directory / "auditor.key"
-    opened = [home, *home.parents][: len(home.parents) - len(Path("/tmp").parents)]
-    before = {each: each.stat().st_mode & 0o7777 for each in opened}
-    for name in ("audit", "content"):
-        (home / name).mkdir(mode=0o750)
-        os.chown(home / name, -1, 65534)
-    os.chown(key, 65534, 65534)
-    kept.config.chmod(0o644)
-    try:
-        for each in opened:
-            each.chmod(0o755)
+    # Not in pytest's directory: that is its user's alone.
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory)
+        kept, key = site_in(home), home / "auditor.key"
+        home.chmod(0o755)
+        for name in ("audit", "content"):
+            (home / name).mkdir(mode=0o750)
+            os.chown(home / name, -1, 65534)
+        os.chown(key, 65534, 65534)
+        kept.config.chmod(0o644)
         with serve(config=kept.config) as stack:
             kept.stack = stack
             with kept.client(kept.key("--record-content")) as client:
@@ -177,6 +180,3 @@ def test_an_auditor_who_is_not_the_operator(kept: Site) -> None:
         assert done.returncode == 19, done.stderr
         assert "no server runs" in done.stderr
         assert len(kept.records("content-read")) == 1
-    finally:
-        for each, mode in before.items():
-            each.chmod(mode)
