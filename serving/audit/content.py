@@ -6,7 +6,6 @@ over and does none of it. What is collected and not yet on the disk is bounded, 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -14,10 +13,10 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,12 +24,17 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from serving.audit.auditor import fingerprint_of, load_auditor
 from serving.audit.book import Clock
+from serving.audit.recording import HINT, Bounds, Kept, Recording
 from serving.audit.records import ContentErased, ContentRemoved
 from serving.audit.sealed import SECRET_BYTES, Heading, Kind, Sealed, seal
 from serving.audit.segments import Retention, Segment, decide_removal
 from serving.audit.shelf import (
+    Erasing,
     OpenSegment,
+    begin_erasing,
+    begun_erasing,
     destroy_keys,
+    end_erasing,
     last_number,
     list_shelf,
     new_id,
@@ -57,81 +61,6 @@ _TICK_S: Final = 60.0
 """Between two looks at what is too old."""
 _ERASED_AT_ONCE: Final = 256
 """Ids in one record of the audit log."""
-_HINT: Final = "the operator has to make room for it"
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much is kept of one prompt or answer, and held in memory of all together; bytes."""
-
-    record_bytes: int = 16 << 20
-    held_bytes: int = 256 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A record that is on the disk, as the audit log names it."""
-
-    content: str
-    sha256: str
-
-
-class Recording:
-    """One request's prompt and answer on their way. For the event loop, until they are handed over or dropped."""
-
-    __slots__ = ("_answer", "_is_cut", "_kept", "_prompt", "_prompt_held", "_store", "answer_size", "key", "request")
-
-    def __init__(self, store: ContentStore, key: str, request: str, prompt: bytes) -> None:
-        most = store.bounds.record_bytes
-        self._store = store
-        self.key = key
-        self.request = request
-        self._prompt_held = store.hold(min(len(prompt), most))
-        self._prompt: tuple[bytes, int] | None = (prompt[:most], len(prompt))
-        if self._prompt_held < len(self._prompt[0]):
-            self._prompt = None
-        self._answer: list[bytes] = []
-        self._kept = 0
-        self._is_cut = False
-        self.answer_size = 0
-        """Bytes of the answer that were relayed so far."""
-
-    def add(self, data: bytes) -> None:
-        """The next piece of the answer, as it is relayed."""
-        self.answer_size += len(data)
-        if self._is_cut:
-            return
-        room = self._store.hold(min(len(data), self._store.bounds.record_bytes - self._kept))
-        self._is_cut = room < len(data)
-        self._kept += room
-        self._answer.append(data[:room])
-
-    async def keep_prompt(self) -> Kept:
-        """Have the prompt on the disk. Raises Unwritable."""
-        prompt, self._prompt = self._prompt, None
-        if prompt is None:
-            raise Unwritable("the prompt cannot be recorded: too much waits for the disk already", hint=_HINT)
-        held, self._prompt_held = self._prompt_held, 0
-        return await asyncio.wrap_future(self._store.put(self, "prompt", prompt[0], prompt[1], None, held))
-
-    def keep_answer(self, intent: int | None, then: Callable[[Kept | None], None]) -> None:
-        """Have the answer on the disk, and then call `then`, in some thread; with None where it could not be written.
-
-        Nothing waits for it. This is the recording's end.
-        """
-        pieces, held = self._answer, self._kept
-        self._answer, self._kept = [], 0
-        self.drop()
-
-        def done(future: Future[Kept]) -> None:
-            then(None if future.cancelled() or future.exception() is not None else future.result())
-
-        self._store.put(self, "answer", pieces, self.answer_size, intent, held).add_done_callback(done)
-
-    def drop(self) -> None:
-        """Let go of what was not handed over."""
-        self._store.release(self._prompt_held + self._kept)
-        self._prompt, self._prompt_held, self._answer, self._kept = None, 0, [], 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,7 +159,7 @@ class ContentStore:
             self._queue.put(text)
         return done
 
-    def erase(self, contents: Sequence[str], by: str, reason: str, key: str | None = None) -> None:
+    def erase(self, erasing: Erasing) -> None:
         """Make content unreadable for ever; recorded in the audit log before. It blocks.
 
         Raises Unwritable where it cannot be recorded or done, and is then to be asked again.
@@ -239,7 +168,7 @@ class ContentStore:
 
         def work() -> None:
             try:
-                self._erase(contents, by, reason, key)
+                self._erase(erasing)
             except BaseException as error:  # noqa: BLE001 - whatever it is, who waits is to be told
                 done.set_exception(error)
             else:
@@ -262,6 +191,10 @@ class ContentStore:
     def _run(self) -> None:
         tick_at = 0.0
         is_open = True
+        try:
+            self._finish_erasing()
+        except Exception as error:  # noqa: BLE001 - it stays to be done, and nothing else ends by it
+            log.error("content is still to be erased", extra=facts(reason=type(error).__name__))  # noqa: TRY400
         while is_open:
             group, job, is_open = self._collect()
             if group:
@@ -359,29 +292,41 @@ class ContentStore:
         self._end_segment()
 
     def _refuse(self, texts: Sequence[_Text], reason: str, *, is_running: bool = False) -> None:
-        error = Unwritable(f"the content of this request cannot be recorded: {reason}", hint=_HINT)
+        error = Unwritable(f"the content of this request cannot be recorded: {reason}", hint=HINT)
         for text in texts:
             self.release(text.held)
             if is_running or text.done.set_running_or_notify_cancel():
                 text.done.set_exception(error)
 
-    def _erase(self, contents: Sequence[str], by: str, reason: str, key: str | None) -> None:
-        ordered = sorted(contents, key=segment_of)
-        for at in range(0, len(ordered), _ERASED_AT_ONCE):
-            some = tuple(ordered[at : at + _ERASED_AT_ONCE])
-            self.audit.record(ContentErased(contents=some, key=key, by=by, reason=reason))
+    def _erase(self, erasing: Erasing) -> None:
+        """Record it, then do it. What was recorded and not done is done before the next, or at the next start."""
+        self._finish_erasing()
+        begin_erasing(self.directory, erasing)
+        self._carry_out(erasing, is_new=True)
+
+    def _finish_erasing(self) -> None:
+        begun = begun_erasing(self.directory)
+        if begun is not None:
+            self._carry_out(begun, is_new=False)
+
+    def _carry_out(self, erasing: Erasing, *, is_new: bool) -> None:
         try:
-            for number, of_it in groupby(ordered, key=segment_of):
-                destroy_keys(self.directory, number, list(of_it))
+            for some in batched(erasing.contents, _ERASED_AT_ONCE):
+                self.audit.record(ContentErased(contents=some, key=erasing.key, by=erasing.by, reason=erasing.reason))
+                is_new = False
+        except Unwritable:
+            if is_new:  # nobody has been told that it is erased
+                end_erasing(self.directory)
+            raise
+        try:
+            for number, of_it in groupby(sorted(erasing.contents, key=segment_of), key=segment_of):
                 if self._open is not None and self._open.number == number:
-                    self._open.reopen_keys()
+                    self._end_segment()
+                destroy_keys(self.directory, number, list(of_it))
+            end_erasing(self.directory)
         except OSError as error:
-            self._end_segment()
             message = f"the content could not be erased: {error.strerror}"
             raise Unwritable(message, hint="the log says that it is: ask again until it is done") from None
-        except BaseException:
-            self._end_segment()
-            raise
 
     def _remove_old(self) -> None:
         if self._open is not None and self._is_full(self._open):
@@ -401,6 +346,13 @@ class ContentStore:
                     records_in(self.directory, empty.number).unlink()
         except Exception as error:  # noqa: BLE001 - tried again at the next tick, and nothing else ends by it
             log.warning("old content cannot be removed", extra=facts(reason=type(error).__name__))
+
+
+def batched(ids: Sequence[str], most: int) -> Iterator[tuple[str, ...]]:
+    """The ids, so many at a time."""
+    rest = iter(ids)
+    while some := tuple(islice(rest, most)):
+        yield some
 
 
 def content_directory(settings: Settings, environment: Mapping[str, str]) -> Path:

@@ -21,7 +21,7 @@ from serving.audit.auditor import fingerprint_of
 from serving.audit.content import ContentStore
 from serving.audit.records import ContentRead
 from serving.audit.sealed import BrokenSeal, Heading, unseal
-from serving.audit.shelf import Placed, find, list_shelf, read_headings, read_sealed, segment_of, wrapped_keys
+from serving.audit.shelf import Erasing, Placed, find, list_shelf, read_headings, read_sealed, segment_of, wrapped_keys
 from serving.desk import Body, Caller, Operation
 from serving.errors import BadFile, FileMissing, Untrusted, Unverified
 
@@ -72,7 +72,8 @@ def erase(store: ContentStore, body: Erase, caller: Caller) -> dict[str, Any]:
         find(store.directory, body.content)
         raise FileMissing(f"the content `{body.content}` was erased already")
     if chosen:
-        store.erase([each.content for each in chosen], str(caller), body.reason, body.key)
+        contents = tuple(each.content for each in chosen)
+        store.erase(Erasing(contents, str(caller), body.reason, body.key))
     return {"erased": [each.content for each in chosen]}
 
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import re
 import secrets
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -192,6 +193,8 @@ def wrapped_keys(directory: Path, segment: int) -> dict[str, bytes]:
 def destroy_keys(directory: Path, segment: int, contents: Collection[str]) -> None:
     """Overwrite the wrapped keys of these records, and write the rest into a new file. Raises OSError, BadSettings."""
     path = keys_in(directory, segment)
+    if not path.exists():
+        return
     wanted = {content.rpartition("-")[2] for content in contents}
     with path.open("r+b", buffering=0) as file:
         raw = file.read()
@@ -227,12 +230,41 @@ def remove_segment(directory: Path, segment: int, *, is_last: bool) -> None:
     sync_directory(directory)
 
 
+@dataclass(frozen=True, slots=True)
+class Erasing:
+    """What is to be erased, by whom, why."""
+
+    contents: tuple[str, ...]
+    by: str
+    reason: str
+    key: str | None = None
+
+
+def begin_erasing(directory: Path, erasing: Erasing) -> None:
+    """Have it on the disk that this is being erased. Raises BadSettings."""
+    write_whole(directory / "keys" / "erasing", json.dumps(asdict(erasing)).encode(), _KEY_MODE)
+
+
+def begun_erasing(directory: Path) -> Erasing | None:
+    """What was being erased when the last process ended. Raises OSError, ValueError, TypeError."""
+    path = directory / "keys" / "erasing"
+    if not path.exists():
+        return None
+    told = json.loads(path.read_bytes())
+    return Erasing(tuple(told["contents"]), told["by"], told["reason"], told["key"])
+
+
+def end_erasing(directory: Path) -> None:
+    """It is done, or will not be. Raises OSError."""
+    (directory / "keys" / "erasing").unlink()
+    sync_directory(directory / "keys")
+
+
 class OpenSegment:
     """A segment that is written. For one thread; after an error it is written no more."""
 
     def __init__(self, directory: Path, number: int) -> None:
         """Begin it. Raises OSError."""
-        self._directory = directory
         self.number = number
         self.size = 0
         """Bytes of its records."""
@@ -260,17 +292,10 @@ class OpenSegment:
                 os.ftruncate(self._records, before)
             raise
 
-    def reopen_keys(self) -> None:
-        """The file of keys was written anew. Raises OSError."""
-        os.close(self._keys)
-        self._keys = -1
-        self._keys = os.open(keys_in(self._directory, self.number), _FLAGS | os.O_APPEND, _KEY_MODE)
-
     def close(self) -> None:
         """Write no more."""
-        for descriptor in (self._keys, self._records):
-            if descriptor >= 0:
-                os.close(descriptor)
+        os.close(self._keys)
+        os.close(self._records)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -52,7 +52,7 @@ def show_content(content: str, key: Path, reason: str, config: Path | None) -> i
     sys.stderr.write(f"{heading.kind} of the key {heading.key}, request {heading.request}, {heading.at}{cut}\n")
     sys.stderr.flush()
     if sys.stdout.isatty():
-        sys.stdout.write(_harmless(text.decode("utf-8", "replace")) + "\n")
+        sys.stdout.write(harmless(text.decode("utf-8", "replace")) + "\n")
     else:
         sys.stdout.buffer.write(text)
     sys.stdout.flush()
@@ -117,6 +117,6 @@ def _ask(settings: Settings, operation: str, body: Mapping[str, object]) -> dict
     return ask(places.directory, operation, body, opened)
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """The text with everything escaped that could steer a terminal."""
     return "".join(each if each.isprintable() or each in "\n\t" else repr(each)[1:-1] for each in text)

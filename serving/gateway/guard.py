@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import serving
 from serving.access import Access, Tokens, access_directory
 from serving.audit import Audit
-from serving.audit.content import ContentStore, Recording, content_directory
+from serving.audit.content import ContentStore, content_directory
 from serving.audit.keys import make_keys
 from serving.audit.log import places_of
 from serving.audit.records import Intent, KeyCreated, KeyRevoked, KeyRotated, Outcome
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from serving.access import Failure, Scope
-    from serving.audit.content import Kept
+    from serving.audit.recording import Kept, Recording
+    from serving.gateway.answers import Answer
     from serving.gateway.engine import Engine
     from serving.gateway.exchange import Exchange
     from serving.gateway.relay import Settled
@@ -114,6 +115,14 @@ class Guard:
             raise PermissionDenied(message, hint="the operator sets audit.content.public_key, or makes another key")
         return self._content.record(key.key_id, exchange.request_id, body)
 
+    def listen(self, exchange: Exchange, answer: Answer) -> None:
+        """Have what is sent to the client from now on fingerprinted, and kept where it is to be."""
+        if self._audit is not None:
+            exchange.answer_mac = self._audit.fingerprints.begin("answer")
+            answer.copy_to(exchange.answer_mac.update)
+        if exchange.recording is not None:
+            answer.copy_to(exchange.recording.add)
+
     async def _keep_prompt(self, exchange: Exchange) -> Kept | None:
         """Have the prompt on the disk, where it is to be. Raises Unwritable."""
         if exchange.recording is None or self._audit is None:
@@ -174,6 +183,7 @@ class Guard:
                 cached_tokens=None if settled is None else settled.cached,
                 output_tokens=None if settled is None else settled.output,
                 is_estimated=None if settled is None else settled.is_estimated or None,
+                answer=exchange.answer_mac.hexdigest() if exchange.answer_mac and exchange.status else None,
                 duration_us=int((time.monotonic() - exchange.started_at) * 1e6),
             )
             if exchange.recording is None or not exchange.recording.answer_size:

@@ -112,8 +112,7 @@ class Pipeline:
         try:
             call, engine = await self._admit(exchange, route, scope, headers, receive)
             answer.extra = self._guard.reserve(exchange, call, engine)
-            if exchange.recording is not None:
-                answer.copy_to(exchange.recording.add)
+            self._guard.listen(exchange, answer)
             await self._guard.intend(exchange, call, engine)
             gone = asyncio.create_task(_watch(receive, exchange))
             await self._relay(exchange, route, call, engine, answer)

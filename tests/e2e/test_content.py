@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import signal
@@ -9,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from serving.audit.auditor import make_auditor
+from serving.audit.keys import load_fingerprints
 from tests.e2e.stack import ROOT, serve
 from tests.e2e.test_keys import CANARY, Site, ask
 from tests.support.harness import wait_until
@@ -104,6 +108,34 @@ def test_content_is_kept_for_the_auditor_of_a_key_that_is_made_so(kept: Site) ->
     assert [len(each["contents"]) for each in kept.records("content-erased")] == [1, 3]
     shown = json.loads(kept.run("audit", "content", "list", "--json"))
     assert all(each["is_erased"] for each in shown)
+
+
+def test_an_answers_fingerprint_is_made_again_from_what_a_client_kept(kept: Site) -> None:
+    """Of the body as it was sent, whole or streamed, without the transfer's framing; of errors too."""
+    with serve(config=kept.config) as stack:
+        kept.stack = stack
+        keys = [kept.key(), kept.key("--record-content")]
+        bodies = []
+        for key in keys:
+            for more in ({}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}):
+                bodies.append(post(kept, key, {"model": "demo", "prompt": "one two", "max_tokens": 30, **more}))
+            bodies.append(post(kept, key, {"model": "demo", "prompt": "x" * 100_000}))
+        wait_until(lambda: len(kept.records("outcome")) == len(bodies), "all outcomes are on record")
+        fingerprints = load_fingerprints(kept.directory / "audit-keys" / "fingerprint.key")
+        assert [record["answer"] for record in kept.records("outcome")] == [
+            fingerprints.of("answer", body) for body in bodies
+        ]
+        recorded = [record["content"] for record in kept.records("outcome") if "content" in record]
+        assert [read(kept, content) for content in recorded] == [body.decode().strip() for body in bodies[4:]]
+
+
+def post(site: Site, key: str, body: dict) -> bytes:
+    """The body of the answer, as HTTP has it."""
+    where = urlsplit(site.stack.url if site.stack else "")
+    with contextlib.closing(http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)) as connection:
+        head = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        connection.request("POST", "/v1/completions", json.dumps(body), head)
+        return connection.getresponse().read()
 
 
 def test_no_key_without_a_place_for_its_content(kept: Site) -> None:

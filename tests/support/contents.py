@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from serving.audit import Audit, Places, Retention
 from serving.audit.auditor import load_auditor, load_private_auditor, make_auditor
-from serving.audit.content import Bounds, ContentStore, Kept
-from serving.audit.counter import SOCKET, Read, read, show
+from serving.audit.content import ContentStore
+from serving.audit.counter import Read, read, show
+from serving.audit.recording import Bounds, Kept
 from serving.audit.sealed import Heading
 from serving.desk import myself
 from tests.support.audit_logs import intent, open_audit, outcome, places_in
@@ -77,6 +78,3 @@ def keeping(home: Path, bounds: Bounds | None = None, retention: Retention | Non
             store.close()
     finally:
         audit.close()
-
-
-__all__ = ["REASON", "SOCKET", "Keeping", "keeping"]

@@ -13,10 +13,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from serving.audit import Retention
-from serving.audit.content import Bounds, ContentStore
+from serving.audit.content import ContentStore
 from serving.audit.counter import Erase, List, erase, list_contents, show
 from serving.audit.inventory import take_inventory
 from serving.audit.reading import read_lines, verify_log
+from serving.audit.recording import Bounds
 from serving.audit.sealed import unseal
 from serving.audit.shelf import find, keys_in, read_sealed, records_in, segment_of, wrapped_keys
 from serving.desk import myself
