@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import openai
 import pytest
 
 from serving.audit.auditor import make_auditor
@@ -136,6 +137,57 @@ def post(site: Site, key: str, body: dict) -> bytes:
         head = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         connection.request("POST", "/v1/completions", json.dumps(body), head)
         return connection.getresponse().read()
+
+
+def test_an_answer_that_was_broken_off_is_kept_as_far_as_it_went(kept: Site) -> None:
+    """The client left in the midst of a stream: what was relayed is there, and its outcome says cancelled."""
+    with serve(config=kept.config) as stack:
+        kept.stack = stack
+        with kept.client(kept.key("--record-content")) as client:
+            events = client.completions.create(
+                model="demo", prompt="x", max_tokens=3000, stream=True, extra_body={"ignore_eos": True}
+            )
+            heard = [next(iter(events)).choices[0].text for _ in range(5)]
+            events.close()
+        wait_until(lambda: len(kept.records("outcome")) == 1, "the outcome is on record")
+        (outcome,) = kept.records("outcome")
+        assert outcome["outcome"] == "cancelled"
+        chunks = [json.loads(line[6:]) for line in read(kept, outcome["content"]).splitlines() if line]
+        assert [each["choices"][0]["text"] for each in chunks][:5] == heard
+        assert len(chunks) < 3000
+
+
+@pytest.mark.parametrize("on_failure", ["refuse", "serve"])
+def test_while_content_cannot_be_written(kept: Site, on_failure: str) -> None:
+    """Its key's requests are refused, or served and marked, as the settings want it; other keys' are served."""
+    kept.config.write_text(kept.config.read_text().replace("[audit]\n", f'[audit]\non_failure = "{on_failure}"\n'))
+    with serve(config=kept.config) as stack:
+        kept.stack = stack
+        plain, recorded = kept.key(), kept.key("--record-content")
+        keys, away = kept.directory / "content" / "keys", kept.directory / "away"
+        keys.rename(away)
+        with kept.client(recorded) as client, kept.client(plain) as other:
+            if on_failure == "refuse":
+                with pytest.raises(openai.InternalServerError) as refused:
+                    ask(client, CANARY)
+                assert (refused.value.status_code, refused.value.code) == (503, "audit_unwritable")
+                assert not kept.records("intent")
+            else:
+                ask(client, CANARY)
+                wait_until(lambda: len(kept.records("outcome")) == 1, "the outcome is on record")
+                assert [kept.records(kind)[0]["content_lost"] for kind in ("intent", "outcome")] == [True, True]
+            ask(other, CANARY)
+            away.rename(keys)
+
+            def is_kept() -> bool:
+                with contextlib.suppress(openai.APIStatusError):
+                    ask(client, CANARY)
+                return "content" in kept.records("intent")[-1]
+
+            wait_until(is_kept, "it can be written again")
+        assert not files_with(kept.directory, CANARY.encode())
+        stop(kept)
+    assert kept.run("audit", "verify", "--content", str(kept.directory / "content"))
 
 
 def test_no_key_without_a_place_for_its_content(kept: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -14,15 +15,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from serving.audit import Retention
 from serving.audit.content import ContentStore
-from serving.audit.counter import Erase, List, erase, list_contents, show
+from serving.audit.counter import Erase, List, ask, attended, erase, key_from, list_contents, show
 from serving.audit.inventory import take_inventory
 from serving.audit.reading import read_lines, verify_log
 from serving.audit.recording import Bounds
 from serving.audit.sealed import unseal
-from serving.audit.shelf import find, keys_in, read_sealed, records_in, segment_of, wrapped_keys
+from serving.audit.shelf import Erasing, begin_erasing, find, keys_in, read_sealed, records_in, segment_of, wrapped_keys
 from serving.desk import myself
-from serving.errors import BadSettings, FileMissing, Untrusted, Unverified, Unwritable
-from tests.support.audit_logs import public
+from serving.errors import BadSettings, FileMissing, RequestError, Untrusted, Unverified, Unwritable
+from tests.support.audit_logs import open_audit, places_in, public
 from tests.support.contents import REASON, Keeping, keeping
 
 WORDS = b'{"messages":[{"role":"user","content":"canary-51c2"}]}'
@@ -228,3 +229,61 @@ def test_a_changed_record_is_not_shown(tmp_path: Path) -> None:
         placed.path.write_bytes(bytes(raw[:-32]) + hashlib.sha256(raw[:-32]).digest())
         with pytest.raises(Unverified, match="does not open"):
             kept.show(content)
+
+
+async def test_a_server_is_asked_and_says_who_asked(tmp_path: Path) -> None:
+    """Over a socket that its directory's group may connect to; errors are the same as without a server."""
+
+    def nothing() -> contextlib.AbstractContextManager[ContentStore]:
+        raise AssertionError("a server runs")
+
+    with keeping(tmp_path) as kept:
+        log = kept.places.directory
+        asked, _ = await kept.request(WORDS, [b"answer"])
+        async with attended(kept.store, log) as path:
+            assert path.stat().st_mode & 0o777 == 0o660
+            assert path.stat().st_gid == log.stat().st_gid
+            body = {"content": asked.content, "reason": REASON}
+            told = await asyncio.to_thread(ask, log, "read", body, nothing)
+            assert unseal(read_sealed(find(kept.directory, asked.content)), key_from(told), kept.private)[1] == WORDS
+            assert records(kept, "content-read")[0]["by"].startswith(f"uid {os.getuid()} (")
+            for operation, wrong, error in (
+                ("read", {"content": asked.content}, RequestError),
+                ("read", {"content": asked.content, "reason": ""}, RequestError),
+                ("read", {"content": "1-00", "reason": REASON}, FileMissing),
+                ("erase", {"before": "soon", "reason": REASON}, RequestError),
+            ):
+                with pytest.raises(error):
+                    await asyncio.to_thread(ask, log, operation, wrong, nothing)
+            assert len(records(kept, "content-read")) == 1
+            assert await asyncio.to_thread(ask, log, "erase", {"reason": REASON}, nothing) == {"erased": []}
+            assert await asyncio.to_thread(ask, log, "erase", body, nothing) == {"erased": [asked.content]}
+        assert not path.exists()
+
+
+def test_an_erasing_that_was_cut_short_is_completed(tmp_path: Path) -> None:
+    """At the next start, and recorded again: whether it was before is not known."""
+    with keeping(tmp_path) as kept:
+        asked, _ = asyncio.run(kept.request(WORDS, [b"answer"]))
+        begin_erasing(kept.directory, Erasing((asked.content,), "uid 7 (her)", REASON))
+    with keeping(tmp_path) as kept:
+        kept.store.close()
+        (record,) = records(kept, "content-erased")
+        assert (record["contents"], record["by"], record["reason"]) == ([asked.content], "uid 7 (her)", REASON)
+        with pytest.raises(FileMissing, match="erased"):
+            kept.show(asked.content)
+    assert take_inventory(read_lines(kept.places.directory), kept.directory).is_sound
+
+
+def test_what_is_not_recorded_is_not_erased(tmp_path: Path) -> None:
+    """Nor at the next start: who asked was told that it was not done."""
+    with keeping(tmp_path) as kept:
+        content = kept.prompt(WORDS).content
+        kept.store.audit = open_audit(places_in(tmp_path / "other"))
+        kept.store.audit.close()
+        with pytest.raises(Unwritable):
+            kept.store.erase(Erasing((content,), "uid 7", REASON))
+        with pytest.raises(Unwritable):
+            kept.show(content)
+    with keeping(tmp_path) as kept:
+        assert kept.show(content)[1] == WORDS
