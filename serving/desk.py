@@ -244,7 +244,10 @@ def _listen(path: Path, setting: str, *, is_for_group: bool) -> socket.socket:
         listening.listen()
     except OSError as error:
         listening.close()
-        raise AddressUnavailable(f"cannot listen at `{path}`: {error.strerror}") from None
+        hint = None
+        if is_for_group and isinstance(error, PermissionError):
+            hint = f"make the server's user one of the group of `{path.parent}`, or chmod g+s it"
+        raise AddressUnavailable(f"cannot listen at `{path}`: {error.strerror}", hint=hint) from None
     finally:
         os.umask(before)
     return listening

@@ -230,8 +230,14 @@ class ContentStore:
         return group, None, True
 
     def _commit(self, group: list[_Text]) -> None:
-        wanted = [text for text in group if text.done.set_running_or_notify_cancel()]
-        self.release(sum(text.held for text in group if text not in wanted))
+        wanted = []
+        for text in group:
+            if text.done.set_running_or_notify_cancel():
+                wanted.append(text)
+            else:  # who asked has left
+                self.release(text.held)
+        if not wanted:
+            return
         if self._public is None or (self._failed is not None and time.monotonic() < self._retry_at):
             self._refuse(wanted, self._failed or "nobody is named who may read it", is_running=True)
             return

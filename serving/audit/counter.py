@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -48,12 +47,6 @@ class Erase(Body):
     reason: Reason
 
 
-class List(Body):
-    """Which records there are: of all, or of one API key."""
-
-    key: Id | None = None
-
-
 def read(store: ContentStore, body: Read, caller: Caller) -> dict[str, Any]:
     """The wrapped key of a record, once it is on record who asked for it."""
     placed = find(store.directory, body.content)
@@ -67,7 +60,7 @@ def read(store: ContentStore, body: Read, caller: Caller) -> dict[str, Any]:
 
 def erase(store: ContentStore, body: Erase, caller: Caller) -> dict[str, Any]:
     """The ids of what was erased, which may be none."""
-    chosen = [placed.heading for placed, has_key in _all(store.directory) if has_key and _is_chosen(placed, body)]
+    chosen = list(_chosen(store.directory, body))
     if body.content is not None and not chosen:
         find(store.directory, body.content)
         raise FileMissing(f"the content `{body.content}` was erased already")
@@ -77,23 +70,15 @@ def erase(store: ContentStore, body: Erase, caller: Caller) -> dict[str, Any]:
     return {"erased": [each.content for each in chosen]}
 
 
-def list_contents(store: ContentStore, body: List, caller: Caller) -> dict[str, Any]:  # noqa: ARG001 - all are called alike
-    """What is known of each record without reading it."""
-    told = [(placed.heading, has_key) for placed, has_key in _all(store.directory)]
-    return {
-        "contents": [
-            {**asdict(heading), "is_cut": heading.is_cut, "is_erased": not has_key}
-            for heading, has_key in told
-            if body.key in (None, heading.key)
-        ]
-    }
-
-
-def _all(directory: Path) -> Iterator[tuple[Placed, bool]]:
+def _chosen(directory: Path, body: Erase) -> Iterator[Heading]:
+    """The records that are asked for and have their key."""
     for segment in list_shelf(directory):
+        if body.content is not None and segment.number != segment_of(body.content):
+            continue
         keys = wrapped_keys(directory, segment.number)
-        for placed in read_headings(segment.path):
-            yield placed, placed.heading.content in keys
+        for placed in read_headings(segment.path, body.content or body.key or ""):
+            if placed.heading.content in keys and _is_chosen(placed, body):
+                yield placed.heading
 
 
 def _is_chosen(placed: Placed, body: Erase) -> bool:
@@ -110,7 +95,6 @@ def _is_chosen(placed: Placed, body: Erase) -> bool:
 _OPERATIONS: Final[Mapping[str, tuple[type[Body], Callable[[ContentStore, Any, Caller], dict[str, Any]]]]] = {
     "read": (Read, read),
     "erase": (Erase, erase),
-    "list": (List, list_contents),
 }
 
 

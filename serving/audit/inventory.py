@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from serving.audit.sealed import Heading
 from serving.audit.shelf import Placed, is_whole, list_shelf, read_headings, segment_of, wrapped_keys
 from serving.errors import BadFile, FileMissing
 
@@ -95,6 +96,18 @@ def take_inventory(lines: Iterable[bytes], directory: Path) -> Inventory:
         further_problems=max(0, len(problems) - MOST),
         notes=tuple(notes),
     )
+
+
+def list_contents(lines: Iterable[bytes], directory: Path, key: str = "") -> Iterator[tuple[Heading, bool]]:
+    """The records in a store, or those of an API key, and whether the log's lines say that each was erased.
+
+    Raises FileMissing, BadFile.
+    """
+    erased = _read(lines).erased
+    for segment in list_shelf(directory):
+        for placed in read_headings(segment.path, key):
+            if key in ("", placed.heading.key):
+                yield placed.heading, placed.heading.content in erased
 
 
 def _look(directory: Path, told: _Told) -> _Shelf:

@@ -36,6 +36,7 @@ _GONE: Final = bytes(_ID_BYTES)
 _KEY_MODE: Final = 0o600
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DSYNC
 _HASHED: Final = 1 << 20
+_BEGINNING: Final = PREFIX.size + MOST_HEADING
 
 
 def records_in(directory: Path, number: int) -> Path:
@@ -121,27 +122,32 @@ class Placed:
     """As it stands at its end; `is_whole` says whether it is so."""
 
 
-def read_headings(path: Path) -> Iterator[Placed]:
-    """The records of a segment, in order, up to what was not written whole. Raises BadFile, FileMissing."""
+def read_headings(path: Path, having: str = "") -> Iterator[Placed]:
+    """The records of a segment, in order, up to what was not written whole; those alone whose heading has that text.
+
+    Raises BadFile, FileMissing.
+    """
+    wanted = having.encode()
     with _open(path) as file:
-        end = os.fstat(file.fileno()).st_size
-        at = 0
+        descriptor = file.fileno()
+        end, at = os.fstat(descriptor).st_size, 0
         while at + PREFIX.size + DIGEST_BYTES <= end:
-            file.seek(at)
-            magic, heading_bytes, body_bytes = PREFIX.unpack(file.read(PREFIX.size))
+            begin = os.pread(descriptor, _BEGINNING, at)
+            magic, heading_bytes, body_bytes = PREFIX.unpack_from(begin)
             size = PREFIX.size + heading_bytes + body_bytes + DIGEST_BYTES
-            if magic != MAGIC or heading_bytes > MOST_HEADING or at + size > end:
+            if magic != MAGIC or PREFIX.size + heading_bytes > _BEGINNING or at + size > end:
                 return
-            try:
-                heading = parse_heading(file.read(heading_bytes))
-            except BrokenSeal:
-                return
-            file.seek(at + size - DIGEST_BYTES)
-            placed = Placed(heading, path, at, size, file.read(DIGEST_BYTES).hex())
-            # What stands behind a record has been written after it was whole.
-            if at + size == end and not is_whole(placed):
-                return
-            yield placed
+            told = begin[PREFIX.size : PREFIX.size + heading_bytes]
+            if wanted in told:
+                digest = os.pread(descriptor, DIGEST_BYTES, at + size - DIGEST_BYTES).hex()
+                try:
+                    placed = Placed(parse_heading(told), path, at, size, digest)
+                except BrokenSeal:
+                    return
+                # What stands behind a record has been written after it was whole.
+                if at + size == end and not is_whole(placed):
+                    return
+                yield placed
             at += size
 
 
@@ -170,7 +176,7 @@ def find(directory: Path, content: str) -> Placed:
     """The record of that id. Raises FileMissing, BadFile."""
     path = records_in(directory, segment_of(content))
     if path.exists():
-        for placed in read_headings(path):
+        for placed in read_headings(path, content):
             if placed.heading.content == content:
                 return placed
     hint = "`serve audit content list` shows those that are kept"

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from serving.audit import Audit
 from serving.audit.auditor import fingerprint_of, load_private_auditor, make_auditor
 from serving.audit.content import ContentStore, content_directory
 from serving.audit.counter import ask, key_from, show
+from serving.audit.inventory import list_contents
 from serving.audit.log import places_of
+from serving.audit.reading import read_lines
 from serving.cli.options import settings_for
 from serving.cli.show import print_json, print_rows
 from serving.errors import UsageError
@@ -79,23 +82,19 @@ def erase_content(
 
 def list_content(key: str | None, config: Path | None, *, as_json: bool) -> int:
     """Print which records there are."""
-    found = _ask(settings_for(config), "list", {} if key is None else {"key": key})["contents"]
+    audit = settings_for(config).audit
+    lines = read_lines(places_of(audit, os.environ).directory)
+    found = list(list_contents(lines, content_directory(audit.content, os.environ), key or ""))
     if as_json:
-        print_json(found)
+        print_json([{**asdict(heading), "is_cut": heading.is_cut, "is_erased": gone} for heading, gone in found])
         return 0
     rows = [("ID", "TIME", "KIND", "KEY", "REQUEST", "BYTES", "STATE")]
-    for each in found:
-        plain = [each[name] for name in ("content", "at", "kind", "key", "request")]
-        rows.append((*plain, str(each["kept"]), _state(each)))
+    for each, is_erased in found:
+        state = "erased" if is_erased else "kept"
+        state += f"; cut, had {each.size}" if each.is_cut else ""
+        rows.append((each.content, each.at, each.kind, each.key, harmless(each.request), str(each.kept), state))
     print_rows(rows)
     return 0
-
-
-def _state(told: Mapping[str, Any]) -> str:
-    words = ["erased"] if told["is_erased"] else ["kept"]
-    if told["is_cut"]:
-        words.append(f"cut, had {told['size']}")
-    return "; ".join(words)
 
 
 def _ask(settings: Settings, operation: str, body: Mapping[str, object]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from serving.audit import Retention
 from serving.audit.content import ContentStore
-from serving.audit.counter import Erase, List, ask, attended, erase, key_from, list_contents, show
-from serving.audit.inventory import take_inventory
+from serving.audit.counter import Erase, ask, attended, erase, key_from, show
+from serving.audit.inventory import list_contents, take_inventory
 from serving.audit.reading import read_lines, verify_log
 from serving.audit.recording import Bounds
 from serving.audit.sealed import unseal
@@ -94,9 +94,8 @@ def test_what_is_erased_is_gone(tmp_path: Path) -> None:
         assert kept.show(later.content)[1] == b"later"
         (record,) = records(kept, "content-erased")
         assert (record["contents"], record["by"], record["reason"]) == ([gone.content], str(myself()), REASON)
-        states = {
-            each["content"]: each["is_erased"] for each in list_contents(kept.store, List(), myself())["contents"]
-        }
+        listed = list_contents(read_lines(kept.places.directory), kept.directory)
+        states = {heading.content: is_erased for heading, is_erased in listed}
         assert states == {gone.content: True, stays.content: False, later.content: False}
 
 
@@ -214,7 +213,8 @@ def test_what_cannot_be_written_counts_for_nothing(tmp_path: Path) -> None:
             kept.prompt(b"second")
         kept.store._retry_at = 0.0
         assert kept.show(kept.prompt(b"third").content)[1] == b"third"
-        shown = [each["content"] for each in list_contents(kept.store, List(), myself())["contents"]]
+        listed = list_contents(read_lines(kept.places.directory), kept.directory)
+        shown = [heading.content for heading, _ in listed]
         assert shown[0] == first
         assert len(shown) == 2
 
