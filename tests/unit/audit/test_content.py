@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +21,17 @@ from serving.audit.inventory import list_contents, take_inventory
 from serving.audit.reading import read_lines, verify_log
 from serving.audit.recording import Bounds
 from serving.audit.sealed import unseal
-from serving.audit.shelf import Erasing, begin_erasing, find, keys_in, read_sealed, records_in, segment_of, wrapped_keys
+from serving.audit.shelf import (
+    Erasing,
+    begin_erasing,
+    find,
+    keys_in,
+    read_headings,
+    read_sealed,
+    records_in,
+    segment_of,
+    wrapped_keys,
+)
 from serving.desk import myself
 from serving.errors import BadSettings, FileMissing, RequestError, Untrusted, Unverified, Unwritable
 from tests.support.audit_logs import open_audit, places_in, public
@@ -217,6 +228,29 @@ def test_what_cannot_be_written_counts_for_nothing(tmp_path: Path) -> None:
         shown = [heading.content for heading, _ in listed]
         assert shown[0] == first
         assert len(shown) == 2
+
+
+def test_half_a_record_is_never_seen(tmp_path: Path) -> None:
+    """Where the file may grow no further in the midst of one, and where a crash left its beginning at the end."""
+    with keeping(tmp_path) as kept:
+        first = kept.prompt(b"x" * 300_000).content
+        path = records_in(kept.directory, 1)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 500, hard))
+        try:
+            with pytest.raises(Unwritable, match="File too large"):
+                kept.prompt(b"y" * 1000)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        whole = path.read_bytes()
+        for torn in (whole[:3], whole[:200], whole[:-1], whole[:-32] + bytes(32), bytes(500)):
+            path.write_bytes(whole + torn)
+            assert [placed.heading.content for placed in read_headings(path)] == [first]
+        path.write_bytes(whole)
+        kept.store._retry_at = 0.0
+        later = kept.prompt(b"later").content
+        assert kept.show(first)[1] == b"x" * 300_000
+        assert kept.show(later)[1] == b"later"
 
 
 def test_a_changed_record_is_not_shown(tmp_path: Path) -> None:
