@@ -5,45 +5,24 @@ Both ways lead to the same operations with the same bodies, so that `serve keys`
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import http.client
-import json
-import os
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 
+from serving import desk
 from serving.access.door import Access, access_directory
 from serving.access.keys import Key, Scope
 from serving.access.quota import Limits
-from serving.errors import (
-    AddressUnavailable,
-    InternalError,
-    InvalidRequest,
-    ServingError,
-    StartError,
-    Untrusted,
-)
-from serving.openai.peers import CheckedProtocol, peer_of
+from serving.desk import Body, Caller, Operation
 from serving.settings import Access as AccessSettings
-from serving.settings.wording import mistake, shown
 
 SOCKET: Final = "admin.sock"
-_MAX_PATH: Final = 107
-"""Bytes of a Unix socket's path, unix(7)."""
-_TIMEOUT_S: Final = 30.0
-_MAX_ANSWER: Final = 256 << 20
 _NAME: Final = r"^[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]{0,126}$"
 Name = Annotated[str, Field(pattern=_NAME)]
 Id = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,32}$")]
@@ -53,12 +32,6 @@ Second = Annotated[int, Field(ge=0, le=10**11)]
 
 def _network(text: str) -> str:
     return str(ip_network(text))
-
-
-class Body(BaseModel):
-    """Closed to unknown fields; no conversion of types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class LimitsBody(Body):
@@ -80,11 +53,12 @@ class Create(Body):
     owner: Name
     name: Name
     expires: Second | None = None
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=8)] = ["inference"]
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=8)] = Field(default=["inference"])
     models: Annotated[list[Name], Field(min_length=1, max_length=256)] | None = None
-    networks: Annotated[list[Annotated[str, AfterValidator(_network)]], Field(max_length=256)] = []
+    networks: Annotated[list[Annotated[str, AfterValidator(_network)]], Field(max_length=256)] = Field(default=[])
     cache_domain: Name | None = None
     limits: LimitsBody = LimitsBody()
+    record_content: bool = False
 
 
 class Rotate(Body):
@@ -127,6 +101,7 @@ def create(access: Access, body: Create) -> dict[str, object]:
         networks=tuple(ip_network(each) for each in body.networks),
         cache_domain=body.cache_domain or "",
         limits=Limits(**body.limits.model_dump()),
+        record_content=body.record_content,
     )
     key, text = access.create(wanted)
     return {"key": text, **told(access, key)}
@@ -185,6 +160,7 @@ def told(access: Access, key: Key) -> dict[str, object]:
         "cache_domain": key.cache_domain or key.owner,
         "account": key.counted_at,
         "limits": asdict(key.limits),
+        "record_content": key.record_content,
         "used": {
             "requests": used.all_requests,
             "tokens": used.all_tokens,
@@ -194,176 +170,42 @@ def told(access: Access, key: Key) -> dict[str, object]:
     }
 
 
-def perform(access: Access, operation: str, body: Mapping[str, object]) -> dict[str, Any]:
-    """One operation by its name. Raises ServingError."""
-    form, function = OPERATIONS[operation]
-    try:
-        wanted = form.model_validate(body)
-    except ValidationError as failure:
-        raise _invalid(failure.errors(include_url=False)) from None
-    return function(access, wanted)
+def operations_on(access: Access) -> dict[str, Operation]:
+    """The operations, on these keys."""
 
+    def on_access(function: Callable[[Access, Any], dict[str, object]]) -> Callable[[Any, Caller], dict[str, Any]]:
+        return lambda body, _: function(access, body)
 
-def application(access: Access) -> FastAPI:
-    """The operations as `POST /<operation>`, errors in OpenAI's shape with the hint and exit status beside it."""
-    app = FastAPI(title="Perimeter: keys", openapi_url=None)
-
-    def endpoint(form: type[Body], function: Callable[[Access, Any], dict[str, object]]) -> Callable[..., object]:
-        def answer(body: Body) -> dict[str, object]:  # on a thread: the database is waited for
-            return function(access, body)
-
-        answer.__annotations__["body"] = form
-        return answer
-
-    for name, (form, function) in OPERATIONS.items():
-        app.add_api_route(f"/{name}", endpoint(form, function), methods=["POST"], response_model=None)
-    app.add_exception_handler(ServingError, _answer_error)
-    app.add_exception_handler(RequestValidationError, _answer_error)
-    return app
-
-
-async def _answer_error(_: Request, failure: Exception) -> JSONResponse:
-    if isinstance(failure, RequestValidationError):
-        failure = _invalid(failure.errors())
-    if not isinstance(failure, ServingError):
-        raise failure
-    told_error = {"code": failure.code, "message": failure.message, "hint": failure.hint}
-    status = 409 if isinstance(failure, StartError) else failure.http_status
-    return JSONResponse({"error": told_error}, status)
-
-
-class AdministrationProtocol(CheckedProtocol):
-    """Only this user and root are served; others are cut off before a byte is read."""
-
-    def is_served(self, uid: int) -> bool:
-        """Whether that user is."""
-        return uid in (0, os.getuid())
-
-
-class _Server(uvicorn.Server):
-    """Signals are its host's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    return {name: (form, on_access(function)) for name, (form, function) in OPERATIONS.items()}
 
 
 @contextlib.asynccontextmanager
 async def administered(access: Access, directory: Path) -> AsyncIterator[Path]:
-    """Serve the administration in this directory, beside whatever else the process does. Raises AddressUnavailable.
-
-    The directory's lock is this process's: a socket that is there is one that a dead process left.
-    """
+    """Serve the administration in this directory, which is locked, to this user and root. Raises AddressUnavailable."""
     path = directory / SOCKET
-    listening = _listen(path)
-    config = uvicorn.Config(
-        application(access), http=AdministrationProtocol, ws="none", lifespan="off", log_config=None, access_log=False
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
+    async with desk.served(operations_on(access), path, "access.directory"):
         yield path
-    finally:
-        server.should_exit = True
-        await task
-        listening.close()
-        path.unlink(missing_ok=True)
 
 
 def ask(
-    settings: AccessSettings, environment: Mapping[str, str], operation: str, body: Mapping[str, object]
+    settings: AccessSettings,
+    environment: Mapping[str, str],
+    operation: str,
+    body: Mapping[str, object],
+    *,
+    keeps_content: bool = False,
 ) -> dict[str, Any]:
-    """One operation by the server that runs, or on the database under its lock where none does. Raises ServingError."""
+    """One operation by the server that runs, or on the database under its lock where none does. Raises ServingError.
+
+    `keeps_content`: the settings name a place for what keys with `record_content` say and hear.
+    """
     path = access_directory(settings.directory, environment) / SOCKET
-    answer = _ask_server(path, operation, body)
+    answer = desk.ask(path, operation, body)
     if answer is not None:
         return answer
     access = Access.open(settings, environment)
+    access.keeps_content = keeps_content
     try:
-        return perform(access, operation, body)
+        return desk.perform(operations_on(access), operation, body)
     finally:
         access.close()
-
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket, to a process of this user's or root's."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("access", timeout=_TIMEOUT_S)
-        self._at = path
-
-    def connect(self) -> None:
-        """Raises OSError, Untrusted."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT_S)
-        self.sock.connect(str(self._at))
-        peer = peer_of(self.sock)
-        if peer is not None and peer.uid not in (0, os.getuid(), self._at.parent.stat().st_uid):
-            raise Untrusted(f"somebody else (uid {peer.uid}) listens at `{self._at}`", hint="find out who")
-
-
-def _ask_server(path: Path, operation: str, body: Mapping[str, object]) -> dict[str, Any] | None:
-    """The answer of the server that listens there; None where none does. Raises ServingError."""
-    connection = _Connection(path)
-    try:
-        try:
-            connection.connect()
-        except (FileNotFoundError, ConnectionRefusedError):
-            return None
-        connection.request("POST", f"/{operation}", json.dumps(body), {"content-type": "application/json"})
-        response = connection.getresponse()
-        answer = json.loads(response.read(_MAX_ANSWER))
-    except PermissionError:
-        message = f"this user may not administer the server at `{path}`"
-        raise StartError(message, hint="run it as the user that the server runs as, or as root") from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        message = f"the server at `{path}` did not answer: {type(error).__name__}"
-        raise StartError(message, hint="it may be stopping: try again; its log may say more") from None
-    finally:
-        connection.close()
-    if response.status == 200 and isinstance(answer, dict):
-        return answer
-    raise _error_of(answer)
-
-
-def _error_of(answer: Any) -> ServingError:
-    """The error that a server answered, as the class that it was."""
-    error = answer.get("error") if isinstance(answer, dict) else None
-    if not isinstance(error, dict):
-        return InternalError("the server answered in a way that is not understood", hint="its log may say more")
-    classes = {each.code: each for each in _tree(ServingError)}
-    kind = classes.get(str(error.get("code")), InternalError)
-    hint = error.get("hint")
-    return kind(str(error.get("message")), hint=None if hint is None else str(hint))
-
-
-def _tree(root: type[ServingError]) -> Iterator[type[ServingError]]:
-    """The classes below, and then the root: a code of its own comes after one that is inherited."""
-    for child in root.__subclasses__():
-        yield from _tree(child)
-    yield root
-
-
-def _listen(path: Path) -> socket.socket:
-    if len(os.fsencode(path)) > _MAX_PATH:
-        message = f"`{path}` is too long a path for a socket"
-        raise AddressUnavailable(message, hint=f"set access.directory to a path of at most {_MAX_PATH - 12} bytes")
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        path.unlink(missing_ok=True)
-        listening.bind(str(path))
-        listening.listen()
-    except OSError as error:
-        listening.close()
-        raise AddressUnavailable(f"cannot listen at `{path}`: {error.strerror}") from None
-    finally:
-        os.umask(before)
-    return listening
-
-
-def _invalid(errors: Any) -> InvalidRequest:
-    first = errors[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
-    value = "" if first["type"] == "missing" else f" = `{shown(first['input'])}`"
-    return InvalidRequest(f"`{place}`{value}: {mistake(first)}", param=place)

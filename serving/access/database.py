@@ -353,6 +353,7 @@ def _row(key: Key) -> dict[str, object]:
     return {name: getattr(key, name) for name in plain} | {
         "account": key.counted_at,
         "cache_domain": key.cache_domain,
+        "record_content": key.record_content,
         "told": json.dumps(told, sort_keys=True),
     }
 

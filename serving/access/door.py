@@ -101,6 +101,8 @@ class Access:
         self._proxies = proxies
         self._attempts = attempts
         self._clock = clock
+        self.keeps_content = False
+        """There is a place for what keys with `record_content` say and hear; where not, there can be no such keys."""
         self._changing = threading.Lock()
         self._keys: dict[str, Key] = {key.id: key for key in ledger.database.all_keys()}
         self._revoked: list[Callable[[str], None]] = []
@@ -293,6 +295,8 @@ class Access:
             raise UsageError(message, hint="set access.price_book; configs/prices.toml is an example")
         if wanted.expires is not None and wanted.expires <= self._now():
             raise UsageError("a key that has expired already is of no use", hint="name a time to come")
+        if wanted.record_content and not self.keeps_content:
+            raise _kept_nowhere("a key cannot have its content recorded", "")
         with self._changing:
             key, text = self._made(wanted)
             self.ledger.database.add_key(key)
@@ -336,6 +340,13 @@ class Access:
         self._ended(key_id)
         self._did("revoke", key_id)
         return changed
+
+    def check_content(self) -> None:
+        """See that there is a place for the content of every valid key that has it recorded. Raises BadSettings."""
+        for key in self.all_keys():
+            has_ended = key.valid_until is not None and key.valid_until <= self._now()
+            if key.record_content and not has_ended and not self.keeps_content:
+                raise _kept_nowhere(f"the content of the key `{key.id}` is to be recorded", f"revoke {key.id}")
 
     def usage(self, key: Key) -> Usage:
         """What the key's account has used and reserved in the windows of its last request."""
@@ -500,6 +511,13 @@ def _unauthenticated(message: str, hint: str | None = None) -> Unauthenticated:
     if hint is None:
         hint = "send `Authorization: Bearer pk_…`; the operator makes one: `serve keys create`"
     return Unauthenticated(message, hint=hint)
+
+
+def _kept_nowhere(what: str, instead: str) -> BadSettings:
+    hint = "set audit.enabled and audit.content.public_key; `serve audit content keygen` makes the auditor's keys"
+    return BadSettings(
+        f"{what}, and there is no place to keep it", hint=f"{hint}, or `serve keys {instead}`" if instead else hint
+    )
 
 
 def _limited(refused: Refused, limits: Limits, headers: dict[str, str]) -> RateLimited:

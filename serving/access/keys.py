@@ -70,6 +70,8 @@ class Key:
     account: str = ""
     """Where its use is counted: the first key of a line of rotations, so that rotating buys nothing; empty: its id."""
     limits: Limits = UNLIMITED
+    record_content: bool = False
+    """Its prompts and answers are kept, sealed (docs/audit.md)."""
 
     @property
     def counted_at(self) -> str:
@@ -96,6 +98,7 @@ class Principal:
     cache_domain: str
     limits: Limits
     valid_until: int | None
+    record_content: bool = False
 
     def may_use(self, model: str) -> bool:
         """Whether the key is for that model."""
@@ -191,6 +194,7 @@ def decide_access(
         cache_domain=key.cache_domain or key.owner,
         limits=key.limits,
         valid_until=key.valid_until,
+        record_content=key.record_content,
     )
 
 

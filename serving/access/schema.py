@@ -18,9 +18,10 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002")
 """Every revision, the newest last; a test compares it with the scripts."""
 
 metadata = MetaData(naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(column_0_label)s"})
@@ -40,6 +41,7 @@ keys = Table(
     Column("account", String(32), nullable=False),
     Column("cache_domain", String(128), nullable=False),
     Column("told", Text, nullable=False),
+    Column("record_content", Boolean, nullable=False, server_default=false()),
 )
 """`told`: scopes, models, networks and limits, as JSON: they are read and written whole."""
 

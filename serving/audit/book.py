@@ -25,6 +25,7 @@ from serving.audit.segments import (
     list_segments,
     lock,
     name_of,
+    open_to_group,
 )
 from serving.errors import BadSettings
 from serving.store.files import sync_directory
@@ -193,7 +194,7 @@ class Book:
         checkpoint, link = self._checkpoint(link, segment)
         descriptor = os.open(self._directory / name_of(segment), _FLAGS, FILE_MODE)
         try:
-            os.fchmod(descriptor, FILE_MODE)
+            open_to_group(descriptor, self._directory)
             os.ftruncate(descriptor, 0)
             _write_at(descriptor, head + checkpoint, 0)
             sync_directory(self._directory)

@@ -117,6 +117,11 @@ class Audit:
         return self._writer.process_id
 
     @property
+    def refuses(self) -> bool:
+        """Whether requests are refused while nothing can be written."""
+        return self._on_failure == "refuse"
+
+    @property
     def couriers(self) -> tuple[Courier, ...]:
         """Those that carry records to where this host cannot change them; each says how far it is."""
         return self._couriers

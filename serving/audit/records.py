@@ -49,6 +49,12 @@ class Intent(Record):
     output_limit: int | None = None
     """Tokens that were asked for at most."""
     stream: bool = False
+    content: str | None = None
+    """Id of the prompt in the content store, where the key's content is recorded."""
+    content_sha256: str | None = None
+    """Digest of it as it is sealed there."""
+    content_lost: bool | None = None
+    """It should be there, and could not be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +78,10 @@ class Outcome(Record):
     """Keyed fingerprint of the answer."""
     duration_us: int | None = None
     """Microseconds from the request's head to its end."""
+    content: str | None = None
+    """Id of the answer in the content store."""
+    content_sha256: str | None = None
+    content_lost: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,13 +166,38 @@ class KeyRevoked(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentRead(Record):
-    """Somebody read content that is stored."""
+    """Somebody is about to read content that is stored."""
 
     kind: ClassVar[str] = "content-read"
     content: str
-    """Id of what was read."""
+    """Id of what is read."""
+    key: str | None = None
+    """Id of the API key that it is of."""
+    by: str
+    """User number as the kernel says it, and the name that the host has for it."""
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentErased(Record):
+    """Content that is stored is about to be made unreadable for ever."""
+
+    kind: ClassVar[str] = "content-erased"
+    contents: tuple[str, ...]
+    """Ids of what is erased."""
+    key: str | None = None
+    """Id of the API key that all of it is of, where all of a key's was asked for."""
     by: str
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentRemoved(Record):
+    """The oldest segments of the content store are about to be removed, as retention wants it."""
+
+    kind: ClassVar[str] = "content-removed"
+    through_segment: int
+    """The last one that goes, the number before the dash in ids; all before it have gone or go too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

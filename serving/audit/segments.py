@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -114,6 +115,13 @@ def _flock_within(descriptor: int, patience_s: float) -> None:
             time.sleep(0.02)
         else:
             return
+
+
+def open_to_group(descriptor: int, directory: Path) -> None:
+    """Let the directory's group read a file in it. Raises OSError."""
+    os.fchmod(descriptor, FILE_MODE)
+    with contextlib.suppress(PermissionError):  # not a group of this user's: the directory's setgid bit does it then
+        os.fchown(descriptor, -1, directory.stat().st_gid)
 
 
 def find_tail(segments: Sequence[Segment]) -> Tail | None:

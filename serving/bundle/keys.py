@@ -75,7 +75,7 @@ def make_pair(path: Path) -> Publisher:
 
 def load_private(path: Path) -> Ed25519PrivateKey:
     """The key that signs, from a file that nobody else may read. Raises FileMissing, BadFile, Untrusted."""
-    raw, status = _read(path)
+    raw, status = read_key_file(path)
     if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
         message = f"others may read the private key `{path}` (mode {stat.S_IMODE(status.st_mode):o})"
         raise Untrusted(message, hint=f"chmod 600 {path}, and ask who may have read it; a new key is the safe way")
@@ -90,7 +90,7 @@ def load_private(path: Path) -> Ed25519PrivateKey:
 
 def load_public(path: Path, name: str) -> Publisher:
     """The key in a file. Raises FileMissing, BadFile."""
-    raw, _ = _read(path)
+    raw, _ = read_key_file(path)
     try:
         key = serialization.load_pem_public_key(raw)
     except (ValueError, UnsupportedAlgorithm):
@@ -192,7 +192,8 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
     raise Untrusted(message, hint=f"look at it; it must be this user's or root's: chmod go-w {path}")
 
 
-def _read(path: Path) -> tuple[bytes, os.stat_result]:
+def read_key_file(path: Path) -> tuple[bytes, os.stat_result]:
+    """A small file with a key, and whose it is. Raises FileMissing, BadFile."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:

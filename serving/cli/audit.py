@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from serving.audit.inventory import Inventory, take_inventory
 from serving.audit.keys import make_keys
 from serving.audit.log import places_of
 from serving.audit.reading import read_lines, verify_log
@@ -84,21 +85,34 @@ def export_records(directory: Path | None, output: Path | None, wanted: Wanted, 
 
 
 def verify_records(
-    directory: Path | None, keys: Sequence[Path], anchors: Sequence[Path], config: Path | None, *, as_json: bool
+    directory: Path | None,
+    keys: Sequence[Path],
+    anchors: Sequence[Path],
+    content: Path | None,
+    config: Path | None,
+    *,
+    as_json: bool,
 ) -> int:
     """Check a log. Raises AuditBroken where it is not what was written, after saying where."""
     places = places_of(settings_for(config).audit, os.environ)
     where = directory or places.directory
     public = keys or [places.signing_key.with_name(f"{places.signing_key.name}.pub")]
     report = verify_log(where, public, anchors)
+    inventory = None if content is None else take_inventory(read_lines(where), content)
     if as_json:
-        print_json({"sound": report.is_sound, "directory": where, **asdict(report)})
+        told = {} if inventory is None else {"content": {"sound": inventory.is_sound, **asdict(inventory)}}
+        print_json({"sound": report.is_sound, "directory": where, **asdict(report), **told})
     else:
         _print_report(report)
+        if inventory is not None:
+            _print_inventory(inventory)
     if not report.is_sound:
         count = len(report.breaks) + report.further_breaks
         message = f"the audit log in `{where}` is not what was written: {count} break{'s' if count > 1 else ''}"
         raise AuditBroken(message, hint="keep the files as they are, and compare them with what left the host")
+    if inventory is not None and not inventory.is_sound:
+        message = f"the content in `{content}` is not what the audit log names"
+        raise AuditBroken(message, hint="keep the files as they are; a copy of them may have what is missing")
     return 0
 
 
@@ -156,6 +170,18 @@ def _print_report(report: Report) -> None:
         sys.stdout.write(f"- {each}\n")
     if report.further_breaks:
         sys.stdout.write(f"- and {report.further_breaks} more\n")
+
+
+def _print_inventory(inventory: Inventory) -> None:
+    told = [f"{inventory.named} named", f"{inventory.sound} sound", f"{inventory.erased} erased"]
+    told += [f"{inventory.removed} removed", f"{inventory.lost} could not be written"]
+    print_rows([("content", f"{'sound' if inventory.is_sound else 'BROKEN'}: {', '.join(told)}")])
+    for note in inventory.notes:
+        sys.stdout.write(f"note: {note}\n")
+    for problem in inventory.problems:
+        sys.stdout.write(f"- {problem}\n")
+    if inventory.further_problems:
+        sys.stdout.write(f"- and {inventory.further_problems} more\n")
 
 
 def _numbers(numbers: Sequence[int]) -> str:

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 audit_app = typer.Typer(help="The record of who asked for what, and its proof.", no_args_is_help=True)
+content_app = typer.Typer(help="Prompts and answers of keys with --record-content.", no_args_is_help=True)
+audit_app.add_typer(content_app, name="content")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file in place of /etc/perimeter/serving.toml.")]
@@ -17,6 +19,8 @@ Directory = Annotated[Path | None, typer.Option("--directory", help="The log; au
 Kind = Annotated[list[str] | None, typer.Option("--kind", help="Only this kind, such as `intent`; or several.")]
 Key = Annotated[str | None, typer.Option("--key", help="Only what names the key of this id.")]
 Request = Annotated[str | None, typer.Option("--request", help="Only what names the request of this id.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded.")]
+OfKey = Annotated[str | None, typer.Option("--key-id", help="Of the API key of this id.")]
 Since = Annotated[str | None, typer.Option("--since", help="Only from this time (UTC) on: `2026-01-31T12:00`.")]
 Until = Annotated[str | None, typer.Option("--until", help="Only before this time.")]
 
@@ -54,13 +58,16 @@ def audit_verify(
             "--anchor", help="File with what left the host: audit.anchor_file, or a syslog server's; several."
         ),
     ] = None,
+    content: Annotated[
+        Path | None, typer.Option("--content", help="Content store: whether what the log names in it is there.")
+    ] = None,
     as_json: Json = False,
     config: Config = None,
 ) -> int:
     """Check the log: with its public key alone, offline; with --anchor also against who has the private one."""
     from serving.cli.audit import verify_records
 
-    return verify_records(directory, key or [], anchor or [], config, as_json=as_json)
+    return verify_records(directory, key or [], anchor or [], content, config, as_json=as_json)
 
 
 @audit_app.command("export")
@@ -87,3 +94,52 @@ def audit_keygen(config: Config = None, *, as_json: Json = False) -> int:
     from serving.cli.audit import make_audit_keys
 
     return make_audit_keys(config, as_json=as_json)
+
+
+@content_app.command("keygen")
+def content_keygen(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="New file for the private key; FILE.pub has the other.")],
+    *,
+    as_json: Json = False,
+) -> int:
+    """Make the auditor's keys: the server is given the public one, and what it keeps opens with the private one."""
+    from serving.cli.content import make_auditor_keys
+
+    return make_auditor_keys(path, as_json=as_json)
+
+
+@content_app.command("list")
+def content_list(*, key: OfKey = None, as_json: Json = False, config: Config = None) -> int:
+    """Print which prompts and answers are kept, and nothing of their text."""
+    from serving.cli.content import list_content
+
+    return list_content(key, config, as_json=as_json)
+
+
+@content_app.command("show")
+def content_show(
+    content: Annotated[str, typer.Argument(metavar="ID", help="The record's id, from `list` or the log.")],
+    key: Annotated[Path, typer.Option("--key", help="The auditor's private key.")],
+    reason: Reason,
+    config: Config = None,
+) -> int:
+    """Print a prompt or an answer as it went over the wire; the reading is recorded first."""
+    from serving.cli.content import show_content
+
+    return show_content(content, key, reason, config)
+
+
+@content_app.command("erase")
+def content_erase(
+    reason: Reason,
+    content: Annotated[str | None, typer.Argument(metavar="[ID]", help="This record alone.")] = None,
+    *,
+    key: OfKey = None,
+    before: Annotated[str | None, typer.Option("--before", help="Of before this day, in UTC: `2026-01-31`.")] = None,
+    as_json: Json = False,
+    config: Config = None,
+) -> int:
+    """Make prompts and answers unreadable for ever, by destroying their keys; that is recorded first."""
+    from serving.cli.content import erase_content
+
+    return erase_content(content, key, before, reason, config, as_json=as_json)

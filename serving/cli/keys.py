@@ -57,6 +57,9 @@ def create_key(
     ] = None,
     budget_per_month: Annotated[str | None, typer.Option("--budget-per-month")] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Money in all.")] = None,
+    record_content: Annotated[
+        bool, typer.Option("--record-content", help="Keep its prompts and answers, sealed for the auditor.")
+    ] = False,
     config: Config = None,
     as_json: Json = False,
 ) -> int:
@@ -72,6 +75,7 @@ def create_key(
         "cost_in_all": _money(budget, "--budget"),
     }
     body: dict[str, object] = {"owner": owner, "name": name, "expires": _time(expires, "--expires"), "limits": limits}
+    body["record_content"] = record_content
     told = {"scopes": scope, "models": model, "networks": network, "cache_domain": cache_domain}
     body |= {field: value for field, value in told.items() if value}
     made = _ask(config, "create", body)
@@ -92,6 +96,7 @@ def list_keys(config: Config = None, as_json: Json = False) -> int:
         used = key["used"]
         about = [", ".join(key["scopes"]), *(key["models"] or []), *key["networks"]]
         about += [f"{name} ≤ {_limit(name, value)}" for name, value in key["limits"].items() if value is not None]
+        about += ["content is recorded"] if key["record_content"] else []
         told = (str(used["requests"]), str(used["tokens"]), _shown(used["cost"], found["currency"]))
         rows.append((key["id"], key["owner"], key["name"], _state(key), *told, "; ".join(about)))
     print_rows(rows)
@@ -157,7 +162,9 @@ def _ask(config: Path | None, operation: str, body: Mapping[str, object]) -> dic
     from serving.access.administration import ask
     from serving.cli.options import settings_for
 
-    return ask(settings_for(config).access, os.environ, operation, body)
+    settings = settings_for(config)
+    keeps_content = settings.audit.enabled is not False and settings.audit.content.public_key is not None
+    return ask(settings.access, os.environ, operation, body, keeps_content=keeps_content)
 
 
 def _print_key(made: Mapping[str, Any], sentence: str, *, as_json: bool) -> int:

@@ -14,6 +14,7 @@ from serving.errors import (
     ServingError,
     Unauthenticated,
 )
+from serving.gateway.relay import unframed
 from serving.openai import responses
 
 Message = MutableMapping[str, Any]
@@ -46,6 +47,25 @@ class Answer:
         self.is_complete = False
         self.extra: list[tuple[bytes, bytes]] = []
         """Headers of whatever is answered: what is left of the key's limits."""
+
+    def copy_to(self, keep: Callable[[bytes], None]) -> None:
+        """Give `keep` the body that is sent to the client from now on, whatever coding it is sent in."""
+        send, frames = self._send, self.frames
+
+        def copying(message: Message) -> eager.Job:
+            if body := message.get("body"):
+                keep(body)
+            return send(message)
+
+        def framing(data: bytes) -> bool:
+            if not frames(data):
+                return False
+            keep(unframed(data))
+            return True
+
+        self._send = copying
+        if frames is not _never:
+            self.frames = framing
 
     async def whole(self, status: int, body: bytes, *extra: tuple[bytes, bytes], kind: bytes = JSON) -> None:
         """Head and body at once."""

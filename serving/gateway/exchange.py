@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Final, Literal
 from serving.errors import ServingError
 
 if TYPE_CHECKING:
+    from hmac import HMAC
+
     from serving.access import Principal as KeyPrincipal
     from serving.access import Reservation as Hold
+    from serving.audit.recording import Recording
     from serving.gateway.admission import Reservation
     from serving.gateway.relay import Settled
     from serving.gateway.upstream import Response
@@ -52,6 +55,7 @@ class Exchange:
 
     __slots__ = (
         "_task",
+        "answer_mac",
         "body_has_come",
         "body_is_read",
         "bytes_in",
@@ -71,6 +75,7 @@ class Exchange:
         "outcome",
         "principal",
         "reason",
+        "recording",
         "request_id",
         "reservation",
         "response",
@@ -100,6 +105,10 @@ class Exchange:
         """What is set aside of the key's limits; closed by `Guard.close`."""
         self.fingerprint: str | None = None
         """Of the prompt, keyed."""
+        self.answer_mac: HMAC | None = None
+        """Makes the keyed fingerprint of the answer."""
+        self.recording: Recording | None = None
+        """Prompt and answer on their way to the content store, for a key that is made so; closed by `Guard.close`."""
         self.has_intent = False
         self.intent: int | None = None
         """Number of its entry in the audit log."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import serving
 from serving.access import Access, Tokens, access_directory, also_taken
 from serving.audit import Audit
+from serving.audit.content import ContentStore, content_directory
 from serving.audit.keys import make_keys
 from serving.audit.log import places_of
 from serving.audit.records import Intent, KeyCreated, KeyRevoked, KeyRotated, Outcome
+from serving.errors import PermissionDenied, Unwritable
 from serving.gateway.answers import CERTIFICATE
 from serving.gateway.exchange import ANYBODY, Principal
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from serving.access import Failure, Scope
+    from serving.audit.recording import Kept, Recording
+    from serving.gateway.answers import Answer
     from serving.gateway.engine import Engine
     from serving.gateway.exchange import Exchange
     from serving.gateway.relay import Settled
@@ -43,10 +48,20 @@ _ADMINISTRATION: Final = "administration"
 class Guard:
     """The one that the pipeline asks."""
 
-    def __init__(self, access: Access | None = None, audit: Audit | None = None, directory: Path | None = None) -> None:
+    def __init__(
+        self,
+        access: Access | None = None,
+        audit: Audit | None = None,
+        directory: Path | None = None,
+        content: ContentStore | None = None,
+        log: Path | None = None,
+    ) -> None:
+        """`directory` is where the keys are administered, `log` where the audit log is."""
         self._access = access
         self._audit = audit
         self._directory = directory
+        self._content = content
+        self._log = log
         if access is not None and audit is not None:
             access.on_failed(self._on_failed)
             access.on_act(self._on_act)
@@ -98,11 +113,44 @@ class Guard:
         """Of a prompt, as the client sent it."""
         return None if self._audit is None else self._audit.fingerprints.of("prompt", body)
 
+    def record(self, exchange: Exchange, body: bytes) -> Recording | None:
+        """What keeps prompt and answer of a key that is made so; `add` takes each piece that is relayed.
+
+        Raises PermissionDenied where there is no place for them.
+        """
+        key = exchange.principal.key
+        if key is None or not key.record_content:
+            return None
+        if self._content is None or not self._content.takes:
+            message = f"the content of the API key `{key.key_id}` is to be recorded, and there is no place to keep it"
+            raise PermissionDenied(message, hint="the operator sets audit.content.public_key, or makes another key")
+        return self._content.record(key.key_id, exchange.request_id, body)
+
+    def listen(self, exchange: Exchange, answer: Answer) -> None:
+        """Have what is sent to the client from now on fingerprinted, and kept where it is to be."""
+        if self._audit is not None:
+            exchange.answer_mac = self._audit.fingerprints.begin("answer")
+            answer.copy_to(exchange.answer_mac.update)
+        if exchange.recording is not None:
+            answer.copy_to(exchange.recording.add)
+
+    async def _keep_prompt(self, exchange: Exchange) -> Kept | None:
+        """Have the prompt on the disk, where it is to be. Raises Unwritable."""
+        if exchange.recording is None or self._audit is None:
+            return None
+        try:
+            return await exchange.recording.keep_prompt()
+        except Unwritable:
+            if self._audit.refuses:
+                raise
+            return None
+
     async def intend(self, exchange: Exchange, call: Call, engine: Engine) -> None:
         """Have it on the disk that the request goes to the engine. Raises Unwritable."""
         if self._audit is None:
             return
         principal = exchange.principal
+        kept = await self._keep_prompt(exchange)
         exchange.has_intent = True
         exchange.intent = await self._audit.intent(
             Intent(
@@ -117,6 +165,9 @@ class Guard:
                 prompt=exchange.fingerprint,
                 output_limit=_limit(call.body),
                 stream=call.stream,
+                content=None if kept is None else kept.content,
+                content_sha256=None if kept is None else kept.sha256,
+                content_lost=True if kept is None and exchange.recording is not None else None,
             )
         )
 
@@ -133,31 +184,40 @@ class Guard:
             else:
                 exchange.hold.stand()
         if self._audit is not None and exchange.has_intent:
-            self._audit.outcome(
-                Outcome(
-                    intent=exchange.intent,
-                    request=exchange.request_id,
-                    outcome=exchange.outcome or "failed",
-                    code=exchange.code or None,
-                    status=exchange.status or None,
-                    prompt_tokens=None if settled is None else settled.prompt,
-                    cached_tokens=None if settled is None else settled.cached,
-                    output_tokens=None if settled is None else settled.output,
-                    is_estimated=None if settled is None else settled.is_estimated or None,
-                    duration_us=int((time.monotonic() - exchange.started_at) * 1e6),
-                )
+            outcome = Outcome(
+                intent=exchange.intent,
+                request=exchange.request_id,
+                outcome=exchange.outcome or "failed",
+                code=exchange.code or None,
+                status=exchange.status or None,
+                prompt_tokens=None if settled is None else settled.prompt,
+                cached_tokens=None if settled is None else settled.cached,
+                output_tokens=None if settled is None else settled.output,
+                is_estimated=None if settled is None else settled.is_estimated or None,
+                answer=exchange.answer_mac.hexdigest() if exchange.answer_mac and exchange.status else None,
+                duration_us=int((time.monotonic() - exchange.started_at) * 1e6),
             )
+            if exchange.recording is None or not exchange.recording.answer_size:
+                self._audit.outcome(outcome)
+            else:
+                exchange.recording.keep_answer(exchange.intent, _with_content(self._audit, outcome))
+        if exchange.recording is not None:
+            exchange.recording.drop()
 
     @contextlib.asynccontextmanager
     async def administered(self, cut: Callable[[str], None]) -> AsyncIterator[None]:
         """Serve the administration of keys meanwhile; `cut` is called, in any thread, with the id of one that ended."""
-        if self._access is None or self._directory is None:
-            yield
-            return
-        from serving.access.administration import administered  # noqa: PLC0415 - brings FastAPI
+        async with contextlib.AsyncExitStack() as stack:
+            # Both bring FastAPI.
+            if self._access is not None and self._directory is not None:
+                from serving.access.administration import administered  # noqa: PLC0415
 
-        self._access.on_revoked(cut)
-        async with administered(self._access, self._directory):
+                self._access.on_revoked(cut)
+                await stack.enter_async_context(administered(self._access, self._directory))
+            if self._content is not None and self._log is not None:
+                from serving.audit.counter import attended  # noqa: PLC0415
+
+                await stack.enter_async_context(attended(self._content, self._log))
             yield
 
     def _on_failed(self, failure: Failure) -> None:
@@ -174,6 +234,18 @@ class Guard:
             self._audit.event(KeyRotated(key=key_id, successor=key.rotated_to, by=_ADMINISTRATION))
         else:
             self._audit.event(KeyCreated(key=key_id, owner=key.owner, by=_ADMINISTRATION))
+
+
+def _with_content(audit: Audit, outcome: Outcome) -> Callable[[Kept | None], None]:
+    """What records the outcome once it is known what became of the answer."""
+
+    def then(kept: Kept | None) -> None:
+        if kept is None:
+            audit.outcome(replace(outcome, content_lost=True))
+        else:
+            audit.outcome(replace(outcome, content=kept.content, content_sha256=kept.sha256))
+
+    return then
 
 
 def bounds_of(body: Mapping[str, object], body_bytes: int, context: object) -> tuple[int, int]:
@@ -207,16 +279,22 @@ def _limit(body: Mapping[str, object]) -> int | None:
 def open_guard(settings: Settings, environment: Mapping[str, str] = os.environ) -> Iterator[Guard]:
     """Keys, ledger and audit as the settings want them, closed at the end. Raises StartError."""
     with contextlib.ExitStack() as stack:
-        access, audit, directory = None, None, None
+        access, audit, directory, content, log = None, None, None, None, None
         if settings.audit.enabled if settings.audit.enabled is not None else not settings.access.open:
             places = places_of(settings.audit, environment)
             if not os.path.lexists(places.signing_key) and not os.path.lexists(places.fingerprint_key):
                 make_keys(places.signing_key, places.fingerprint_key)
             audit = Audit.from_settings(places, settings.audit, version=serving.__version__)
             stack.callback(audit.close)
+            kept_in, log = content_directory(settings.audit.content, environment), places.directory
+            if settings.audit.content.public_key is not None or kept_in.exists():
+                content = ContentStore.from_settings(kept_in, settings.audit.content, audit)
+                stack.callback(content.close)
         if not settings.access.open:
             directory = access_directory(settings.access.directory, environment)
             access = Access.open(settings.access, environment)
             stack.callback(access.close)
             access.also_take(*also_taken(settings.access))
-        yield Guard(access, audit, directory)
+            access.keeps_content = content is not None and content.takes
+            access.check_content()
+        yield Guard(access, audit, directory, content, log)

@@ -118,6 +118,7 @@ class Pipeline:
         try:
             call, engine = await self._admit(exchange, route, scope, headers, receive)
             answer.extra = self._guard.reserve(exchange, call, engine)
+            self._guard.listen(exchange, answer)
             await self._guard.intend(exchange, call, engine)
             gone = asyncio.create_task(_watch(receive, exchange))
             await self._relay(exchange, route, call, engine, answer)
@@ -159,6 +160,7 @@ class Pipeline:
         raw = await self._read(exchange, headers, receive)
         exchange.body_is_read = True
         exchange.fingerprint = self._guard.fingerprint(raw)
+        exchange.recording = self._guard.record(exchange, raw)
         body = parse_body(raw, self._config.limits)
         name = body.get("model")
         engine = self._resolve(name) if isinstance(name, str) else next(iter(self._engines.values()))

@@ -169,6 +169,17 @@ def framed_events(data: bytes) -> int:
     return data.count(b"\n\n")
 
 
+def unframed(data: bytes) -> bytes:
+    """What stands in the chunks of `data`, of which `framed_events` has found some."""
+    parts, at = [], 0
+    while at < len(data):
+        begin = data.index(b"\r\n", at) + 2
+        end = begin + int(data[at : begin - 2], 16)
+        at = end + 2
+        parts.append(data[begin:end])
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 def _end_of_last_event(data: bytes) -> int:
     line_feeds = data.rfind(b"\n\n")
     with_returns = data.rfind(b"\n\r\n")

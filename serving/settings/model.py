@@ -425,6 +425,39 @@ class Access(Section):
         return self
 
 
+class Content(Section):
+    """Prompts and answers of keys that were made with `--record-content`, sealed for the auditor (docs/audit.md)."""
+
+    directory: SettingPath | None = Field(
+        default=None,
+        description="Where they are kept; unset: $XDG_STATE_HOME/perimeter/content, else "
+        "~/.local/state/perimeter/content.",
+    )
+    public_key: SettingPath | None = Field(
+        default=None,
+        description="Public key, in PEM, of who may read them (`serve audit content keygen`); unset: nothing is kept, "
+        "and no key can be made whose content is recorded.",
+    )
+    keep_days: int = Field(
+        default=0, ge=0, le=36_500, description="Days that they are kept, and at most one more; 0: until erased."
+    )
+    keep_bytes: int = Field(
+        default=0, ge=0, description="Size of all beyond which the oldest are removed, bytes; 0: no limit."
+    )
+    record_bytes: int = Field(
+        default=16 * 1024**2,
+        ge=1024,
+        le=256 * 1024**2,
+        description="Bytes of one prompt or answer that are kept; what is longer is cut there, and marked.",
+    )
+    held_bytes: int = Field(
+        default=256 * 1024**2,
+        ge=1024,
+        description="Memory for what is collected and not yet on the disk, bytes; prompts beyond it are refused or "
+        "served as audit.on_failure says, answers are cut, and marked.",
+    )
+
+
 class Audit(Section):
     """The record of who asked for what, and how it ended (docs/audit.md). Never the text of a prompt or an answer."""
 
@@ -490,6 +523,7 @@ class Audit(Section):
     syslog_key: SettingPath | None = Field(
         default=None, description="Its key, of mode 0600; unset: in the certificate's file."
     )
+    content: Content = Content()
 
 
 class Log(Section):

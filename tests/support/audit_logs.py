@@ -34,8 +34,9 @@ def intent(number: int = 0, **fields: object) -> Intent:
     return Intent(**{**known, **fields})  # type: ignore[arg-type]
 
 
-def outcome(number: int | None, request: str = "req-0") -> Outcome:
-    return Outcome(intent=number, request=request, outcome="completed", status=200, output_tokens=3)
+def outcome(number: int | None, request: str = "req-0", **fields: object) -> Outcome:
+    known = {"request": request, "outcome": "completed", "status": 200, "output_tokens": 3}
+    return Outcome(intent=number, **{**known, **fields})  # type: ignore[arg-type]
 
 
 def clock() -> Callable[[], str]:

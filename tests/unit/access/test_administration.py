@@ -15,8 +15,17 @@ import pytest
 
 from serving.access import Access
 from serving.access.administration import OPERATIONS, administered, ask
+from serving.audit.auditor import make_auditor
 from serving.cli import run
-from serving.errors import AddressUnavailable, FileMissing, InvalidRequest, ServingError, StartError, UsageError
+from serving.errors import (
+    AddressUnavailable,
+    BadSettings,
+    FileMissing,
+    InvalidRequest,
+    ServingError,
+    StartError,
+    UsageError,
+)
 from serving.settings import Access as AccessSettings
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
@@ -84,6 +93,24 @@ def test_a_keys_life_without_a_server(config: Path, settings: AccessSettings, ca
     with pytest.raises(Exception, match="was replaced"):
         access.authenticate([(b"authorization", b"Bearer " + text.strip().encode())], "10.1.1.1", "inference")
     access.close()
+
+
+def test_content_is_recorded_where_there_is_a_place_for_it(config: Path, tmp_path: Path, capsys) -> None:
+    """The switch is shown, and a key in place of another has it too; without a place there is no such key."""
+    wanted = ("create", "--owner", "me", "--record-content")
+    status, out, said = serve(capsys, config, *wanted)
+    assert (status, out) == (BadSettings.exit_status, "")
+    assert "audit.content.public_key" in said
+    make_auditor(tmp_path / "auditor.key")
+    more = f'[audit]\nenabled = true\n[audit.content]\npublic_key = "{tmp_path / "auditor.key.pub"}"\n'
+    config.write_text(config.read_text() + more)
+    _, text, _ = serve(capsys, config, *wanted)
+    serve(capsys, config, "create", "--owner", "me")
+    assert serve(capsys, config, "rotate", text.split("_")[1])[0] == 0
+    _, listed, _ = serve(capsys, config, "list", "--json")
+    assert sorted(key["record_content"] for key in json.loads(listed)["keys"]) == [False, True, True]
+    _, rows, _ = serve(capsys, config, "list")
+    assert rows.count("content is recorded") == 2
 
 
 def test_usage_is_shown_by_key_and_model(config: Path, settings: AccessSettings, capsys) -> None:

@@ -13,11 +13,13 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -336,6 +338,29 @@ def test_the_migrations_make_the_schema(tmp_path: Path) -> None:
     config.set_main_option("script_location", "serving.access:migrations")
     found = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
     assert tuple(reversed(found)) == schema.REVISIONS
+
+
+def test_an_older_database_is_brought_up_to_date(tmp_path: Path) -> None:
+    """A key of revision 0001 is found again, and its content is not recorded."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'access.sqlite'}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", "serving.access:migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO keys (id, owner, name, digest, created, account, cache_domain, told) VALUES"
+            """ ('old', 'me', 'n', x'00', 5, 'old', '', '{"scopes":["inference"],"models":null,"networks":[],"""
+            """"limits":{}}')"""
+        )
+    engine.dispose()
+    ledger = Ledger(tmp_path)
+    (key,) = ledger.database.all_keys()
+    assert (key.id, key.record_content) == ("old", False)
+    ledger.database.add_key(replace(key, id="new", record_content=True))
+    assert [each.record_content for each in ledger.database.all_keys()] == [True, False]
+    ledger.close()
+    assert rows(tmp_path, "SELECT version_num FROM alembic_version") == [(schema.REVISIONS[-1],)]
 
 
 def test_postgresql_would_take_the_schema() -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from serving.cli import run
-from serving.errors import AuditBroken, FileMissing, UsageError
+from serving.cli.content import harmless
+from serving.errors import AuditBroken, FileMissing, Untrusted, UsageError
 from tests.support.audit_logs import files_of, lines_of, open_audit, places_in, public, rewritten, written_log
+from tests.support.contents import keeping
 
 
 @pytest.fixture
@@ -88,3 +90,50 @@ def test_a_clients_words_steer_no_terminal(tmp_path: Path, home: Path, capsys: p
     assert run(["audit", "show", "--directory", str(places.directory)]) == 0
     assert "\x1b" not in (out := capsys.readouterr().out)
     assert "\u202e" not in out
+
+
+def test_content_is_listed_shown_and_erased(
+    tmp_path: Path, home: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """With the auditor's key, and a reason that is recorded; mistakes are told before anything is."""
+    key, config = tmp_path / "auditor.key", tmp_path / "site.toml"
+    assert run(["audit", "content", "keygen", str(key)]) == 0
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert run(["audit", "content", "keygen", str(key)]) == UsageError.exit_status
+    with keeping(tmp_path) as kept:
+        contents = [kept.prompt(text, key=name).content for name, text in (("a", b"\x1b[2J one"), ("b", b"two"))]
+    config.write_text(
+        f'[audit]\ndirectory = "{kept.places.directory}"\nsigning_key = "{kept.places.signing_key}"\n'
+        f'fingerprint_key = "{kept.places.fingerprint_key}"\n'
+        f'[audit.content]\ndirectory = "{kept.directory}"\npublic_key = "{key}.pub"\n'
+    )
+
+    def serve(*words: str) -> tuple[int, bytes]:
+        capsysbinary.readouterr()
+        status = run(["audit", "content", *words, "--config", str(config)])
+        return status, capsysbinary.readouterr().out
+
+    assert serve("show", contents[0], "--key", str(key), "--reason", "x") == (0, b"\x1b[2J one")
+    assert serve("show", contents[0], "--key", f"{key}.pub", "--reason", "x")[0] == Untrusted.exit_status
+    assert serve("show", contents[0], "--key", str(key))[0] == UsageError.exit_status
+    assert serve("show", "1-00", "--key", str(key), "--reason", "x")[0] == FileMissing.exit_status
+    rows = serve("list")[1].decode().splitlines()
+    assert len(rows) == 3
+    assert "one" not in "".join(rows)
+    assert len(serve("list", "--key-id", "a")[1].splitlines()) == 2
+    assert serve("erase", "--reason", "x")[0] == UsageError.exit_status
+    assert serve("erase", contents[0], "--key-id", "a", "--reason", "x")[0] == UsageError.exit_status
+    assert serve("erase", "--before", "yesterday", "--reason", "x")[0] == UsageError.exit_status
+    status, out = serve("erase", "--key-id", "a", "--reason", "a request of the person", "--json")
+    assert (status, json.loads(out)) == (0, {"erased": [contents[0]]})
+    assert serve("show", contents[0], "--key", str(key), "--reason", "x")[0] == FileMissing.exit_status
+    assert serve("show", contents[1], "--key", str(key), "--reason", "x") == (0, b"two")
+    capsysbinary.readouterr()
+    assert run(["audit", "show", "--kind", "content-read", "--key", "b", "--json", "--config", str(config)]) == 0
+    (entry,) = json.loads(capsysbinary.readouterr().out)
+    assert entry["record"]["content"] == contents[1]
+
+
+def test_content_on_a_terminal_steers_nothing() -> None:
+    """Whatever a client or a model said."""
+    assert harmless("a\x1b[2J\u202e\nb\tc") == "a\\x1b[2J\\u202e\nb\tc"
