@@ -76,14 +76,13 @@ class Answer:
             *self.extra,
             *extra,
         ]
-        self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self.status = status
         self.is_complete = True
         await self._send({"type": "http.response.body", "body": body})
 
     async def start_events(self) -> None:
         """The head of a stream of events."""
-        self.status = 200
         headers = [
             (b"content-type", EVENTS),
             (b"cache-control", b"no-cache"),
@@ -92,6 +91,7 @@ class Answer:
             *self.extra,
         ]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        self.status = 200  # not before: whoever ends the request while this waits has no head to write an event behind
 
     def events(self, data: bytes) -> eager.Job | None:
         """Some whole events, sent at once; what must be awaited where the client does not take them yet."""

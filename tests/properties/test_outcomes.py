@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from serving.engines.spec import EngineSpec
@@ -171,6 +171,14 @@ broken_bodies = st.sampled_from(
     aborts_after=mostly(st.none(), st.integers(0, 60)),
     is_ready=mostly(st.just(True), st.just(False)),
     is_full=mostly(st.just(False), st.just(True)),
+)
+@example(  # ended while the head of its answer is on its way
+    exchange=(Script([*STREAM, EVENT, EVENT, END], hangs_up=False), [json.dumps({**good, "stream": True}).encode()]),
+    leaves_after=None,
+    fails_on=None,
+    aborts_after=8,
+    is_ready=True,
+    is_full=False,
 )
 def test_every_request_ends_once(
     exchange: tuple[Script, list[bytes]],

@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.access import Access, Failure, Key, Limits, Tokens, also_taken
-from serving.access.administration import perform
+from serving.access.administration import operations_on
 from serving.access.certificates import Certificates, Mapped, decide_keys, names_of
 from serving.access.jwts import Group, Rules, id_of
 from serving.access.keys import write_key
 from serving.access.keyset import KeySet, NoKeys, Pace
 from serving.access.oidc import Issuer
 from serving.access.quota import SECOND_NS
+from serving.desk import perform
 from serving.errors import (
     BadSettings,
     FileMissing,
@@ -129,7 +130,7 @@ def test_a_token_lets_in_what_its_group_may(access: Access, provider: Provider, 
         access.reserve(first, model="demo", engine="vllm", prompt=5, answer=5)
     access.reserve(bob, model="demo", engine="vllm", prompt=5, answer=5).cancel()
     assert bob.cache_domain != first.cache_domain
-    used = perform(access, "usage", {"id": ANN, "since": START - 10, "before": START + 10})["usage"]
+    used = perform(operations_on(access), "usage", {"id": ANN, "since": START - 10, "before": START + 10})["usage"]
     assert [(each["key_id"], each["requests"], each["fresh"]) for each in used] == [(ANN, 2, 6)]
 
 
