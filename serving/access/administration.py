@@ -19,6 +19,7 @@ from serving import desk
 from serving.access.door import Access, access_directory
 from serving.access.keys import Key, Scope
 from serving.access.quota import Limits
+from serving.audit.records import Record
 from serving.desk import Body, Caller, Operation
 from serving.settings import Access as AccessSettings
 
@@ -87,7 +88,7 @@ class UsageOf(Body):
     before: Second | None = None
 
 
-def create(access: Access, body: Create) -> dict[str, object]:
+def create(access: Access, body: Create, caller: Caller) -> dict[str, object]:
     """The new key, and its text."""
     wanted = Key(
         id="",
@@ -103,27 +104,27 @@ def create(access: Access, body: Create) -> dict[str, object]:
         limits=Limits(**body.limits.model_dump()),
         record_content=body.record_content,
     )
-    key, text = access.create(wanted)
+    key, text = access.create(wanted, str(caller))
     return {"key": text, **told(access, key)}
 
 
-def rotate(access: Access, body: Rotate) -> dict[str, object]:
+def rotate(access: Access, body: Rotate, caller: Caller) -> dict[str, object]:
     """The key that takes the other's place, and its text."""
-    key, text = access.rotate(body.id, body.grace_s, body.expires)
+    key, text = access.rotate(body.id, body.grace_s, body.expires, str(caller))
     return {"key": text, **told(access, key), "instead_of": told(access, access.find(body.id))}
 
 
-def revoke(access: Access, body: Revoke) -> dict[str, object]:
+def revoke(access: Access, body: Revoke, caller: Caller) -> dict[str, object]:
     """The key as it is now."""
-    return told(access, access.revoke(body.id))
+    return told(access, access.revoke(body.id, str(caller)))
 
 
-def list_keys(access: Access, body: List) -> dict[str, object]:  # noqa: ARG001 - all operations are called alike
+def list_keys(access: Access, body: List, caller: Caller) -> dict[str, object]:  # noqa: ARG001 - all operations are called alike
     """All keys, none of which can be read again."""
     return {"currency": access.prices.currency, "keys": [told(access, key) for key in access.all_keys()]}
 
 
-def usage(access: Access, body: UsageOf) -> dict[str, object]:
+def usage(access: Access, body: UsageOf, caller: Caller) -> dict[str, object]:  # noqa: ARG001 - as above
     """What was settled."""
     now = datetime.now(UTC)
     month = int(now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp())
@@ -133,7 +134,7 @@ def usage(access: Access, body: UsageOf) -> dict[str, object]:
     return {"since": since, "before": before, "currency": access.prices.currency, "usage": totals}
 
 
-OPERATIONS: Final[Mapping[str, tuple[type[Body], Callable[[Access, Any], dict[str, object]]]]] = {
+OPERATIONS: Final[Mapping[str, tuple[type[Body], Callable[[Access, Any, Caller], dict[str, object]]]]] = {
     "create": (Create, create),
     "list": (List, list_keys),
     "rotate": (Rotate, rotate),
@@ -173,8 +174,10 @@ def told(access: Access, key: Key) -> dict[str, object]:
 def operations_on(access: Access) -> dict[str, Operation]:
     """The operations, on these keys."""
 
-    def on_access(function: Callable[[Access, Any], dict[str, object]]) -> Callable[[Any, Caller], dict[str, Any]]:
-        return lambda body, _: function(access, body)
+    def on_access(
+        function: Callable[[Access, Any, Caller], dict[str, object]],
+    ) -> Callable[[Any, Caller], dict[str, Any]]:
+        return lambda body, caller: function(access, body, caller)
 
     return {name: (form, on_access(function)) for name, (form, function) in OPERATIONS.items()}
 
@@ -194,10 +197,12 @@ def ask(
     body: Mapping[str, object],
     *,
     keeps_content: bool = False,
+    on_act: Callable[[Record], None] = lambda _: None,
 ) -> dict[str, Any]:
     """One operation by the server that runs, or on the database under its lock where none does. Raises ServingError.
 
-    `keeps_content`: the settings name a place for what keys with `record_content` say and hear.
+    `keeps_content`: the settings name a place for what keys with `record_content` say and hear. `on_act` is called with
+    the record of what is about to be done where no server does it.
     """
     path = access_directory(settings.directory, environment) / SOCKET
     answer = desk.ask(path, operation, body)
@@ -205,6 +210,7 @@ def ask(
         return answer
     access = Access.open(settings, environment)
     access.keeps_content = keeps_content
+    access.on_act(on_act)
     try:
         return desk.perform(operations_on(access), operation, body)
     finally:

@@ -35,6 +35,7 @@ from serving.access.pepper import another, load_pepper, lost, make_pepper
 from serving.access.prices import NO_PRICES, Price, PriceBook, load_prices
 from serving.access.quota import SECOND_NS, Limits, Refused, Usage
 from serving.access.sources import AttemptLimits, FailedAttempts, source_of
+from serving.audit.records import KeyCreated, KeyRevoked, KeyRotated, Record
 from serving.errors import (
     BadSettings,
     BudgetSpent,
@@ -59,6 +60,8 @@ _NEVER_S: Final = 86_400
 """Retry-After where waiting does not help, for clients that retry whatever they are told."""
 _MOST_PRICED: Final = 4096
 _MOST_KNOWN: Final = 4096
+_ITSELF: Final = "this process"
+"""Who does what nobody else asked for."""
 _MARK: Final = secrets.token_bytes(32)
 """Of this process: nobody can choose two texts with one mark."""
 _WORDS: Final = {
@@ -107,7 +110,7 @@ class Access:
         self._keys: dict[str, Key] = {key.id: key for key in ledger.database.all_keys()}
         self._revoked: list[Callable[[str], None]] = []
         self._failed: list[Callable[[Failure], None]] = []
-        self._acts: list[Callable[[str, str], None]] = []
+        self._acts: list[Callable[[Record], None]] = []
         self._known: dict[bytes, tuple[Key, Principal]] = {}
         self._priced: dict[tuple[str, str, int], Price | None] = {}
         self._looked = self._now()
@@ -158,8 +161,11 @@ class Access:
         """Call this with a key's id within a second of its end, from whichever thread: its streams are to be cut."""
         self._revoked.append(callback)
 
-    def on_act(self, callback: Callable[[str, str], None]) -> None:
-        """Call this with `create`, `rotate` or `revoke` and a key's id once it is done, in the thread that did it."""
+    def on_act(self, callback: Callable[[Record], None]) -> None:
+        """Call this with the record of each act before it is done, in the thread that does it.
+
+        Nothing is done where it raises.
+        """
         self._acts.append(callback)
 
     def on_failed(self, callback: Callable[[Failure], None]) -> None:
@@ -285,10 +291,10 @@ class Access:
             raise FileMissing(f"there is no key `{key_id[:40]}`", hint="`serve keys list` shows those that there are")
         return key
 
-    def create(self, wanted: Key) -> tuple[Key, str]:
+    def create(self, wanted: Key, by: str = _ITSELF) -> tuple[Key, str]:
         """Make a key like `wanted`, with an id and a secret of its own; returns it and its text, which is not kept.
 
-        Raises UsageError.
+        `by` says who wants it; so with the other acts. Raises UsageError.
         """
         if wanted.limits.has_budget and self.prices is NO_PRICES:
             message = "a budget is counted in prices, and there are none"
@@ -299,12 +305,12 @@ class Access:
             raise _kept_nowhere("a key cannot have its content recorded", "")
         with self._changing:
             key, text = self._made(wanted)
+            self._about_to(KeyCreated(key=key.id, owner=key.owner, by=by))
             self.ledger.database.add_key(key)
             self._keys = self._keys | {key.id: key}
-        self._did("create", key.id)
         return key, text
 
-    def rotate(self, key_id: str, grace_s: int, expires: int | None = None) -> tuple[Key, str]:
+    def rotate(self, key_id: str, grace_s: int, expires: int | None = None, by: str = _ITSELF) -> tuple[Key, str]:
         """Make a key in place of another, which is valid for `grace_s` seconds more. Raises FileMissing, UsageError.
 
         What was used of the limits stays used. It expires as the other one would have, or at `expires`.
@@ -321,24 +327,24 @@ class Access:
             wanted = replace(before, expires=expires or before.expires, account=before.counted_at)
             key, text = self._made(wanted)
             changed = replace(before, rotated_to=key.id, grace_until=now + grace_s)
+            self._about_to(KeyRotated(key=key_id, successor=key.id, by=by))
             self.ledger.database.add_key(key, changed)
             self._keys = self._keys | {key.id: key, changed.id: changed}
-        self._did("rotate", key_id)
         if grace_s <= 0:
             self._ended(key_id)
         return key, text
 
-    def revoke(self, key_id: str) -> Key:
+    def revoke(self, key_id: str, by: str = _ITSELF) -> Key:
         """End a key at once. Raises FileMissing, UsageError where it was revoked before."""
         with self._changing:
             before = self.find(key_id)
             if before.revoked is not None:
                 raise UsageError(f"the key `{key_id}` was revoked already")
             changed = replace(before, revoked=self._now())
+            self._about_to(KeyRevoked(key=key_id, by=by))
             self.ledger.database.change_key(changed)
             self._keys = self._keys | {key_id: changed}
         self._ended(key_id)
-        self._did("revoke", key_id)
         return changed
 
     def check_content(self) -> None:
@@ -431,9 +437,9 @@ class Access:
         for callback in self._failed:
             callback(failure)
 
-    def _did(self, act: str, key_id: str) -> None:
+    def _about_to(self, act: Record) -> None:
         for callback in self._acts:
-            callback(act, key_id)
+            callback(act)
 
     def _ended(self, key_id: str) -> None:
         for callback in self._revoked:

@@ -14,7 +14,7 @@ from serving.audit import wire
 from serving.audit.book import Clock, Limits
 from serving.audit.courier import Courier, FileReceiver, Receiver
 from serving.audit.failures import FailureTally
-from serving.audit.keys import Fingerprints, load_fingerprints
+from serving.audit.keys import Fingerprints, load_fingerprints, make_keys
 from serving.audit.process import Setup
 from serving.audit.records import Intent, Outcome, Record, Started, Stopped, body_of, values_of
 from serving.audit.remote import RemoteWriter
@@ -105,6 +105,13 @@ class Audit:
             on_failure=settings.on_failure,
             receivers=receivers_of(settings),
         )
+
+    @classmethod
+    def of_site(cls, places: Places, settings: Settings, *, version: str) -> Audit:
+        """The same, with keys that are made where neither is there."""
+        if not os.path.lexists(places.signing_key) and not os.path.lexists(places.fingerprint_key):
+            make_keys(places.signing_key, places.fingerprint_key)
+        return cls.from_settings(places, settings, version=version)
 
     @property
     def failure(self) -> Failure | None:

@@ -129,8 +129,8 @@ class ModelLoaded(Record):
     kind: ClassVar[str] = "model-load"
     model: str
     variant: str | None = None
-    weights: str
-    """SHA-256 that stands for all of its files."""
+    weights: str | None = None
+    """SHA-256 that stands for all of its files; None where they were not verified."""
     engine: str
 
 

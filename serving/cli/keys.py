@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from serving.errors import UsageError
+
+if TYPE_CHECKING:
+    from serving.audit.records import Record
 
 keys_app = typer.Typer(help="Who may call, and how much.", no_args_is_help=True)
 
@@ -159,12 +162,25 @@ def show_usage(
 
 
 def _ask(config: Path | None, operation: str, body: Mapping[str, object]) -> dict[str, Any]:
+    import serving
     from serving.access.administration import ask
+    from serving.audit import Audit
+    from serving.audit.log import places_of
     from serving.cli.options import settings_for
 
     settings = settings_for(config)
     keeps_content = settings.audit.enabled is not False and settings.audit.content.public_key is not None
-    return ask(settings.access, os.environ, operation, body, keeps_content=keeps_content)
+
+    def record(act: Record) -> None:
+        if settings.audit.enabled is False:
+            return
+        audit = Audit.of_site(places_of(settings.audit, os.environ), settings.audit, version=serving.__version__)
+        try:
+            audit.record(act)
+        finally:
+            audit.close("a command that worked without a server")
+
+    return ask(settings.access, os.environ, operation, body, keeps_content=keeps_content, on_act=record)
 
 
 def _print_key(made: Mapping[str, Any], sentence: str, *, as_json: bool) -> int:

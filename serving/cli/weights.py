@@ -17,7 +17,7 @@ from serving.settings import Settings
 from serving.store.accepted import SIGNATURE
 from serving.store.cas import Store
 from serving.store.lock import Lock, lock_of
-from serving.store.manifest import Manifest
+from serving.store.manifest import Manifest, digest_of
 from serving.store.shipped import files_of, shipped_lock
 from serving.store.signature import check_signature
 from serving.store.verify import DAY_S, Opened, open_locked, open_verified
@@ -37,6 +37,8 @@ class Held:
     """Files and directories that are wholly among them."""
     unlocked: str | None = None
     """Why they are not what somebody has accepted, as a sentence."""
+    sha256: str | None = None
+    """Stands for all of them (`store.manifest.digest_of`); None where they were not verified."""
 
 
 def hold_weights(
@@ -58,13 +60,14 @@ def hold_weights(
 def with_weights(spec: EngineSpec, held: Held) -> EngineSpec:
     """The engine with the verified files in place of the paths that they were found at."""
     reads = tuple(path for path in spec.reads if path not in held.places)
-    return replace(spec, weights=held.files, reads=reads)
+    return replace(spec, weights=held.files, weights_sha256=held.sha256, reads=reads)
 
 
 def _hold(outcome: AnyPlan, store: Store, settings: Settings, on_share: OnShare, *, paranoid: bool) -> Held:
     rehash_s = settings.store.rehash_days * DAY_S
     files: list[tuple[int, Path]] = []
     held: list[Path] = []
+    digests: list[tuple[str, str]] = []
     unlocked = None
     places = [] if outcome.weights is None else [outcome.weights]
     if isinstance(outcome, VllmPlan):
@@ -85,6 +88,7 @@ def _hold(outcome: AnyPlan, store: Store, settings: Settings, on_share: OnShare,
             signature = next((each.path for each in found if each.file.name == SIGNATURE), None)
             check_signature(str(manifest), manifest.files, signature, signing_of(settings))
             files += [(each.descriptor, tree / each.file.name) for each in found]
+            digests += [(each.file.name, each.file.sha256) for each in found]
             held.append(place)
             continue
         check_signature(f"`{place}`", (), None, signing_of(settings))
@@ -97,8 +101,9 @@ def _hold(outcome: AnyPlan, store: Store, settings: Settings, on_share: OnShare,
             unlocked = error.message
             continue
         files += [(each.descriptor, each.path) for each in opened]
+        digests += [(each.file.name, each.file.sha256) for each in opened]
         held.append(place)
-    return Held(tuple(files), tuple(held), unlocked)
+    return Held(tuple(files), tuple(held), unlocked, digest_of(digests) if digests and unlocked is None else None)
 
 
 def _see_tree(store: Store, manifest: Manifest) -> None:

@@ -103,6 +103,8 @@ class EngineSpec:
     """Directories that it writes to, beside that of its socket; made where they are not there."""
     weights: tuple[tuple[int, Path], ...] = ()
     """Open descriptors of verified files, and the path at which it is to find each: that file or none."""
+    weights_sha256: str | None = None
+    """Stands for all of those files; None where they were not verified."""
     has_gpu: bool = False
     """Whether it needs the device files of GPUs."""
     has_ip: bool = False

@@ -15,9 +15,8 @@ import serving
 from serving.access import Access, Tokens, access_directory, also_taken
 from serving.audit import Audit
 from serving.audit.content import ContentStore, content_directory
-from serving.audit.keys import make_keys
 from serving.audit.log import places_of
-from serving.audit.records import Intent, KeyCreated, KeyRevoked, KeyRotated, Outcome
+from serving.audit.records import Intent, KeyRevoked, ModelLoaded, Outcome, SettingsUsed
 from serving.errors import PermissionDenied, Unwritable
 from serving.gateway.answers import CERTIFICATE
 from serving.gateway.exchange import ANYBODY, Principal
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
     from serving.access import Failure, Scope
     from serving.audit.recording import Kept, Recording
+    from serving.audit.records import Record
+    from serving.engines.spec import EngineSpec
     from serving.gateway.answers import Answer
     from serving.gateway.engine import Engine
     from serving.gateway.exchange import Exchange
@@ -41,8 +42,6 @@ _SCOPES: Final[Mapping[str, Scope]] = {"/metrics": "metrics"}
 _TEMPLATE_TOKENS: Final = 1024
 """What a template may add to a prompt, beyond a token for each byte of the request."""
 _UNKNOWN_CONTEXT: Final = 131_072
-_ADMINISTRATION: Final = "administration"
-"""Whoever may connect to its socket: the server's own user, or root."""
 
 
 class Guard:
@@ -160,6 +159,7 @@ class Guard:
                 key=None if principal.key is None else principal.key.key_id,
                 source=principal.source,
                 model=exchange.model,
+                weights=engine.spec.weights_sha256,
                 engine=engine.spec.backend,
                 destination="local" if engine.spec.origin is None else str(engine.spec.origin),
                 prompt=exchange.fingerprint,
@@ -224,16 +224,21 @@ class Guard:
         if self._audit is not None:
             self._audit.authentication_failed("unix" if failure.source is None else str(failure.source))
 
-    def _on_act(self, act: str, key_id: str) -> None:
-        if self._access is None or self._audit is None:
+    def _on_act(self, act: Record) -> None:
+        if self._audit is None:
             return
-        key = self._access.find(key_id)
-        if act == "revoke":
-            self._audit.event(KeyRevoked(key=key_id, by=_ADMINISTRATION))
-        elif act == "rotate":
-            self._audit.event(KeyRotated(key=key_id, successor=key.rotated_to, by=_ADMINISTRATION))
-        else:
-            self._audit.event(KeyCreated(key=key_id, owner=key.owner, by=_ADMINISTRATION))
+        try:
+            self._audit.record(act)
+        except Unwritable:
+            # a key is taken back whatever becomes of the record, which waits for the disk
+            if self._audit.refuses and not isinstance(act, KeyRevoked):
+                raise
+            self._audit.event(act)
+
+    def on_loaded(self, spec: EngineSpec) -> None:
+        """An engine has its weights."""
+        if self._audit is not None:
+            self._audit.event(ModelLoaded(model=spec.model, weights=spec.weights_sha256, engine=spec.backend))
 
 
 def _with_content(audit: Audit, outcome: Outcome) -> Callable[[Kept | None], None]:
@@ -282,10 +287,9 @@ def open_guard(settings: Settings, environment: Mapping[str, str] = os.environ) 
         access, audit, directory, content, log = None, None, None, None, None
         if settings.audit.enabled if settings.audit.enabled is not None else not settings.access.open:
             places = places_of(settings.audit, environment)
-            if not os.path.lexists(places.signing_key) and not os.path.lexists(places.fingerprint_key):
-                make_keys(places.signing_key, places.fingerprint_key)
-            audit = Audit.from_settings(places, settings.audit, version=serving.__version__)
+            audit = Audit.of_site(places, settings.audit, version=serving.__version__)
             stack.callback(audit.close)
+            audit.record(SettingsUsed(sha256=settings.digest, by=f"uid {os.getuid()}"))
             kept_in, log = content_directory(settings.audit.content, environment), places.directory
             if settings.audit.content.public_key is not None or kept_in.exists():
                 content = ContentStore.from_settings(kept_in, settings.audit.content, audit)

@@ -200,7 +200,7 @@ class House:
 
     def _keeper(self, spec: EngineSpec, prober: Prober) -> Supervisor | RemoteWatch:
         """What keeps a child running, or watches a server elsewhere."""
-        config, told = self._config, self._on_change(spec.model)
+        config, told = self._config, self._on_change(spec)
         if spec.origin is not None:
             return RemoteWatch(spec, prober, self._listener, start_timeout_s=config.start_timeout_s, on_change=told)
         return Supervisor(
@@ -351,12 +351,15 @@ class House:
         if self._stops > 1:
             self._hurried.set()
 
-    def _on_change(self, model: str) -> Callable[[EngineState], None]:
-        lives = 1
+    def _on_change(self, spec: EngineSpec) -> Callable[[EngineState], None]:
+        model, lives, loaded = spec.model, 1, 0
 
         def note(state: EngineState) -> None:
-            nonlocal lives
+            nonlocal lives, loaded
             self._metrics.engine_up.labels(model).set(1 if state.phase == "ready" else 0)
+            if state.phase == "ready" and state.life > loaded:
+                loaded = state.life
+                self._guard.on_loaded(spec)
             if state.phase == "ready" and self._on_engine_ready is not None:
                 self._on_engine_ready(model, state.facts, state.load_s)
             if state.life > lives:

@@ -6,6 +6,8 @@ The descriptions are the reference: `configs/serving.toml` and `docs/settings.md
 
 from __future__ import annotations
 
+import hashlib
+import json
 from ipaddress import ip_network
 from typing import Annotated, Literal
 
@@ -587,6 +589,12 @@ class Served(Section):
 
 class Settings(Section):
     """Everything that can be set. `Settings()` is the defaults."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that stands for all of them: of their JSON, names in order, without spaces."""
+        told = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(told.encode()).hexdigest()
 
     models: list[Served] = Field(default=[])
     sealed: Literal["off", "best-effort", "require"] = Field(

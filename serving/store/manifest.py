@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal
 
@@ -151,3 +151,9 @@ def _file(entry: Any, where: str) -> StoredFile:
 
 def _bad(where: str, problem: str) -> BadFile:
     return BadFile(f"{where} {problem}", hint="it was damaged or written by something else; pull or import again")
+
+
+def digest_of(files: Iterable[tuple[str, str]]) -> str:
+    """One SHA-256 that stands for files, given as names and digests: of what `sha256sum` prints of them, by name."""
+    lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -60,7 +60,7 @@ def test_content_is_kept_for_the_auditor_of_a_key_that_is_made_so(kept: Site) ->
 
     Each reading is in the log before; the server's own files read nothing; what was erased is gone and still verifies.
     """
-    with serve(config=kept.config) as stack:
+    with serve(config=kept.config, is_open=False) as stack:
         kept.stack = stack
         plain, recorded = kept.key(), kept.key("--record-content")
         with kept.client(plain) as client:
@@ -113,7 +113,7 @@ def test_content_is_kept_for_the_auditor_of_a_key_that_is_made_so(kept: Site) ->
 
 def test_an_answers_fingerprint_is_made_again_from_what_a_client_kept(kept: Site) -> None:
     """Of the body as it was sent, whole or streamed, without the transfer's framing; of errors too."""
-    with serve(config=kept.config) as stack:
+    with serve(config=kept.config, is_open=False) as stack:
         kept.stack = stack
         keys = [kept.key(), kept.key("--record-content")]
         bodies = []
@@ -141,7 +141,7 @@ def post(site: Site, key: str, body: dict) -> bytes:
 
 def test_an_answer_that_was_broken_off_is_kept_as_far_as_it_went(kept: Site) -> None:
     """The client left in the midst of a stream: what was relayed is there, and its outcome says cancelled."""
-    with serve(config=kept.config) as stack:
+    with serve(config=kept.config, is_open=False) as stack:
         kept.stack = stack
         with kept.client(kept.key("--record-content")) as client:
             events = client.completions.create(
@@ -161,7 +161,7 @@ def test_an_answer_that_was_broken_off_is_kept_as_far_as_it_went(kept: Site) -> 
 def test_while_content_cannot_be_written(kept: Site, on_failure: str) -> None:
     """Its key's requests are refused, or served and marked, as the settings want it; other keys' are served."""
     kept.config.write_text(kept.config.read_text().replace("[audit]\n", f'[audit]\non_failure = "{on_failure}"\n'))
-    with serve(config=kept.config) as stack:
+    with serve(config=kept.config, is_open=False) as stack:
         kept.stack = stack
         plain, recorded = kept.key(), kept.key("--record-content")
         keys, away = kept.directory / "content" / "keys", kept.directory / "away"
@@ -241,7 +241,7 @@ def test_an_auditor_who_is_not_the_operator() -> None:
             os.chown(home / name, -1, 65534)
         os.chown(key, 65534, 65534)
         kept.config.chmod(0o644)
-        with serve(config=kept.config) as stack:
+        with serve(config=kept.config, is_open=False) as stack:
             kept.stack = stack
             with kept.client(kept.key("--record-content")) as client:
                 ask(client, CANARY)

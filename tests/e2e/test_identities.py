@@ -43,7 +43,7 @@ def test_a_token_through_the_whole_product(tmp_path: Path) -> None:
                 model="demo", messages=[{"role": "user", "content": "Who are you?"}], max_tokens=8
             )
 
-    with serve(config=config) as stack:
+    with serve(config=config, is_open=False) as stack:
         now = int(time.time())
         token = signer.token(claims_at(now))
         used = ask(token).usage

@@ -244,6 +244,11 @@ def test_what_is_settled_is_never_less_than_what_was_computed(site: Site) -> Non
 def test_the_record_holds_no_word_and_verifies(site: Site) -> None:
     """Each answered request has its intent and its outcome; the prompt is nowhere; a changed line is found."""
     key = site.key()
+    (made,) = site.records("key-created")
+    assert (made["owner"], made["by"].split(" (")[0]) == ("radiology", f"uid {os.getuid()}")
+    (loaded,) = site.records("model-load")
+    assert (loaded["model"], loaded["engine"], len(loaded["weights"])) == ("demo", "llamacpp", 64)
+    assert len(site.records("settings")[0]["sha256"]) == 64
     with site.client(key) as client:
         for at in range(5):
             ask(client, f"{CANARY} {at}")
@@ -254,6 +259,10 @@ def test_the_record_holds_no_word_and_verifies(site: Site) -> None:
     assert [record["principal"] for record in intents] == ["radiology"] * 5
     assert [record["outcome"] for record in outcomes] == ["completed"] * 5
     assert len({record["prompt"] for record in intents}) == 5
+    assert {record["weights"] for record in intents} == {loaded["weights"]}
+    site.key("--name", "without a server")
+    again, another = site.records("key-created")
+    assert (again, another["by"]) == (made, made["by"])
     assert all(record["output_tokens"] > 0 for record in outcomes)
     assert site.run("audit", "verify")
     for path in site.directory.rglob("*"):

@@ -27,7 +27,7 @@ def test_a_key_that_fills_the_queue_holds_another_up_by_one_place(tmp_path: Path
     cache = f'cache_dir = "{tmp_path / "cache"}"\n'
     site.write(f'{cache}[engines.vllm]\npython = "{VLLM_PYTHON}"\n')
     given = ["--model", "-", "--alias", "demo", "--queue", "24", "--parallel", "2", "--asks", "20", "--tokens", "24"]
-    with serve("--engine", "vllm", "--concurrency", "2", config=site.config, timeout_s=300) as stack:
+    with serve("--engine", "vllm", "--concurrency", "2", config=site.config, timeout_s=300, is_open=False) as stack:
         site.stack = stack
         keys = (site.key(), site.key())
         where = urlsplit(stack.url)

@@ -12,6 +12,7 @@ import pytest
 from serving.access import Access, Failure, Key, Limits, Tokens, access_directory
 from serving.access.keys import write_key
 from serving.access.quota import SECOND_NS
+from serving.audit.records import KeyRevoked, Record
 from serving.errors import (
     BadFile,
     BadSettings,
@@ -23,6 +24,7 @@ from serving.errors import (
     StartError,
     Unauthenticated,
     Untrusted,
+    Unwritable,
     UsageError,
 )
 from serving.settings import Access as AccessSettings
@@ -166,10 +168,10 @@ def test_the_end_of_a_key_is_told(access: Access, clock: Clock) -> None:
     at_once, _ = access.create(WANTED)
     access.rotate(at_once.id, 0)
     principal = access.authenticate(bearing(text), None, "inference")
-    acts: list[tuple[str, str]] = []
-    access.on_act(lambda act, key_id: acts.append((act, key_id)))
-    access.revoke(revoked.id)
-    assert acts == [("revoke", revoked.id)]
+    acts: list[Record] = []
+    access.on_act(acts.append)
+    access.revoke(revoked.id, "uid 7")
+    assert acts == [KeyRevoked(key=revoked.id, by="uid 7")]
     assert not access.is_valid(principal)
     with pytest.raises(Unauthenticated, match="has ended"):
         access.reserve(principal, model="demo", engine="e", prompt=1, answer=1)
@@ -182,6 +184,21 @@ def test_the_end_of_a_key_is_told(access: Access, clock: Clock) -> None:
     clock.now_s += 50
     wait_until(lambda: len(ended) == 4, "the ends are told", 5)
     assert set(ended[2:]) == {expiring.id, rotated.id}
+
+
+def test_what_cannot_be_recorded_is_not_done(access: Access) -> None:
+    """Each act is told before it is done, by whom; where that fails nothing has changed."""
+    before, text = access.create(WANTED)
+
+    def fail(_: Record) -> None:
+        raise Unwritable("no room")
+
+    access.on_act(fail)
+    for act in (lambda: access.create(WANTED), lambda: access.rotate(before.id, 0), lambda: access.revoke(before.id)):
+        with pytest.raises(Unwritable):
+            act()
+    assert access.all_keys() == [before]
+    assert access.authenticate(bearing(text), None, "inference").key_id == before.id
 
 
 def test_limits_are_told_as_openai_does(access: Access) -> None:
