@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -203,6 +204,7 @@ def _bring_up_to_date(connection: Connection, where: str) -> None:
         raise BadFile(
             message, hint="run the version of Perimeter that wrote it, or a later one; it is not changed back"
         )
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # what it does is of no interest unless it fails
     from alembic import command  # noqa: PLC0415 - takes its time, and is needed once in a database's life
     from alembic.config import Config  # noqa: PLC0415
 

@@ -36,11 +36,14 @@ def base_of(url: str) -> str:
 class TerminalListener:
     """For people: a bar while weights load, then the address, a request to try, and how to stop."""
 
-    def __init__(self, model: str, *, chats: bool, task: Task = "generate", dummy: bool = False) -> None:
+    def __init__(
+        self, model: str, *, chats: bool, task: Task = "generate", dummy: bool = False, keyed: bool = False
+    ) -> None:
         """`chats`: the model has a chat template, so that a chat request can be shown as an example.
 
-        `dummy`: its weights are synthetic, which is said beside the address.
+        `dummy`: its weights are synthetic, which is said beside the address. `keyed`: a request needs a key.
         """
+        self._keyed = keyed
         self._model = model
         self._dummy = dummy
         self._chats = chats
@@ -74,7 +77,8 @@ class TerminalListener:
         body = json.dumps({"model": self._model, **asked})
         base = base_of(url)
         here = base.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-        curl = f"curl {here}/v1/{route} -H 'content-type: application/json' -d {shlex.quote(body)}"
+        key = '-H "authorization: Bearer $KEY" ' if self._keyed else ""
+        curl = f"curl {here}/v1/{route} {key}-H 'content-type: application/json' -d {shlex.quote(body)}"
         noise = [f"warning   {self._model} has synthetic weights: every answer is noise"] if self._dummy else []
         self._say(f"serving   {base}/v1", *noise, f"try       {curl}", "stop      Ctrl-C", "")
 
@@ -102,8 +106,10 @@ class TerminalListener:
 class JsonListener:
     """For machines: the same as log lines."""
 
-    def __init__(self, model: str, *, chats: bool, task: Task = "generate", dummy: bool = False) -> None:
-        del model, chats, task
+    def __init__(
+        self, model: str, *, chats: bool, task: Task = "generate", dummy: bool = False, keyed: bool = False
+    ) -> None:
+        del model, chats, task, keyed
         self._dummy = dummy
         self._last = (0.0, "")
 

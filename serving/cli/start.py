@@ -130,9 +130,11 @@ def start(options: StartOptions) -> int:
     if outcomes:
         first = outcomes[0]
         chats = first.task == "generate" and first.weights is not None and template_at(first.weights) is not None
-        listener = listener_of(first.model, chats=chats, task=first.task, dummy=first.dummy)
+        listener = listener_of(
+            first.model, chats=chats, task=first.task, dummy=first.dummy, keyed=not settings.access.open
+        )
     else:
-        listener = listener_of(elsewhere[0].model, chats=True)
+        listener = listener_of(elsewhere[0].model, chats=True, keyed=not settings.access.open)
     last = LastStart(runtime / LAST_START, outcomes)
     status = run(sealed.specs, settings, listener, machine.gpus, last.note)
     if for_people and status == 0:

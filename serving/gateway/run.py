@@ -90,9 +90,7 @@ def run(
     config = gateway_config(settings, max((spec.concurrency for spec in specs), default=None))
     with open_guard(settings) as guard:
         if guard.lacks_keys:
-            listener.on_engine_event(
-                "no key was made yet, and nobody is let in without: `serve keys create --owner NAME` makes one"
-            )
+            log.warning("no key was made yet, and nobody is let in without: `serve keys create --owner NAME` makes one")
         return serve(specs, config, listener, gpus, on_engine_ready, guard)
 
 
