@@ -202,15 +202,15 @@ def test_a_revoked_key_cuts_its_streams(site: Site) -> None:
     assert told["kept"] >= 390
 
 
-def test_what_is_settled_is_never_less_than_what_was_computed(site: Site) -> None:
-    """Two hundred at once, of random cost, some with several answers, some that leave: at least the engine's count."""
-    assert site.stack is not None
-    key, admin, chance = site.key(), site.key("--scope", "metrics"), Random(7)
-    plans = [(chance.randint(1, 60), chance.choice([1, 1, 2, 3]), chance.random() < 0.3) for _ in range(200)]
+def ask_many(site: Site, key: str, count: int, seed: int) -> None:
+    """So many at once, of random cost, some with several answers, some that leave after some chunk of theirs."""
+    chance = Random(seed)
+    plans = [(chance.randint(1, 60), chance.choice([1, 1, 2, 3]), chance.random() < 0.3) for _ in range(count)]
 
     def one(plan: tuple[int, int, bool]) -> None:
         tokens, answers, leaves = plan
-        with site.client(key) as client, contextlib.suppress(openai.APIStatusError):
+        leaves_at = Random(tokens).randrange(tokens) if leaves else tokens * answers + 1
+        with site.client(key) as client, contextlib.suppress(openai.APIError):
             events = client.completions.create(
                 model="demo",
                 prompt="one two",
@@ -220,25 +220,59 @@ def test_what_is_settled_is_never_less_than_what_was_computed(site: Site) -> Non
                 extra_body={"ignore_eos": True},
             )
             for at, _ in enumerate(events):
-                if leaves and at >= tokens // 2:
+                if at >= leaves_at:
                     break
             events.close()
 
     with ThreadPoolExecutor(32) as pool:
         list(pool.map(one, plans))
 
-    def engines(name: str) -> float:
-        page = status_of(site.stack.url if site.stack else "", "GET", "/metrics", admin)[2].decode()
-        return sum(float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(name + "{"))
 
-    wait_until(lambda: engines("perimeter_requests_in_flight") == 0, "all have ended")
-    wait_until(lambda: engines("perimeter_engine_running") == 0, "the engine is idle")
-    generated = engines("perimeter_engine_generated_tokens_total")
+def engines(site: Site, admin: str, name: str) -> float:
+    """The sum of a metric that engines count."""
+    assert site.stack is not None
+    page = status_of(site.stack.url, "GET", "/metrics", admin)[2].decode()
+    return sum(float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(name + "{"))
+
+
+def computed(site: Site, admin: str) -> float:
+    """Tokens of prompts and answers, by the engine's own count."""
+    return sum(engines(site, admin, f"perimeter_engine_{kind}_tokens_total") for kind in ("generated", "prompt"))
+
+
+def settled(site: Site) -> tuple[int, int]:
+    """Requests and tokens of the one key that was used."""
     (row,) = json.loads(site.run("keys", "usage", "--json"))["usage"]
-    settled = row["output"] + row["fresh"] + row["cached"]
-    assert row["requests"] == 200
-    assert generated > 0
-    assert settled >= generated + engines("perimeter_engine_prompt_tokens_total")
+    return row["requests"], row["output"] + row["fresh"] + row["cached"]
+
+
+def test_what_is_settled_is_never_less_than_what_was_computed(site: Site) -> None:
+    """Two hundred at once: at least the engine's count."""
+    key, admin = site.key(), site.key("--scope", "metrics")
+    ask_many(site, key, 200, seed=7)
+    wait_until(lambda: engines(site, admin, "perimeter_requests_in_flight") == 0, "all have ended")
+    wait_until(lambda: engines(site, admin, "perimeter_engine_running") == 0, "the engine is idle")
+    requests, tokens = settled(site)
+    assert requests == 200
+    assert tokens >= computed(site, admin) > 0
+
+
+def test_an_engine_that_is_killed_gives_nothing_back(site: Site) -> None:
+    """Nor more than the limit: what it computed is settled or stands as reserved, and no limit is passed."""
+    limit = 40_000
+    key, admin = site.key("--tokens-per-day", str(limit)), site.key("--scope", "metrics")
+    assert site.stack is not None
+    many = threading.Thread(target=ask_many, args=(site, key, 200, 11))
+    many.start()
+    wait_until(lambda: engines(site, admin, "perimeter_engine_generated_tokens_total") > 500, "it is at work")
+    before = computed(site, admin)
+    os.kill(site.stack.engine_pid(), signal.SIGKILL)
+    many.join(120)
+    wait_until(lambda: status_of(site.stack.url if site.stack else "", "GET", "/ready")[0] == 200, "it is back", 30)
+    wait_until(lambda: engines(site, admin, "perimeter_requests_in_flight") == 0, "all have ended")
+    wait_until(lambda: engines(site, admin, "perimeter_engine_running") == 0, "the engine is idle")
+    _, tokens = settled(site)
+    assert before + computed(site, admin) <= tokens <= limit
 
 
 def test_the_record_holds_no_word_and_verifies(site: Site) -> None:
