@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from serving import tripwire
 from serving.audit.courier import NotDelivered
 from serving.errors import BadSettings
 
@@ -117,7 +118,8 @@ class SyslogReceiver:
             self._connection.close()
             self._connection = None
         if self._connection is None:
-            plain = socket.create_connection((self._address.host, self._address.port), _TIMEOUT_S)
+            with tripwire.meant():
+                plain = socket.create_connection((self._address.host, self._address.port), _TIMEOUT_S)
             try:
                 self._connection = self._context.wrap_socket(plain, server_hostname=self._address.host)
             except BaseException:

@@ -6,6 +6,8 @@ import contextlib
 import re
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ from serving.audit.syslog import Address, SyslogReceiver, frame, header_name, pa
 from serving.errors import BadSettings
 from tests.support.audit_logs import intent, open_audit, places_in, public, rewritten
 from tests.support.certificates import Authority
-from tests.support.harness import wait_until
+from tests.support.harness import SOURCE, wait_until
 
 # RFC 5424, section 6; RFC 5425, section 4.3.
 MESSAGE = re.compile(
@@ -190,6 +192,30 @@ def test_a_syslog_server_gets_every_record_in_form(tmp_path: Path, authority: Au
     report = verify_log(places.directory, [public(places)], [kept])
     assert report.is_sound, report.breaks
     assert not any("anchor" in note for note in report.notes)
+
+
+def test_the_way_to_the_syslog_server_is_meant(tmp_path: Path, authority: Authority) -> None:
+    """Whatever the tripwire of a server takes for an attempt to reach out, this is none."""
+    script = f"""
+import sys
+from pathlib import Path
+from serving import tripwire
+from serving.audit.syslog import Address, SyslogReceiver
+tripwire.install()
+tripwire.beyond = lambda host: "elsewhere"  # loopback is not looked at otherwise
+receiver = SyslogReceiver(Address("localhost", int(sys.argv[1]), Path({str(authority.ca)!r})))
+receiver.deliver(b"one\\n")
+receiver.close()
+print(tripwire.attempts())
+import socket
+socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5).close()
+print(tripwire.attempts() > 0)
+"""
+    with running(SyslogServer(authority.issue("server"))) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(server.port)], cwd=SOURCE, capture_output=True, text=True, check=False
+        )
+    assert done.stdout.split() == ["0", "True"], done.stderr
 
 
 def test_a_broken_connection_loses_nothing(tmp_path: Path, authority: Authority) -> None:
