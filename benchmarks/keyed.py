@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.access import Access, Key
+from serving.access import Access, Key, Limits
+from serving.access.quota import UNLIMITED
 from serving.engines.runtime import socket_in
 from serving.settings import Settings
 
@@ -61,23 +62,28 @@ def site(
     concurrency: int = 16,
     environment: dict[str, str] | None = None,
     limits: dict[str, int] | None = None,
+    account: Limits = UNLIMITED,
+    is_open: bool = False,
 ) -> Iterator[Site]:
-    """Serve with `keys` keys, each of an owner of its own. The engine's command line gets `--uds`."""
+    """Serve with `keys` keys, each of an owner of its own and limited by `account`.
+
+    The engine's command line gets `--uds`. `is_open`: no key is asked for, and no record is kept.
+    """
     socket = socket_in(directory / "run", "engine")
     (directory / "run").mkdir(mode=0o700)
     given: dict[str, Any] = {
         "server": {"port": 0},
         "limits": limits or {},
-        "access": {"open": False, "directory": str(directory / "access")},
+        "access": {"open": is_open, "directory": str(directory / "access")},
         "audit": {
-            "enabled": True,
+            "enabled": not is_open,
             "directory": str(directory / "audit"),
             "signing_key": str(directory / "audit-keys" / "signing.key"),
             "fingerprint_key": str(directory / "audit-keys" / "fingerprint.key"),
         },
     }
     access = Access.open(Settings(**given).access, os.environ)
-    made = tuple(access.create(Key("", f"owner-{number}", "key", b"", 0))[1] for number in range(keys))
+    made = tuple(access.create(Key("", f"owner-{number}", "key", b"", 0, limits=account))[1] for number in range(keys))
     access.close()
     start = {
         "settings": given,
