@@ -253,7 +253,7 @@ class RemoteWriter:
             else:
                 self._answer(count, told)
             self._note(None if failure is None else Failure(*failure), lost)
-            if not count:
+            if not count and not self._is_closed:
                 self._on_tick()
 
     def _answer(self, count: int, reason: str) -> None:

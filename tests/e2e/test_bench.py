@@ -213,10 +213,10 @@ def test_what_was_tuned_is_used(tmp_path: Path) -> None:
     path.write_text('title = "t"\nrequests = 60\n' + CLOSED + LENGTHS)
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     began = time.monotonic()
-    flags = ("--scenario", str(path), "--budget", "30", "-o", str(tmp_path / "t.json"), "--threads", "1")
+    flags = ("--scenario", str(path), "--budget", "60", "-o", str(tmp_path / "t.json"), "--threads", "1")
     done = bench("autotune", "demo", *flags, environment=cache)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < 75
+    assert time.monotonic() - began < 105
     told = json.loads((tmp_path / "t.json").read_text())
     assert told["trials"][0]["choice"] == {}
     assert len(told["trials"]) > 2

@@ -208,8 +208,13 @@ def test_no_key_without_a_place_for_its_content(kept: Site) -> None:
 
 
 AS_ANOTHER = """
-import os, sys
-import serving.cli, serving.cli.app, serving.cli.content, serving.cli.audit, serving.cli.audit_commands, encodings.idna
+import contextlib, importlib, os, pkgutil, sys
+import cryptography.hazmat.primitives, encodings.idna, rich, serving.access, serving.audit, serving.cli, typer
+for package in (cryptography.hazmat.primitives, rich, serving.access, serving.audit, serving.cli, typer):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(Exception):
+                importlib.import_module(module.name)
 os.chdir("/")
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 sys.exit(serving.cli.run(sys.argv[1:]))
