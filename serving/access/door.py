@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -15,6 +16,8 @@ from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from serving.access.database import Database, Total
 from serving.access.keys import (
@@ -39,6 +42,7 @@ from serving.audit.records import KeyCreated, KeyRevoked, KeyRotated, Record
 from serving.errors import (
     BadSettings,
     BudgetSpent,
+    CapacityError,
     FileMissing,
     PermissionDenied,
     RateLimited,
@@ -111,12 +115,15 @@ class Access:
         self._revoked: list[Callable[[str], None]] = []
         self._failed: list[Callable[[Failure], None]] = []
         self._acts: list[Callable[[Record], None]] = []
+        self._unkept: dict[str, Key] = {}
+        """Keys that were revoked, which the database does not say yet."""
         self._known: dict[bytes, tuple[Key, Principal]] = {}
         self._priced: dict[tuple[str, str, int], Price | None] = {}
         self._looked = self._now()
         self._issuer: Issuer | None = None
         self._certificates: Certificates | None = None
         ledger.on_tick(self._look_for_ends)
+        ledger.on_tick(self._keep_ends)
 
     @classmethod
     def open(
@@ -218,6 +225,14 @@ class Access:
             return self._let_in(outcome, presented.id, source)
         self._remember(authorizations[0], key, outcome)
         return outcome
+
+    def source(self, headers: Headers, peer: str | None) -> str | None:
+        """The address that a call came from: the connection's other end, or who a trusted proxy says that it was."""
+        if not self._proxies:
+            return peer
+        forwarded = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
+        found = source_of(peer, forwarded, self._proxies)
+        return None if found is None else str(found)
 
     def _remember(self, authorization: bytes, key: Key | None, principal: Principal) -> None:
         """Spare the next request of a right key the same work. What is kept of it is a keyed hash."""
@@ -341,11 +356,23 @@ class Access:
             if before.revoked is not None:
                 raise UsageError(f"the key `{key_id}` was revoked already")
             changed = replace(before, revoked=self._now())
-            self._about_to(KeyRevoked(key=key_id, by=by))
-            self.ledger.database.change_key(changed)
+            # at once, whatever becomes of the record and the database
             self._keys = self._keys | {key_id: changed}
-        self._ended(key_id)
+            self._ended(key_id)
+            self._unkept[key_id] = changed
+            self._about_to(KeyRevoked(key=key_id, by=by))
+            self._keep_ends()
+            if self._unkept:
+                message = f"the key `{key_id}` is revoked, and the database does not take that yet"
+                raise CapacityError(message, retry_after_s=10, hint="it is tried again; see that it is, then restart")
         return changed
+
+    def _keep_ends(self) -> None:
+        """Write down the ends that are not; tried again with each tick."""
+        for key_id, key in list(self._unkept.items()):
+            with contextlib.suppress(SQLAlchemyError):
+                self.ledger.database.change_key(key)
+                self._unkept.pop(key_id, None)
 
     def check_content(self) -> None:
         """See that there is a place for the content of every valid key that has it recorded. Raises BadSettings."""

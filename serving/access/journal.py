@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import mmap
 import os
 import re
@@ -27,6 +28,7 @@ from serving.errors import BadFile, CapacityError
 
 _BYTES: Final = 1 << 20
 """Of a file; what is behind the last line is zeros."""
+_log: Final = logging.getLogger("serving.access")
 _FILE: Final = re.compile(r"journal-(\d{12})")
 _KEPT: Final = len(Usage._fields) - 1
 """Of an account's usage all is kept but what is running, which is the process's own."""
@@ -106,7 +108,7 @@ class Journal:
         self._earlier = self._files()
         last = self._earlier[-1] if self._earlier else None
         self._number = int(last.name.rpartition("-")[2]) if last else 0
-        self._map, self._path = self.prepare()
+        self._map, self._path = self.prepare(self.next_number())
         self._length = 0
 
     @property
@@ -122,7 +124,10 @@ class Journal:
     def entries(self) -> Iterator[Entry]:
         """All that earlier processes wrote, in order. Raises BadFile where a line within it is damaged."""
         for path in self._earlier:
-            lines = path.read_bytes().partition(b"\0")[0].split(b"\n")
+            raw, _, rest = path.read_bytes().partition(b"\0")
+            if rest.strip(b"\0"):
+                _log.warning("the journal `%s` has a hole: a power failure took what was behind it", path)
+            lines = raw.split(b"\n")
             for at, line in enumerate(lines):
                 entry = read_entry(line)
                 if entry is not None:
@@ -138,20 +143,24 @@ class Journal:
         end = self._length + len(line)
         if end > len(self._map):
             try:
-                self.rotate(self.prepare())
+                self.rotate(self.prepare(self.next_number()))
             except OSError as error:
                 raise _unwritable(self._path, error) from None
             end = len(line)
         self._map[self._length : end] = line
         self._length = end
 
-    def prepare(self) -> tuple[mmap.mmap, Path]:
-        """The next file, to be given to `rotate`; made apart from it because the disk takes its time. Raises OSError.
-
-        Its room is taken here: a disk that is full later cannot end the process that writes to it.
-        """
+    def next_number(self) -> int:
+        """Of a file that is to be prepared; like all but `prepare` it is for one thread at a time."""
         self._number += 1
-        path = self._directory / f"journal-{self._number:012}"
+        return self._number
+
+    def prepare(self, number: int) -> tuple[mmap.mmap, Path]:
+        """A file with that number, to be given to `rotate`; made apart from it because the disk takes its time.
+
+        Its room is taken here: a disk that is full later cannot end the process that writes to it. Raises OSError.
+        """
+        path = self._directory / f"journal-{number:012}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o600)
         try:
@@ -163,21 +172,19 @@ class Journal:
         finally:
             os.close(descriptor)
 
-    def rotate(self, following: tuple[mmap.mmap, Path]) -> list[Path]:
-        """Write to another file from now on; returns those that came before it."""
-        earlier = [*self._earlier, self._path]
+    def rotate(self, following: tuple[mmap.mmap, Path]) -> None:
+        """Write to another file from now on. Raises OSError, and then it is as it was."""
+        if following[1].name < self._path.name:  # another one was begun meanwhile: files are read by their numbers
+            following[0].close()
+            following[1].unlink()
+            following = self.prepare(self.next_number())
         self._map.close()
-        self._earlier = earlier
+        self._earlier = [*self._earlier, self._path]
         self._map, self._path = following
         self._length = 0
-        return earlier
 
-    def remove(self, paths: list[Path]) -> None:
-        """The database has what is in them."""
-        if not paths:
-            return
-        for path in paths:
-            path.unlink(missing_ok=True)
+    def forget(self, paths: list[Path]) -> None:
+        """These files are no more."""
         self._earlier = [path for path in self._earlier if path not in paths]
 
     def close(self) -> None:

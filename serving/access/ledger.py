@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from serving.access.database import Database
 from serving.access.journal import Entry, Journal, Reserved, Settled, write_entry
 from serving.access.prices import Price, Tokens
@@ -222,13 +220,20 @@ class Ledger:
     def flush(self) -> None:
         """Carry what is in the journal into the database, synchronised. What cannot be carried stays there."""
         with self._flushing:
-            if not self._pending:
-                self._journal.remove(self._journal.earlier)  # the database had them before this process began
+            with self._lock:
+                earlier = [] if self._pending else self._journal.earlier
+                is_idle, is_fresh = not self._pending, self._journal.is_fresh
+                number = 0 if is_idle or is_fresh else self._journal.next_number()
+            if is_idle:
+                self._forget(earlier)  # the database had them before this process began
                 return
             try:
-                following = None if self._journal.is_fresh else self._journal.prepare()
+                following = None if is_fresh else self._journal.prepare(number)
                 with self._lock:
-                    earlier = [] if following is None else self._journal.rotate(following)
+                    if following is not None:
+                        self._journal.rotate(following)
+                    # whatever is in these is among the entries, or in the database already
+                    earlier = self._journal.earlier
                     entries, self._pending = self._pending, []
                     dropped, self._dropped = self._dropped, {}
             except OSError as error:
@@ -236,14 +241,21 @@ class Ledger:
                 return
             try:
                 self.database.apply(entries, dropped)
-            except SQLAlchemyError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, what is in neither is lost with the journal
                 with self._lock:
                     self._pending[:0] = entries
                     self._dropped = dropped | self._dropped
                 self._say(f"the database does not take them: {str(getattr(error, 'orig', error)).splitlines()[0]}")
                 return
-            self._journal.remove(earlier or self._journal.earlier)
+            self._forget(earlier)
             self._say(None)
+
+    def _forget(self, files: list[Path]) -> None:
+        """The database has what is in them."""
+        for path in files:
+            path.unlink(missing_ok=True)
+        with self._lock:
+            self._journal.forget(files)
 
     def close(self) -> None:
         """Flush, and let another process have the ledger. Once is enough."""
@@ -266,14 +278,16 @@ class Ledger:
             if entry.number <= self._number:
                 continue
             self._number = entry.number
-            self._pending.append(entry)
             if isinstance(entry, Reserved):
                 self._open[entry.number] = entry
                 self._accounts[entry.account] = entry.usage
-            else:
-                reserved = self._open.pop(entry.reservation)
+            elif (reserved := self._open.pop(entry.reservation, None)) is not None:
                 self._dropped[entry.reservation] = reserved
                 self._accounts[reserved.account] = entry.usage
+            else:
+                _log.warning("the journal lacks the reservation %d: a power failure took it", entry.reservation)
+                continue
+            self._pending.append(entry)
 
     def _run(self) -> None:
         while not self._stopped.wait(_FLUSH_S):

@@ -157,8 +157,9 @@ class Book:
         through, digest = gone[-1].number, str(head.record["previous"])
         record = Removed(through_segment=through, through_hash=digest, undelivered=undelivered)
         self.write([(self._clock(), body_of(record))])
-        for segment in gone:
-            segment.path.unlink()
+        with contextlib.suppress(OSError):  # one that must not be removed stays; tried again with the next segment
+            for segment in gone:
+                segment.path.unlink()
         sync_directory(self._directory)
         return gone
 

@@ -55,6 +55,8 @@ def read(store: ContentStore, body: Read, caller: Caller) -> dict[str, Any]:
         raise FileMissing(f"the content `{body.content}` was erased", hint="nobody can read it any more")
     key = placed.heading.key
     entry = store.audit.record(ContentRead(content=body.content, key=key, by=str(caller), reason=body.reason))
+    if body.content not in wrapped_keys(store.directory, segment_of(body.content)):  # erased meanwhile
+        raise FileMissing(f"the content `{body.content}` was erased", hint="nobody can read it any more")
     return {"content": body.content, "wrapped": wrapped.hex(), "entry": entry}
 
 

@@ -66,6 +66,11 @@ class RemoteWriter:
         self._on_tick = on_tick
         self._lock = threading.Lock()
         self._reading = threading.Lock()
+        """Of those who wait without an event loop, one reads."""
+        self._taking = threading.Lock()
+        """Answers are paired with what was sent by their order: one at a time, whoever reads."""
+        self._theirs = 0
+        """Records that the other process has, or had, and did not write."""
         self._sent: deque[_Sent] = deque()
         self._outgoing: list[bytes] = []
         self._is_flush_due = False
@@ -85,7 +90,7 @@ class RemoteWriter:
     @property
     def failure(self) -> Failure | None:
         """Why nothing can be written at present; None where all is well."""
-        if not self._is_elsewhere and not self._is_ended:
+        if not self._is_elsewhere:
             self._pump(lambda: True)
         return self._failure
 
@@ -107,9 +112,12 @@ class RemoteWriter:
         """The same for threads: wait until it is durable. Raises Unwritable."""
         waiter: Future[int] = Future()
         self._send(_Sent(frame, waiter))
-        if not self._is_elsewhere:
-            self._pump(waiter.done)
-        return waiter.result()
+        while True:
+            if not self._is_elsewhere:
+                self._pump(waiter.done)
+            # a loop that read may end, and none may be there yet: then this thread reads
+            with contextlib.suppress(TimeoutError):
+                return waiter.result(0.1)
 
     def post(self, frame: bytes) -> None:
         """Write a record that nobody waits for; while nothing can be written it is kept, within bounds."""
@@ -132,6 +140,12 @@ class RemoteWriter:
         self._detach()
         until = time.monotonic() + _END_S
         self._pump(lambda: self._is_ended or time.monotonic() > until)
+        with self._lock:
+            if self._sent:
+                self._failure = self._failure or Failure(self._clock(), "the process that writes it does not answer")
+                for each in self._sent:
+                    self._refuse(each)
+            self._is_ended = True
         with contextlib.suppress(OSError):
             self._socket.close()
         try:
@@ -223,7 +237,7 @@ class RemoteWriter:
         with self._reading:
             while True:
                 self._flush()
-                if self._is_ended:
+                if self._is_ended or self._is_elsewhere:
                     return
                 done = is_done()
                 wants = [self._socket] if self._outgoing else []
@@ -234,35 +248,33 @@ class RemoteWriter:
                     return
 
     def _on_readable(self) -> None:
+        with self._taking:
+            is_tick = self._take()
+        if is_tick and not self._is_closed:
+            self._on_tick()
+
+    def _take(self) -> bool:
+        """Read what is there, and settle what it says; whether it was a sign of life too."""
         try:
             data = self._socket.recv(_CHUNK, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         if not data:
             self._on_end()
-            return
+            return False
+        is_tick = False
         for count, told, durable, failure, lost in self._frames.take(data):
             self.durable = Durable(*durable)
-            if isinstance(told, int):
-                for place in range(count):
-                    waiter = self._sent.popleft().waiter
-                    if waiter is not None and not waiter.done():
-                        waiter.set_result(told + place)
-            else:
-                self._answer(count, told)
+            for place in range(count):
+                waiter = self._sent.popleft().waiter
+                if waiter is not None:
+                    _settle(waiter, told + place if isinstance(told, int) else _unwritable(told))
+            self._theirs = lost
             self._note(None if failure is None else Failure(*failure), lost)
-            if not count and not self._is_closed:
-                self._on_tick()
-
-    def _answer(self, count: int, reason: str) -> None:
-        """Refuse the next ones; what nobody waits for is kept by the other process."""
-        error = _unwritable(reason)
-        for _ in range(count):
-            waiter = self._sent.popleft().waiter
-            if waiter is not None and not waiter.done():
-                waiter.set_exception(error)
+            is_tick |= not count
+        return is_tick
 
     def _note(self, failure: Failure | None, lost: int) -> None:
         if (failure is None) != (self._failure is None):
@@ -286,7 +298,7 @@ class RemoteWriter:
             sent, self._sent = self._sent, deque()
             is_closed = self._is_closed
             if not is_closed or sent:
-                self._failure = Failure(self._clock(), _GONE)
+                self._failure = self._failure or Failure(self._clock(), _GONE)
             for each in sent:
                 self._refuse(each)
         if not is_closed:
@@ -297,8 +309,7 @@ class RemoteWriter:
         """What becomes of a record while no process is there. Under the lock."""
         if sent.waiter is not None:
             self._lost += 1
-            if not sent.waiter.done():
-                sent.waiter.set_exception(_unwritable(_GONE))
+            _settle(sent.waiter, _unwritable(_GONE))
         elif len(self._kept) < KEPT:
             self._kept.append(sent.frame)
         else:
@@ -316,9 +327,9 @@ class RemoteWriter:
                 continue
             with self._lock:
                 failure, self._failure = self._failure or Failure(self._clock(), _GONE), None
-                gap = Gap(since=failure.since, reason=failure.reason, lost=self._lost)
+                gap = Gap(since=failure.since, reason=failure.reason, lost=self._lost + self._theirs)
                 frames = [wire.frame((wire.POSTED, time.time_ns(), body_of(gap))), *self._kept]
-                self._lost, self._delivered = 0, None
+                self._lost, self._theirs, self._delivered = 0, 0, None
                 self._kept.clear()
                 self._socket.close()
                 self._process, self._socket, self._frames = process, connected, wire.Frames()
@@ -367,6 +378,19 @@ def _begin(setup: Setup) -> tuple[subprocess.Popen[bytes], socket.socket]:
         raise StartError("the process that writes the audit log did not come up", hint="its words are in this log")
     _, name, message, hint = told
     raise getattr(errors, name)(message, hint=hint)
+
+
+def _settle(waiter: Waiter, told: int | Unwritable) -> None:
+    """Tell who waits, in their own event loop."""
+    if isinstance(waiter, asyncio.Future) and asyncio._get_running_loop() is not waiter.get_loop():  # noqa: SLF001
+        with contextlib.suppress(RuntimeError):  # it has ended, and with it who waited
+            waiter.get_loop().call_soon_threadsafe(_settle, waiter, told)
+    elif waiter.done():
+        pass
+    elif isinstance(told, int):
+        waiter.set_result(told)
+    else:
+        waiter.set_exception(told)
 
 
 def _unwritable(reason: str) -> Unwritable:

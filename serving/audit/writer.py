@@ -43,7 +43,7 @@ class State:
     durable: Durable
     failure: Failure | None
     lost: int
-    """Records that were not written since the failure, or before its end."""
+    """Records that were not written since the failure, those that wait for its end among them."""
 
 
 class Item:
@@ -107,7 +107,7 @@ class Writer:
 
     @property
     def _state(self) -> State:
-        return State(self._book.durable, self._failure, self._lost)
+        return State(self._book.durable, self._failure, self._lost + len(self._kept))
 
     def _take(self, group: Sequence[Item]) -> None:
         """Write them, in runs of those that have a form."""

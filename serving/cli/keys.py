@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from serving.errors import UsageError
+from serving.errors import StartError, Unwritable, UsageError
 
 if TYPE_CHECKING:
     from serving.audit.records import Record
@@ -166,6 +166,7 @@ def _ask(config: Path | None, operation: str, body: Mapping[str, object]) -> dic
     from serving.access.administration import ask
     from serving.audit import Audit
     from serving.audit.log import places_of
+    from serving.audit.records import KeyRevoked
     from serving.cli.options import settings_for
 
     settings = settings_for(config)
@@ -174,11 +175,16 @@ def _ask(config: Path | None, operation: str, body: Mapping[str, object]) -> dic
     def record(act: Record) -> None:
         if settings.audit.enabled is False:
             return
-        audit = Audit.of_site(places_of(settings.audit, os.environ), settings.audit, version=serving.__version__)
         try:
-            audit.record(act)
-        finally:
-            audit.close("a command that worked without a server")
+            audit = Audit.of_site(places_of(settings.audit, os.environ), settings.audit, version=serving.__version__)
+            try:
+                audit.record(act)
+            finally:
+                audit.close("a command that worked without a server")
+        except (StartError, Unwritable) as error:
+            if not isinstance(act, KeyRevoked):
+                raise
+            sys.stderr.write(f"warning: the key is revoked, and that is not on record: {error.message}\n")
 
     return ask(settings.access, os.environ, operation, body, keeps_content=keeps_content, on_act=record)
 

@@ -60,6 +60,8 @@ class Gateway:
 
         try:
             scope["principal"] = self._guard.admit_to(scope["path"], scope)
+            if not scope["path"].isprintable():  # a pattern of Starlette's takes a line's end for the path's
+                raise RouteNotFound("there is no such path", hint="see /docs")
         except ServingError as error:
             await Answer(send, request_id.decode("ascii")).error(error, close=must_close(scope))
             return

@@ -67,6 +67,7 @@ class Exchange:
         "has_intent",
         "hold",
         "intent",
+        "is_held_back",
         "is_known",
         "is_refused",
         "is_sent",
@@ -116,6 +117,8 @@ class Exchange:
         """It was let in."""
         self.is_sent = False
         """An engine may have seen it."""
+        self.is_held_back = False
+        """What was relayed says little of what was computed: text is parsed before, or several tokens are an event."""
         self.is_refused = False
         """The engine answered that it does not compute it."""
         self.response: Response | None = None

@@ -83,7 +83,7 @@ class Guard:
             return ANYBODY if peer is None else Principal(source=peer)
         certificate = scope.get("extensions", {}).get(CERTIFICATE)
         key = self._access.authenticate(scope["headers"], peer, needs, certificate=certificate)
-        return Principal(key.owner, key.cache_domain, key, peer)
+        return Principal(key.owner, key.cache_domain, key, self._access.source(scope["headers"], peer))
 
     def admit_to(self, path: str, scope: Mapping[str, Any]) -> Principal:
         """The same for a route that no engine serves."""
@@ -98,6 +98,7 @@ class Guard:
         if self._access is None or key is None:
             return []
         self._access.check_model(key, exchange.model)
+        exchange.is_held_back = "tools" in call.body or engine.spec.backend != "llamacpp"
         prompt, answer = bounds_of(call.body, exchange.bytes_in, engine.supervisor.state.facts.get("n_ctx_seq"))
         exchange.hold = self._access.reserve(
             key, model=exchange.model, engine=engine.spec.backend, prompt=prompt, answer=answer
@@ -179,7 +180,7 @@ class Guard:
             elif settled is not None and not settled.is_estimated:
                 fresh = max(0, settled.prompt - settled.cached)
                 exchange.hold.settle(Tokens(fresh=fresh, cached=settled.cached, output=settled.output))
-            elif exchange.stream:
+            elif exchange.stream and not exchange.is_held_back:
                 exchange.hold.settle_relayed(None, exchange.events)
             else:
                 exchange.hold.stand()

@@ -48,7 +48,7 @@ from serving.telemetry import logs
 from serving.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from serving.engines.spec import Texts
     from serving.gateway.config import GatewayConfig
@@ -163,10 +163,12 @@ class Pipeline:
         exchange.recording = self._guard.record(exchange, raw)
         body = parse_body(raw, self._config.limits)
         name = body.get("model")
-        engine = self._resolve(name) if isinstance(name, str) else next(iter(self._engines.values()))
+        engine = (
+            self._resolve(name, exchange.principal) if isinstance(name, str) else next(iter(self._engines.values()))
+        )
         call = route.check(body, self._config.limits, engine.spec.capabilities.serves)
         if not isinstance(name, str):  # the route lets it out
-            engine = self._resolve(None)
+            engine = self._resolve(None, exchange.principal)
         exchange.model = name if isinstance(name, str) else engine.spec.model
         exchange.stream = call.stream
         if route.needs_tokenize and not engine.spec.capabilities.tokenize:
@@ -202,12 +204,13 @@ class Pipeline:
         self._held += count
         exchange.bytes_in += count
 
-    def _resolve(self, model: str | None) -> Engine:
+    def _resolve(self, model: str | None, principal: Principal) -> Engine:
         if model is None and len(self._engines) == 1:
             return next(iter(self._engines.values()))
         engine = self._names.get(model or "")
         if engine is None:
-            raise model_not_found(model, self._names)
+            key = principal.key
+            raise model_not_found(model, [name for name in self._names if key is None or key.may_use(name)])
         return engine
 
     def _account_of(self, principal: Principal) -> str | None:
@@ -382,7 +385,7 @@ def names_of(engines: Mapping[str, Engine]) -> dict[str, Engine]:
     return {name: engine for model, engine in engines.items() for name in (model, *engine.spec.adapters)}
 
 
-def model_not_found(model: str | None, engines: Mapping[str, object]) -> ModelNotFound:
+def model_not_found(model: str | None, engines: Iterable[str]) -> ModelNotFound:
     """The error for a model that is not served, naming those that are."""
     served = ", ".join(f"`{name}`" for name in engines)
     if model is None:

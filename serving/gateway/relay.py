@@ -21,6 +21,10 @@ _HELD_BYTES: Final = 1 << 20
 """Longest single event. An engine that sends more without an end is broken."""
 
 
+_MOST_TOKENS: Final = 1 << 32
+"""Of one request; what says more does not count."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """The tokens a request is charged with."""
@@ -68,7 +72,7 @@ _DECODER: Final = json.JSONDecoder()
 
 
 def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS
 
 
 class EventStream:

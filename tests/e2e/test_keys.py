@@ -246,6 +246,16 @@ def settled(site: Site) -> tuple[int, int]:
     return row["requests"], row["output"] + row["fresh"] + row["cached"]
 
 
+def test_a_scope_is_not_got_round_by_another_spelling(site: Site) -> None:
+    """Of a path: whatever a router takes for the same."""
+    key = site.key()
+    assert site.stack is not None
+    for path in ("/metrics", "/metrics%0a", "/metrics%0A", "/%6detrics", "/metrics/", "//metrics", "/metrics%00"):
+        status, _, body = status_of(site.stack.url, "GET", path, key)
+        assert status in (307, 403, 404), (path, status)
+        assert b"perimeter_requests" not in body, path
+
+
 def test_what_is_settled_is_never_less_than_what_was_computed(site: Site) -> None:
     """Two hundred at once: at least the engine's count."""
     key, admin = site.key(), site.key("--scope", "metrics")

@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from serving.access import Access, Failure, Key, Limits, Tokens, access_directory
 from serving.access.keys import write_key
@@ -17,6 +18,7 @@ from serving.errors import (
     BadFile,
     BadSettings,
     BudgetSpent,
+    CapacityError,
     FileMissing,
     PermissionDenied,
     RateLimited,
@@ -187,18 +189,42 @@ def test_the_end_of_a_key_is_told(access: Access, clock: Clock) -> None:
 
 
 def test_what_cannot_be_recorded_is_not_done(access: Access) -> None:
-    """Each act is told before it is done, by whom; where that fails nothing has changed."""
+    """Each act is told before it is done; where that fails nothing has changed, but that a key is taken back."""
     before, text = access.create(WANTED)
 
     def fail(_: Record) -> None:
         raise Unwritable("no room")
 
     access.on_act(fail)
-    for act in (lambda: access.create(WANTED), lambda: access.rotate(before.id, 0), lambda: access.revoke(before.id)):
+    for act in (lambda: access.create(WANTED), lambda: access.rotate(before.id, 0)):
         with pytest.raises(Unwritable):
             act()
     assert access.all_keys() == [before]
     assert access.authenticate(bearing(text), None, "inference").key_id == before.id
+    with pytest.raises(Unwritable):
+        access.revoke(before.id)
+    assert "revoked" in refused(access, bearing(text)).message
+
+
+def test_a_key_is_taken_back_whatever_the_database_does(access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once and with its streams; it is said that it is not written down, and it is as soon as that can be."""
+    key, text = access.create(WANTED)
+    ended: list[str] = []
+    access.on_revoked(ended.append)
+    database = access.ledger.database
+    kept = database.change_key
+
+    def fail(_: Key) -> None:
+        raise OperationalError("UPDATE", {}, Exception("database or disk is full"))
+
+    monkeypatch.setattr(database, "change_key", fail)
+    with pytest.raises(CapacityError, match="is revoked"):
+        access.revoke(key.id)
+    assert ended == [key.id]
+    assert "revoked" in refused(access, bearing(text)).message
+    assert database.all_keys()[0].revoked is None
+    monkeypatch.setattr(database, "change_key", kept)
+    wait_until(lambda: database.all_keys()[0].revoked is not None, "it is written down", 5)
 
 
 def test_limits_are_told_as_openai_does(access: Access) -> None:

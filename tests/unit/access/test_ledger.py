@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
+import mmap
 import os
 import random
 import resource
@@ -301,6 +302,82 @@ def test_a_full_disk_grants_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ledger.close()
     assert rows(tmp_path, "SELECT sum(cost) FROM usage") == [(len(made),)]
     assert not list(tmp_path.glob("journal-*"))
+
+
+def test_what_a_database_cannot_hold_loses_nothing_of_others(tmp_path: Path) -> None:
+    """Whatever error it answers with, nothing leaves the journal that is not in the database."""
+    ledger = Ledger(tmp_path)
+    ledger._stopped.set()
+    ledger._thread.join()
+    reserve(ledger).settle(Tokens(fresh=5))
+    reserve(ledger).settle(Tokens(fresh=1 << 70))
+    for _ in range(3):
+        ledger.flush()
+    assert ledger.problem
+    assert len(ledger._pending) == 4
+    ledger._journal.close()
+    ledger.database.close()
+    os.close(ledger._locked)  # as a kill would
+    again = Ledger(tmp_path)
+    again._stopped.set()
+    assert again.usage("one").all_tokens >= 5 + (1 << 70)
+
+
+def test_files_that_are_begun_at_the_same_time_are_read_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests fill the journal while the thread that carries it away has prepared a file: lines stay in order."""
+    monkeypatch.setattr("serving.access.journal._BYTES", 4096)
+    ledger = Ledger(tmp_path)
+    ledger._stopped.set()
+    ledger._thread.join()
+    prepare, made = ledger._journal.prepare, []
+
+    def slow(number: int) -> tuple[mmap.mmap, Path]:
+        following = prepare(number)
+        if not made:
+            made.append(number)
+            made.extend(reserve(ledger).id for _ in range(40))
+        return following
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("killed here")
+
+    for _ in range(4):
+        reserve(ledger)
+    monkeypatch.setattr(ledger._journal, "prepare", slow)
+    monkeypatch.setattr(ledger.database, "apply", fail)
+    ledger.flush()
+    assert len(made) == 41
+    for each in list(ledger._open.values())[:30]:
+        Reservation(ledger, each, UNLIMITED, None).settle(Tokens(fresh=1))
+    usage = ledger.usage("one")
+    ledger._journal.close()
+    ledger.database.close()
+    os.close(ledger._locked)
+    again = Ledger(tmp_path)
+    assert again.usage("one")._replace(running=0) == usage._replace(running=0)
+    again.close()
+
+
+def test_a_hole_in_the_journal_is_no_reason_not_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a power failure leaves one: what was in it is lost, and what came after is not."""
+    monkeypatch.setattr("serving.access.journal._BYTES", 4096)
+    ledger = Ledger(tmp_path)
+    ledger._stopped.set()
+    ledger._thread.join()
+    made = [reserve(ledger) for _ in range(30)]
+    for each in made:
+        each.settle(Tokens(fresh=1))
+    first = min(tmp_path.glob("journal-*"))
+    content = first.read_bytes()
+    ledger._journal.close()
+    ledger.database.close()
+    os.close(ledger._locked)
+    first.write_bytes(content[:400] + bytes(600) + content[1000:])
+    again = Ledger(tmp_path)
+    assert again.usage("one").all_cost == 30
+    again.close()
 
 
 def test_a_database_that_takes_nothing_loses_nothing(tmp_path: Path) -> None:

@@ -90,6 +90,29 @@ async def test_the_process_that_writes_dies_and_another_goes_on(tmp_path: Path) 
     assert b'"request":"kept"' in b"".join(read_lines(places.directory))
 
 
+async def test_a_thread_and_a_loop_are_told_their_own_numbers(tmp_path: Path) -> None:
+    """Whoever reads the answers: records from threads, some of which began before there was a loop, and intents."""
+    places = places_in(tmp_path)
+    audit = open_audit(places)
+    loaded = ModelLoaded(model="demo", weights="a" * 64, engine="demo#0")
+    told: list[int] = []
+    threads = [threading.Thread(target=lambda: told.extend(audit.record(loaded) for _ in range(20))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+
+    async def one(number: int) -> tuple[int, int | None]:
+        return number, await asyncio.wait_for(audit.intent(intent(number)), 10)
+
+    pairs = await asyncio.gather(*map(one, range(200)))
+    while any(thread.is_alive() for thread in threads):  # noqa: ASYNC110 - threads have no event for it
+        await asyncio.sleep(0.01)
+    audit.close()
+    entries = {entry["seq"]: entry["record"] for entry in map(json.loads, read_lines(places.directory))}
+    assert all(entries[seq]["request"] == f"req-{number}" for number, seq in pairs)
+    assert len(told) == 80
+    assert all(entries[seq]["kind"] == "model-load" for seq in told)
+
+
 def test_threads_write_too(tmp_path: Path) -> None:
     """From many at once; each waits until its record is on the disk."""
     places = places_in(tmp_path)
