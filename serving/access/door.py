@@ -201,8 +201,7 @@ class Access:
         known = self._known.get(_mark(authorizations[0])) if len(authorizations) == 1 else None
         if known is not None and self._still_is(known, route, model):
             return known[1]
-        forwarded = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
-        source = source_of(peer, forwarded, self._proxies)
+        source = self._source(headers, peer)
         if not authorizations:
             if certificate is not None and self._certificates is not None and (shown := certificate()) is not None:
                 return self._holder(self._certificates, shown, source, route, model)
@@ -228,11 +227,12 @@ class Access:
 
     def source(self, headers: Headers, peer: str | None) -> str | None:
         """The address that a call came from: the connection's other end, or who a trusted proxy says that it was."""
-        if not self._proxies:
-            return peer
-        forwarded = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
-        found = source_of(peer, forwarded, self._proxies)
+        found = self._source(headers, peer) if self._proxies else peer
         return None if found is None else str(found)
+
+    def _source(self, headers: Headers, peer: str | None) -> Address | None:
+        forwarded = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
+        return source_of(peer, forwarded, self._proxies)
 
     def _remember(self, authorization: bytes, key: Key | None, principal: Principal) -> None:
         """Spare the next request of a right key the same work. What is kept of it is a keyed hash."""

@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import ipaddress
 import itertools
 import logging
 import os
@@ -42,7 +40,7 @@ from serving.engines.installed import installed_engines
 from serving.engines.runtime import socket_in
 from serving.engines.spec import EngineSpec
 from serving.errors import NoFitError
-from serving.gateway.exposure import Openness, asks_keys, check_exposure
+from serving.gateway.exposure import Openness, asks_keys, check_exposure, is_loopback
 from serving.gguf import read_header
 from serving.hardware import Machine, detect
 from serving.hardware.watch import require_gpu
@@ -272,10 +270,7 @@ def with_door(settings: Settings, *, is_demo: bool) -> Settings:
         knows_clients=settings.server.tls.client_ca is not None,
     )
     keys = asks_keys(given)
-    records = keys if settings.audit.enabled is None else settings.audit.enabled
-    access = settings.access.model_copy(update={"open": not keys})
-    audit = settings.audit.model_copy(update={"enabled": records})
-    decided = settings.model_copy(update={"access": access, "audit": audit})
+    decided = settings.model_copy(update={"access": settings.access.model_copy(update={"open": not keys})})
     check_exposure(given.host, is_allowed=is_closed(decided) or settings.server.allow_insecure_bind)
     return decided
 
@@ -291,9 +286,9 @@ def _exposure(settings: Settings) -> list[str]:
     if settings.access.open:
         whoever = "is on this host" if settings.server.tls.client_ca is None else "shows a certificate"
         found.append(f"no key is asked for: whoever {whoever} may use what is served here")
-    elif not settings.audit.enabled:
+    elif not settings.keeps_record:
         found.append("no record is kept of who asks for what (audit.enabled)")
-    if not is_closed(settings) and not _is_loopback(host):
+    if not is_closed(settings) and not is_loopback(host):
         found.append(f"listening on {host} without TLS: what is asked and answered travels readable")
     return found
 
@@ -303,15 +298,9 @@ def _unencrypted(elsewhere: Sequence[EngineSpec]) -> list[str]:
     found = []
     for spec in elsewhere:
         origin = spec.origin
-        if origin is not None and not origin.is_tls and not _is_loopback(origin.host):
+        if origin is not None and not origin.is_tls and not is_loopback(origin.host):
             found.append(f"requests to `{spec.model}` travel unencrypted to {origin}")
     return found
-
-
-def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _announce(

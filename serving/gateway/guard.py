@@ -286,7 +286,7 @@ def open_guard(settings: Settings, environment: Mapping[str, str] = os.environ) 
     """Keys, ledger and audit as the settings want them, closed at the end. Raises StartError."""
     with contextlib.ExitStack() as stack:
         access, audit, directory, content, log = None, None, None, None, None
-        if settings.audit.enabled if settings.audit.enabled is not None else not settings.access.open:
+        if settings.keeps_record:
             places = places_of(settings.audit, environment)
             audit = Audit.of_site(places, settings.audit, version=serving.__version__)
             stack.callback(audit.close)

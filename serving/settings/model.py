@@ -591,6 +591,11 @@ class Settings(Section):
     """Everything that can be set. `Settings()` is the defaults."""
 
     @property
+    def keeps_record(self) -> bool:
+        """Whether the audit log is kept: as it is set, else wherever keys are asked for."""
+        return not self.access.open if self.audit.enabled is None else self.audit.enabled
+
+    @property
     def digest(self) -> str:
         """SHA-256 that stands for all of them: of their JSON, names in order, without spaces."""
         told = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
