@@ -33,9 +33,8 @@ _FILE: Final = re.compile(r"journal-(\d{12})")
 _KEPT: Final = len(Usage._fields) - 1
 """Of an account's usage all is kept but what is running, which is the process's own."""
 _STATE: Final = f"[{','.join(['%d'] * _KEPT)}]"
-_RESERVED: Final = f'["r",%d,%s,%s,%s,%s,%d,%d,%s,[%d,%d,%d,%d,%d],{_STATE}]'
-_SETTLED: Final = f'["s",%d,%d,[%d,%d,%d,%d],%d,%s,%d,{_STATE}]'
-_quoted: Final = functools.lru_cache(maxsize=4096)(json.dumps)
+_RESERVED: Final = f'["r",%d,%b,%d,%d,%b,[%d,%d,%d,%d,%d],{_STATE}]'.encode()
+_SETTLED: Final = f'["s",%d,%d,[%d,%d,%d,%d],%d,%b,%d,{_STATE}]'.encode()
 
 
 class Reserved(NamedTuple):
@@ -74,17 +73,19 @@ def write_entry(entry: Entry) -> bytes:
     """The line of an entry."""
     # formatted by one operator each, since it is done twice for each request: a third of the time of `json.dumps`
     if isinstance(entry, Reserved):
-        names = (
-            _quoted(entry.key_id), _quoted(entry.account), _quoted(entry.model), _quoted(entry.engine),
-            entry.prompt, entry.answer, _quoted(entry.price_version),
-        )  # fmt: skip
-        line = _RESERVED % (entry.number, *names, *entry.hold, *entry.usage[:_KEPT])
+        number, key_id, account, model, engine, prompt, answer, version, hold, usage = entry
+        names, named = _quoted(key_id, account, model, engine), _quoted(version)
+        text = _RESERVED % (number, names, prompt, answer, named, *hold, *usage[:_KEPT])
     else:
-        estimated = "true" if entry.is_estimated else "false"
-        ids, closed = (entry.number, entry.reservation), (entry.cost, estimated, entry.at_ns)
-        line = _SETTLED % (*ids, *entry.tokens, *closed, *entry.usage[:_KEPT])
-    text = line.encode("ascii")
+        number, reservation, tokens, cost, is_estimated, at_ns, usage = entry
+        estimated = b"true" if is_estimated else b"false"
+        text = _SETTLED % (number, reservation, *tokens, cost, estimated, at_ns, *usage[:_KEPT])
     return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _quoted(*names: str | None) -> bytes:
+    return b",".join(json.dumps(name).encode("ascii") for name in names)
 
 
 def read_entry(line: bytes) -> Entry | None:

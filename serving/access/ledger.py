@@ -15,9 +15,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from serving.access.database import Database
 from serving.access.journal import Entry, Journal, Reserved, Settled, write_entry
@@ -77,8 +76,7 @@ class Reservation:
         return self._ledger.headers(self._reserved.account, self._limits)
 
 
-@dataclass(frozen=True, slots=True)
-class _Closing:
+class _Closing(NamedTuple):
     """What a reservation turned out to be."""
 
     reserved: Reserved

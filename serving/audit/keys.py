@@ -23,16 +23,20 @@ class Fingerprints:
 
     def __init__(self, key: bytes) -> None:
         self._keys = {part: hmac.digest(key, part.encode(), "sha256") for part in ("prompt", "answer", "id")}
+        self._begun = {part: hmac.new(key, digestmod="sha256") for part, key in self._keys.items()}
+        """Copied for each: half of the time of beginning anew."""
         self.id = self._keys["id"].hex()[:16]
         """Tells keys apart, and tells nothing of them."""
 
     def of(self, part: Part, content: bytes) -> str:
         """The fingerprint of a prompt or an answer, 64 hex digits. A prompt's is never an answer's."""
-        return hmac.digest(self._keys[part], content, "sha256").hex()
+        begun = self._begun[part].copy()
+        begun.update(content)
+        return begun.hexdigest()
 
     def begin(self, part: Part) -> hmac.HMAC:
         """For what comes in pieces: `update` with each, `hexdigest` is what `of` gives for all of them together."""
-        return hmac.new(self._keys[part], digestmod="sha256")
+        return self._begun[part].copy()
 
 
 def load_signer(path: Path) -> Signer:

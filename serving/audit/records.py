@@ -15,16 +15,19 @@ from typing import Any, ClassVar, Literal
 from serving.audit.canonical import canonical_fields, prefix_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """Something that happened. Its time and number are the entry's (`chain.py`)."""
 
+    __slots__ = ()
     kind: ClassVar[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Intent(Record):
-    """A request is about to be handed to an engine or a destination; durable before it is."""
+    """A request is about to be handed to an engine or a destination; durable before it is.
+
+    Made for every request, as is the outcome: frozen, as the others are, it would take three times as long to make.
+    """
 
     kind: ClassVar[str] = "intent"
     request: str
@@ -57,7 +60,7 @@ class Intent(Record):
     """It should be there, and could not be written."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Outcome(Record):
     """How a request ended; closes its intent."""
 
@@ -262,7 +265,7 @@ def body_of_values(kind: type[Record], values: tuple[Any, ...]) -> bytes:
 
 
 def _layout(kind: type[Record]) -> _Layout:
-    names = tuple(sorted(["kind", *(field.name for field in fields(kind))]))
+    names = tuple(sorted(["kind", *(field.name for field in fields(kind))]))  # type: ignore[arg-type] # each is one
     _LAYOUTS[kind] = tuple(map(prefix_of, names)), attrgetter(*names)
     return _LAYOUTS[kind]
 

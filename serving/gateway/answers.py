@@ -21,9 +21,12 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], eager.Job]
+Headers = list[tuple[bytes, bytes]]
 
 FRAMES: Final = "serving.frames"
 """In `scope["extensions"]`: writes whole chunks of the chunked coding, past uvicorn (`gateway.protocol`)."""
+WHOLE: Final = "serving.whole"
+"""The same of an answer that is not streamed: head and body by one write (`gateway.protocol`)."""
 CERTIFICATE: Final = "serving.certificate"
 """In `scope["extensions"]` of a connection over TLS: gives the client's certificate in DER, verified, or None."""
 ARRIVED: Final = "serving.arrived"
@@ -35,22 +38,24 @@ EVENTS: Final = b"text/event-stream; charset=utf-8"
 class Answer:
     """The answer to one request. Its head goes out once; after that an error can only be an event or a cut."""
 
-    __slots__ = ("_request_id", "_send", "extra", "frames", "is_complete", "status")
+    __slots__ = ("_at_once", "_request_id", "_send", "extra", "frames", "is_complete", "status")
 
-    def __init__(self, send: Send, request_id: str, frames: Callable[[bytes], bool] | None = None) -> None:
+    def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
+        extensions = scope.get("extensions", {})
         self._send = send
-        self.frames = frames or _never
+        self._at_once: Callable[[int, Headers, bytes], bool] = extensions.get(WHOLE, _never)
+        self.frames: Callable[[bytes], bool] = extensions.get(FRAMES, _never)
         """Writes whole chunks of a stream as they are framed; False where it did not, and `events` has to."""
         self._request_id = request_id.encode("ascii")
         self.status = 0
         """The status sent; 0 before the head is out."""
         self.is_complete = False
-        self.extra: list[tuple[bytes, bytes]] = []
+        self.extra: Headers = []
         """Headers of whatever is answered: what is left of the key's limits."""
 
     def copy_to(self, keep: Callable[[bytes], None]) -> None:
         """Give `keep` the body that is sent to the client from now on, whatever coding it is sent in."""
-        send, frames = self._send, self.frames
+        send, frames, at_once = self._send, self.frames, self._at_once
 
         def copying(message: Message) -> eager.Job:
             if body := message.get("body"):
@@ -63,9 +68,17 @@ class Answer:
             keep(unframed(data))
             return True
 
+        def writing(status: int, headers: Headers, body: bytes) -> bool:
+            if not at_once(status, headers, body):
+                return False
+            keep(body)
+            return True
+
         self._send = copying
         if frames is not _never:
             self.frames = framing
+        if at_once is not _never:
+            self._at_once = writing
 
     async def whole(self, status: int, body: bytes, *extra: tuple[bytes, bytes], kind: bytes = JSON) -> None:
         """Head and body at once."""
@@ -76,6 +89,10 @@ class Answer:
             *self.extra,
             *extra,
         ]
+        if self._at_once(status, headers, body):
+            self.status = status
+            self.is_complete = True
+            return
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         self.status = status
         self.is_complete = True
@@ -121,11 +138,11 @@ def must_close(scope: Scope) -> bool:
     return arrived is None or not arrived()
 
 
-def _never(_frames: bytes) -> bool:
+def _never(*_what: object) -> bool:
     return False
 
 
-def error_headers(error: ServingError, *, close: bool = False) -> list[tuple[bytes, bytes]]:
+def error_headers(error: ServingError, *, close: bool = False) -> Headers:
     """When to come again, what is left of a key's limits, how to show a key.
 
     `close`: the rest of the body will not be read.

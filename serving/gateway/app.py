@@ -45,7 +45,7 @@ class Gateway:
             return
         if any(name == b"host" and not self._is_ours(value) for name, value in scope["headers"]):
             error = WrongHost("this server is not called that", hint="its names are in the setting server.hosts")
-            await Answer(send, request_id_of(dict(scope["headers"]))).error(error, close=True)
+            await Answer(scope, send, request_id_of(dict(scope["headers"]))).error(error, close=True)
             return
         route = _ROUTES.get(scope["path"])
         if route is not None and scope["method"] == "POST":
@@ -63,7 +63,7 @@ class Gateway:
             if not scope["path"].isprintable():  # a pattern of Starlette's takes a line's end for the path's
                 raise RouteNotFound("there is no such path", hint="see /docs")
         except ServingError as error:
-            await Answer(send, request_id.decode("ascii")).error(error, close=must_close(scope))
+            await Answer(scope, send, request_id.decode("ascii")).error(error, close=must_close(scope))
             return
         await self._app(scope, receive, with_id)
 

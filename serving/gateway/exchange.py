@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from serving.errors import ServingError
 
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 Outcome = Literal["completed", "refused", "failed", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(NamedTuple):
     """Who asks. Without keys everybody is the same one."""
 
     name: str = "anonymous"

@@ -16,7 +16,6 @@ import logging
 import re
 import secrets
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -35,7 +34,7 @@ from serving.errors import (
     UnsupportedFeature,
 )
 from serving.gateway import pooling, too_long
-from serving.gateway.answers import FRAMES, Answer, Message, Receive, Scope, Send, must_close
+from serving.gateway.answers import Answer, Message, Receive, Scope, Send, must_close
 from serving.gateway.exchange import ClientGone, Exchange, Principal
 from serving.gateway.guard import Guard
 from serving.gateway.passage import Passage, Silence
@@ -112,7 +111,7 @@ class Pipeline:
         exchange = Exchange(route.name, request_id_of(headers))
         token = logs.request_id.set(exchange.request_id)
         exchange.body_has_come = not must_close(scope)
-        answer = Answer(send, exchange.request_id, scope.get("extensions", {}).get(FRAMES))
+        answer = Answer(scope, send, exchange.request_id)
         self._running.add(exchange)
         gone: asyncio.Task[None] | None = None
         try:
@@ -155,7 +154,7 @@ class Pipeline:
         exchange.principal = self._guard.admit(scope, "inference")
         exchange.is_known = True
         if not self._config.share_prefixes:
-            exchange.principal = replace(exchange.principal, cache_domain=secrets.token_hex(16))
+            exchange.principal = exchange.principal._replace(cache_domain=secrets.token_hex(16))
         check_headers(_text(headers, b"content-type"), _text(headers, b"content-encoding"))
         raw = await self._read(exchange, headers, receive)
         exchange.body_is_read = True

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from serving.gateway.answers import Answer, Message
+from serving.gateway.answers import FRAMES, Answer, Message
 from serving.gateway.config import GatewayConfig
 from serving.gateway.exchange import Exchange
 from serving.gateway.passage import Passage, Silence
@@ -72,7 +72,7 @@ async def passed(arrivals: list[bytes], refusals: list[bool], *, straight: bool)
         return reader.frames(data)
 
     exchange = Exchange("chat", "r")
-    answer = Answer(reader.send, "r", frames if straight else None)
+    answer = Answer({"extensions": {FRAMES: frames} if straight else {}}, reader.send, "r")
     silence = Silence(exchange, GatewayConfig(), stream=True)
     passage = Passage(exchange, answer, silence, withhold_usage=True)
     pool = Upstream(Path("nowhere"))
