@@ -1,6 +1,7 @@
 """Who may call, and how much: keys, quotas, the ledger, and their administration (docs/access.md)."""
 
-from serving.access.door import Access, Failure, access_directory
+from serving.access.directory import access_directory
+from serving.access.door import Access, Failure
 from serving.access.keys import SCOPES, Denied, Key, Principal, Scope
 from serving.access.ledger import Ledger, Reservation
 from serving.access.others import also_taken

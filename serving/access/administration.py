@@ -16,7 +16,8 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 
 from serving import desk
-from serving.access.door import Access, access_directory
+from serving.access.directory import access_directory
+from serving.access.door import Access
 from serving.access.keys import Key, Scope
 from serving.access.quota import Limits
 from serving.audit.records import Record

@@ -8,12 +8,17 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from serving.access.keys import Hasher
 from serving.errors import BadFile, BadSettings, FileMissing, Untrusted
+
+if TYPE_CHECKING:
+    from serving.access.database import Database
 
 _BYTES: Final = 32
 _MAX_FILE: Final = 4096
+_WITNESS: Final = "pepper"
 
 
 def load_pepper(path: Path) -> bytes | None:
@@ -77,6 +82,21 @@ def another(path: Path) -> BadFile:
         f"the pepper `{path}` is not the one that the keys were made with",
         hint="restore that one from its backup; without one, move the access directory aside and make all keys anew",
     )
+
+
+def load_hasher(database: Database, path: Path) -> Hasher:
+    """The hasher of the keys that there are. Raises FileMissing where its pepper is gone, BadFile, Untrusted."""
+    witness, pepper = database.meta(_WITNESS), load_pepper(path)
+    if pepper is None:
+        if witness is not None:
+            raise lost(path)
+        pepper = make_pepper(path)
+    hasher = Hasher(pepper)
+    if witness is None:
+        database.set_meta(_WITNESS, hasher.witness())
+    elif witness != hasher.witness():
+        raise another(path)
+    return hasher
 
 
 def _bad(path: Path) -> BadFile:
