@@ -36,6 +36,7 @@ from serving.errors import (
     BudgetSpent,
     PermissionDenied,
     RateLimited,
+    ServingError,
     Unauthenticated,
 )
 from serving.settings import Access as AccessSettings
@@ -187,6 +188,21 @@ class Access(KeyBook):
             return self._let_in(outcome, presented.id, source)
         self._remember(authorizations[0], key, outcome)
         return outcome
+
+    def turn_away(
+        self, headers: Headers, peer: str | None, route: Scope, certificate: Shown | None = None
+    ) -> ServingError | None:
+        """What `authenticate` says against a call whose source has failed too often; None where it says nothing.
+
+        For whoever would answer such calls before anything else is done for them; with None they go the usual way.
+        """
+        if not self._attempts.is_over(self._source(headers, peer), time.monotonic()):
+            return None
+        try:
+            self.authenticate(headers, peer, route, certificate=certificate)
+        except ServingError as error:
+            return error
+        return None
 
     def source(self, headers: Headers, peer: str | None) -> str | None:
         """The address that a call came from: the connection's other end, or who a trusted proxy says that it was."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network, ip_address
@@ -29,6 +30,7 @@ def source_of(peer: str | None, forwarded_for: Sequence[str], trusted_proxies: S
     return next((hop for hop in reversed(hops) if not is_within(hop, trusted_proxies)), nearest)
 
 
+@functools.lru_cache(maxsize=4096)
 def _address(text: str) -> Address | None:
     """An address as it stands, IPv4 within IPv6 as what it is; None for anything else, ports and zones included."""
     if "%" in text:
@@ -90,6 +92,10 @@ def _regained(before: Failures | None, limits: AttemptLimits, now: float) -> flo
     return min(float(limits.burst), before.left + max(0.0, now - before.at) * limits.per_minute / 60)
 
 
+def _place_of(source: Address | None) -> object:
+    return IPv6Network((source, 64), strict=False) if isinstance(source, IPv6Address) else source
+
+
 class FailedAttempts:
     """The failures of each source, in bounded memory.
 
@@ -107,7 +113,7 @@ class FailedAttempts:
 
     def failed(self, source: Address | None, now: float) -> int | None:
         """Count a failure. Seconds to wait where there were too many, else None."""
-        place: object = IPv6Network((source, 64), strict=False) if isinstance(source, IPv6Address) else source
+        place = _place_of(source)
         if place not in self._table and len(self._table) >= self._limits.sources:
             self._sweep(now)
             if len(self._table) >= self._limits.sources:
@@ -115,6 +121,13 @@ class FailedAttempts:
         verdict = decide_failure(self._table.get(place), self._limits, now)
         self._table[place] = verdict.failures
         return verdict.retry_after_s
+
+    def is_over(self, source: Address | None, now: float) -> bool:
+        """Whether one more failure of the source would be one too many. Costs nothing while no source has failed."""
+        if not self._table:
+            return False
+        before = self._table.get(_place_of(source))
+        return before is not None and _regained(before, self._limits, now) < 1
 
     def _sweep(self, now: float) -> None:
         """Forget whom there is nothing to know of; at most once a second, whatever arrives."""

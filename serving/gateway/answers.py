@@ -22,6 +22,10 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], eager.Job]
 Headers = list[tuple[bytes, bytes]]
+Shown = Callable[[], bytes | None]
+"""Gives a client's certificate in DER, verified, or None where it has shown none."""
+Refusal = tuple[int, Headers, bytes]
+"""An answer that is whole: status, headers, body."""
 
 FRAMES: Final = "serving.frames"
 """In `scope["extensions"]`: writes whole chunks of the chunked coding, past uvicorn (`gateway.protocol`)."""
@@ -82,13 +86,7 @@ class Answer:
 
     async def whole(self, status: int, body: bytes, *extra: tuple[bytes, bytes], kind: bytes = JSON) -> None:
         """Head and body at once."""
-        headers = [
-            (b"content-type", kind),
-            (b"content-length", str(len(body)).encode("ascii")),
-            (b"x-request-id", self._request_id),
-            *self.extra,
-            *extra,
-        ]
+        headers = whole_headers(self._request_id, body, [*self.extra, *extra], kind)
         if self._at_once(status, headers, body):
             self.status = status
             self.is_complete = True
@@ -130,6 +128,12 @@ class Answer:
             await self.end_events(responses.error_event(error))
             return
         await self.whole(error.http_status, responses.error_body(error), *error_headers(error, close=close))
+
+
+def whole_headers(request_id: bytes, body: bytes, extra: Headers, kind: bytes = JSON) -> Headers:
+    """The head of an answer whose body is known."""
+    length = b"%d" % len(body)
+    return [(b"content-type", kind), (b"content-length", length), (b"x-request-id", request_id), *extra]
 
 
 def must_close(scope: Scope) -> bool:

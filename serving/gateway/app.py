@@ -13,7 +13,19 @@ from starlette.exceptions import HTTPException
 import serving
 from serving.errors import InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound, ServingError, WrongHost
 from serving.gateway.admin import Admin
-from serving.gateway.answers import Answer, Message, Receive, Scope, Send, error_headers, must_close
+from serving.gateway.answers import (
+    Answer,
+    Headers,
+    Message,
+    Receive,
+    Refusal,
+    Scope,
+    Send,
+    Shown,
+    error_headers,
+    must_close,
+    whole_headers,
+)
 from serving.gateway.guard import Guard
 from serving.gateway.hosts import hosts_of
 from serving.gateway.pipeline import Pipeline, request_id_of
@@ -38,6 +50,23 @@ class Gateway:
         self._guard = guard or Guard()
         self._is_ours = hosts_of(config.host, config.hosts)
         self._app = build_app(config, admin)
+
+    def turn_away(
+        self, method: bytes, path: bytes, headers: Headers, peer: str | None, certificate: Shown | None
+    ) -> Refusal | None:
+        """The answer to a request whose key is wrong, from a source that has sent too many; None for any other.
+
+        It is asked for by the connection before there is a task for the request: so a flood costs a third.
+        """
+        where = path.decode("ascii")
+        error = self._guard.turn_away(where, headers, peer, certificate)
+        if error is None:
+            return None
+        if (route := _ROUTES.get(where)) is not None and method == b"POST":
+            self._pipeline.turned_away(route, error)
+        body = responses.error_body(error)
+        fields = whole_headers(request_id_of(dict(headers)).encode("ascii"), body, error_headers(error))
+        return error.http_status, fields, body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

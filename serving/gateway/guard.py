@@ -17,7 +17,7 @@ from serving.audit import Audit
 from serving.audit.content import ContentStore, content_directory
 from serving.audit.log import places_of
 from serving.audit.records import Intent, KeyRevoked, ModelLoaded, Outcome, SettingsUsed
-from serving.errors import PermissionDenied, Unwritable
+from serving.errors import PermissionDenied, ServingError, Unwritable
 from serving.gateway.answers import CERTIFICATE
 from serving.gateway.exchange import ANYBODY, Principal
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from serving.audit.recording import Kept, Recording
     from serving.audit.records import Record
     from serving.engines.spec import EngineSpec
-    from serving.gateway.answers import Answer
+    from serving.gateway.answers import Answer, Headers
     from serving.gateway.engine import Engine
     from serving.gateway.exchange import Exchange
     from serving.gateway.relay import Settled
@@ -84,6 +84,14 @@ class Guard:
         certificate = scope.get("extensions", {}).get(CERTIFICATE)
         key = self._access.authenticate(scope["headers"], peer, needs, certificate=certificate)
         return Principal(key.owner, key.cache_domain, key, self._access.source(scope["headers"], peer))
+
+    def turn_away(
+        self, path: str, headers: Headers, peer: str | None, certificate: Callable[[], bytes | None] | None
+    ) -> ServingError | None:
+        """Why a request is not let in, where that can be said from its head and its source has failed too often."""
+        if self._access is None or path in FREE:
+            return None
+        return self._access.turn_away(headers, peer, _SCOPES.get(path, "inference"), certificate)
 
     def admit_to(self, path: str, scope: Mapping[str, Any]) -> Principal:
         """The same for a route that no engine serves."""

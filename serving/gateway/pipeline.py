@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import logging
 import re
 import secrets
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_PROCESS: Final = secrets.token_hex(8)
+_numbers: Final = itertools.count()
+"""With the process's own part, ids that no other request has: randomness for each would be a system call for each."""
 _KEY: Final = re.compile(r"pk_[A-Za-z0-9]{12}_")
 _ANSWER_BYTES: Final = 256 << 20
 """Longest answer that is not streamed; above it the engine is broken."""
@@ -143,6 +147,11 @@ class Pipeline:
             exchange.status = answer.status
             self._guard.close(exchange, self._count(exchange))
             logs.request_id.reset(token)
+
+    def turned_away(self, route: Route, error: ServingError) -> None:
+        """Count a request that has been answered with that error before it came here."""
+        self._metrics.requests.labels(route.name, "", "refused", error.code).inc()
+        self._metrics.request_seconds.observe((route.name, ""), 0.0)
 
     # The way in.
 
@@ -376,7 +385,7 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     """
     given = headers.get(b"x-request-id", b"").decode("latin-1")
     may_stand = _REQUEST_ID.fullmatch(given) and not _KEY.search(given)
-    return given if may_stand else f"req-{secrets.token_hex(12)}"
+    return given if may_stand else f"req-{_PROCESS}{next(_numbers):08x}"
 
 
 def names_of(engines: Mapping[str, Engine]) -> dict[str, Engine]:

@@ -7,12 +7,14 @@ whatever else two readers could take apart differently; here that refusal become
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.errors import CapacityError, InvalidRequest, Overloaded, RequestTimeout, RequestTooLarge, ServingError
-from serving.gateway.answers import ARRIVED, CERTIFICATE, FRAMES, WHOLE, Headers
+from serving.gateway.answers import ARRIVED, CERTIFICATE, FRAMES, WHOLE, Headers, Refusal, Shown
 from serving.openai import responses
 
 _HEAD_BYTES: Final = 64 << 10
@@ -23,9 +25,18 @@ _HEAD_S: Final = 15.0
 _PHRASES: Final = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large", 503: "Service Unavailable"}
 
 
-def protocol_for(most_connections: int, stall_s: float) -> type[GatewayProtocol]:
+TurnAway = Callable[[bytes, bytes, Headers, str | None, Shown | None], Refusal | None]
+"""Of a request's method, path, headers, its peer's address, and its certificate: the answer, if it is known by then."""
+
+
+def _let_in(*_: object) -> None:
+    return None
+
+
+def protocol_for(most_connections: int, stall_s: float, turn_away: TurnAway = _let_in) -> type[GatewayProtocol]:
     """The protocol of a server that keeps so many connections open, and waits so long for a client to read."""
-    return type("GatewayProtocol", (GatewayProtocol,), {"most_connections": most_connections, "stall_s": stall_s})
+    bounds = {"most_connections": most_connections, "stall_s": stall_s, "turn_away": staticmethod(turn_away)}
+    return type("GatewayProtocol", (GatewayProtocol,), bounds)
 
 
 class _Refused(Exception):
@@ -37,6 +48,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     most_connections = 1024
     stall_s = 60.0
+    turn_away: TurnAway = staticmethod(_let_in)
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -44,6 +56,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._refusal: Refusal | None = None
+        """What answers the request that is being read, as soon as it has been."""
         self._certificate: bytes | None = None
         """Of the client, empty where it has shown none; None: not asked yet."""
 
@@ -73,6 +87,11 @@ class GatewayProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
         super().data_received(data)
         if self.transport is None or self.transport.is_closing():
+            return
+        if self._refusal is not None:
+            # The rest of its body is not waited for.
+            self._write_refusal(b"connection: close\r\n")
+            self.transport.close()
             return
         if self._is_in_head and self._head_bytes > _HEAD_BYTES:
             self._refuse(RequestTooLarge(f"the head of the request is longer than {_HEAD_BYTES} bytes"))
@@ -137,9 +156,8 @@ class GatewayProtocol(HttpToolsProtocol):
         is_usual = cycle.keep_alive and not cycle.response_started and cycle.scope["method"] != "HEAD"
         if not is_usual or self.flow.write_paused or cycle.disconnected:
             return False
-        lines = [b"%b: %b\r\n" % each for each in (*cycle.default_headers, *headers)]
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"connection: " in head:
+        head = _lines([*cycle.default_headers, *headers])
+        if head is None:
             return False
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
@@ -147,6 +165,39 @@ class GatewayProtocol(HttpToolsProtocol):
         cycle.message_event.set()
         cycle.on_response()
         return True
+
+    def _write_refusal(self, more: bytes = b"") -> None:
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            status, headers, body = refusal
+            head = _lines([*self.server_state.default_headers, *headers])
+            if head is None:
+                self.transport.close()
+            else:
+                self.transport.write(b"%b%b%b\r\n%b" % (STATUS_LINE[status], head, more, body))
+
+    def _find_refusal(self) -> Refusal | None:
+        """The answer to a request of the usual kind that is not let in; None: it goes the usual way."""
+        is_usual = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+        if not is_usual or self.expect_100_continue or self._is_answering or b"%" in self.url:
+            return None
+        peer = None if self.client is None else self.client[0]
+        shown = self._client_certificate if self.scheme == "https" else None
+        method, path = self.parser.get_method(), httptools.parse_url(self.url).path
+        return None if method == b"HEAD" else self.turn_away(method, path, self.headers, peer, shown)
+
+    def on_body(self, body: bytes) -> None:
+        """Some of a request's body."""
+        if self._refusal is None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request has come as a whole."""
+        if self._refusal is None:
+            super().on_message_complete()
+        elif not self.flow.write_paused:
+            self._write_refusal()
+            self.on_response_complete()
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
@@ -160,7 +211,9 @@ class GatewayProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= _PIPELINED:
             self.transport.close()
             raise _Refused
-        super().on_headers_complete()
+        self._refusal = self._find_refusal()
+        if self._refusal is None:
+            super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """What came is not HTTP, or could be read in two ways."""
@@ -198,3 +251,11 @@ class GatewayProtocol(HttpToolsProtocol):
         )
         self.transport.write(head.encode("ascii") + body)
         self.transport.close()
+
+
+def _lines(headers: Headers) -> bytes | None:
+    """Headers as they are sent; None where one of them holds the end of a line, or ends the connection."""
+    lines = [b"%b: %b\r\n" % each for each in headers]
+    head = b"".join(lines)
+    is_plain = head.count(b"\n") == len(lines) and head.count(b"\r") == len(lines)
+    return head if is_plain and b"connection: " not in head else None

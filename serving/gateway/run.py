@@ -271,7 +271,7 @@ class House:
         admin = Admin(self._engines, self._metrics, self._pipeline, self._unready, tells_engines=tells_engines)
         gateway = Gateway(self._config, self._pipeline, admin, self._guard)
         context = None if self._tls is None else self._tls.context
-        protocol = protocol_for(self._config.connections, self._config.idle_timeout_s)
+        protocol = protocol_for(self._config.connections, self._config.idle_timeout_s, gateway.turn_away)
         return front_of(gateway, protocol, context)
 
     async def _announce(self, url: str) -> None:

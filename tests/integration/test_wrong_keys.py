@@ -64,3 +64,41 @@ def test_a_refused_key_keeps_its_connection_where_the_body_has_come(directory: P
             answer = other.getresponse()
             answer.read()
             assert (answer.status, answer.will_close) == (401, False)
+
+
+def test_a_source_with_too_many_wrong_keys_is_answered_before_anything_is_done_for_it(directory: Path) -> None:
+    """As it would be later, counted too; right keys from the same address, and what needs none, are served."""
+    with site(directory, NULL_UPSTREAM, model="null", keys=1) as served, contextlib.ExitStack() as stack:
+        wire = Client(served.address)
+        stack.callback(wire.close)
+        wrong, whole, none = post(new_key()[1]), post(served.keys[0]), post(None)
+        for _ in range(25):
+            wire.send(wrong)
+            refused = wire.answer()
+        assert refused.status == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert json.loads(refused.body)["error"]["code"] == "rate_limit_exceeded"
+        assert refused.headers["x-request-id"]
+        wire.send(wrong.replace(b"\r\n", b"\r\nx-request-id: mine\r\n", 1))
+        assert wire.answer().headers["x-request-id"] == "mine"
+        for message, status in ((none, 401), (whole, 200), (wrong, 429), (whole, 200)):
+            wire.send(message)
+            assert wire.answer().status == status
+        wire.send(b"GET /health HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer wrong\r\n\r\n")
+        assert wire.answer().status == 200
+        # In one piece, and in many: the answers come in the order of the requests.
+        wire.send(wrong + whole + wrong)
+        assert [wire.answer().status for _ in range(3)] == [429, 200, 429]
+        for at in range(60):
+            wire.send(wrong[at : at + 1])
+        wire.send(wrong[60:])
+        assert (wire.answer().status, b"POST" in wrong[:60]) == (429, True)
+        other = Client(served.address)
+        stack.callback(other.close)
+        other.send(wrong.replace(b"content-length: ", b"content-length: 1"))
+        status, headers = other.head()
+        assert (status, headers["connection"]) == (429, "close")
+        with contextlib.closing(http.client.HTTPConnection(*served.address, timeout=10)) as metrics:
+            metrics.request("HEAD", "/v1/models", headers={"authorization": "Bearer pk_x"})
+            answer = metrics.getresponse()
+            assert (answer.status, answer.read()) == (429, b"")
