@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -71,6 +71,17 @@ class Rotate(Body):
     expires: Second | None = None
 
 
+class Change(Body):
+    """What is to be otherwise with a key. What is not given stays; None, or an empty list of networks, is no limit."""
+
+    id: Id
+    expires: Second | None = None
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=8)] = Field(default=["inference"])
+    models: Annotated[list[Name], Field(min_length=1, max_length=256)] | None = None
+    networks: Annotated[list[Annotated[str, AfterValidator(_network)]], Field(max_length=256)] = Field(default=[])
+    limits: LimitsBody = LimitsBody()
+
+
 class Revoke(Body):
     """A key that is to end."""
 
@@ -115,6 +126,24 @@ def rotate(access: Access, body: Rotate, caller: Caller) -> dict[str, object]:
     return {"key": text, **told(access, key), "instead_of": told(access, access.find(body.id))}
 
 
+def change(access: Access, body: Change, caller: Caller) -> dict[str, object]:
+    """The key as it is now."""
+    given = body.model_dump(exclude_unset=True)
+    limits = given.get("limits", {})
+    wanted: dict[str, Any] = {
+        "expires": body.expires,
+        "scopes": frozenset(body.scopes),
+        "models": None if body.models is None else frozenset(body.models),
+        "networks": tuple(ip_network(each) for each in body.networks),
+    }
+    named = {field: value for field, value in wanted.items() if field in given}
+
+    def changed(key: Key) -> Key:
+        return replace(key, **named, limits=replace(key.limits, **limits))
+
+    return told(access, access.change(body.id, changed, str(caller)))
+
+
 def revoke(access: Access, body: Revoke, caller: Caller) -> dict[str, object]:
     """The key as it is now."""
     return told(access, access.revoke(body.id, str(caller)))
@@ -139,6 +168,7 @@ OPERATIONS: Final[Mapping[str, tuple[type[Body], Callable[[Access, Any, Caller],
     "create": (Create, create),
     "list": (List, list_keys),
     "rotate": (Rotate, rotate),
+    "change": (Change, change),
     "revoke": (Revoke, revoke),
     "usage": (UsageOf, usage),
 }

@@ -11,11 +11,11 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving.access.database import Total
-from serving.access.keys import Hasher, Key, new_key, parse_key
+from serving.access.keys import Hasher, Key, differences, new_key, parse_key
 from serving.access.ledger import Ledger
 from serving.access.prices import NO_PRICES, PriceBook
 from serving.access.quota import SECOND_NS, Usage
-from serving.audit.records import KeyCreated, KeyRevoked, KeyRotated, Record
+from serving.audit.records import KeyChanged, KeyCreated, KeyRevoked, KeyRotated, Record
 from serving.errors import BadSettings, CapacityError, FileMissing, UsageError
 
 _ITSELF: Final = "this process"
@@ -70,9 +70,7 @@ class KeyBook:
 
         `by` says who wants it; so with the other acts. Raises UsageError.
         """
-        if wanted.limits.has_budget and self.prices is NO_PRICES:
-            message = "a budget is counted in prices, and there are none"
-            raise UsageError(message, hint="set access.price_book; configs/prices.toml is an example")
+        self._check_budget(wanted)
         if wanted.expires is not None and wanted.expires <= self._now():
             raise UsageError("a key that has expired already is of no use", hint="name a time to come")
         if wanted.record_content and not self.keeps_content:
@@ -107,6 +105,32 @@ class KeyBook:
         if grace_s <= 0:
             self._ended(key_id)
         return key, text
+
+    def change(self, key_id: str, change: Callable[[Key], Key], by: str = _ITSELF) -> Key:
+        """Make a key what `change` says: other limits, scopes, models, networks or another end. Counts from now on.
+
+        What runs with it goes on, to an end that may be earlier now. Raises FileMissing, UsageError, CapacityError.
+        """
+        with self._changing:
+            before, now = self.find(key_id), self._now()
+            if before.valid_until is not None and before.valid_until <= now:
+                message = f"the key `{key_id}` is not valid any more"
+                raise UsageError(message, hint="`serve keys create` makes a new one")
+            after = change(before)
+            self._check_budget(after)
+            if after.expires is not None and after.expires <= now:
+                raise UsageError("that time has passed already", hint=f"`serve keys revoke {key_id}` ends it now")
+            changes = differences(before, after)
+            if not changes:
+                raise UsageError(f"nothing of the key `{key_id}` would change")
+            self._about_to(KeyChanged(key=key_id, changes=changes, by=by))
+            try:
+                self.ledger.database.change_key(after)
+            except SQLAlchemyError:
+                message = f"the database does not take the change of the key `{key_id}`, which is as it was"
+                raise CapacityError(message, retry_after_s=10, hint="see that there is room on its disk") from None
+            self._keys = self._keys | {key_id: after}
+        return after
 
     def revoke(self, key_id: str, by: str = _ITSELF) -> Key:
         """End a key at once. Raises FileMissing, UsageError where it was revoked before."""
@@ -150,6 +174,11 @@ class KeyBook:
             self.find(key_id)
         self.ledger.flush()
         return self.ledger.database.totals(key_id, since * SECOND_NS, before * SECOND_NS)
+
+    def _check_budget(self, wanted: Key) -> None:
+        if wanted.limits.has_budget and self.prices is NO_PRICES:
+            message = "a budget is counted in prices, and there are none"
+            raise UsageError(message, hint="set access.price_book; configs/prices.toml is an example")
 
     def _made(self, wanted: Key) -> tuple[Key, str]:
         key_id, text = new_key()

@@ -340,7 +340,8 @@ def _set_meta(connection: Connection, name: str, value: str) -> None:
 
 
 def _change(connection: Connection, key: Key) -> None:
-    values = {"revoked": key.revoked, "rotated_to": key.rotated_to, "grace_until": key.grace_until}
+    row = _row(key)
+    values = {name: row[name] for name in ("expires", "revoked", "rotated_to", "grace_until", "told")}
     connection.execute(schema.keys.update().where(schema.keys.c.id == key.id).values(**values))
 
 

@@ -13,7 +13,7 @@ import secrets
 import string
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Literal, get_args
 
@@ -196,6 +196,22 @@ def decide_access(
         valid_until=key.valid_until,
         record_content=key.record_content,
     )
+
+
+def differences(before: Key, after: Key) -> tuple[str, ...]:
+    """What of a key's rights is other than before, for people: `expires: none -> 1800000000`."""
+    names = ("expires", "scopes", "models", "networks")
+    told = [(name, getattr(before, name), getattr(after, name)) for name in names]
+    told += [
+        (each.name, getattr(before.limits, each.name), getattr(after.limits, each.name)) for each in fields(Limits)
+    ]
+    return tuple(f"{name}: {_in_words(old)} -> {_in_words(new)}" for name, old, new in told if old != new)
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, frozenset | tuple):
+        value = ", ".join(sorted(map(str, value))) or None
+    return "none" if value is None else str(value)
 
 
 def _ended(key: Key, now: float) -> Denied | None:

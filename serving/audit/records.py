@@ -155,6 +155,17 @@ class KeyRotated(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChanged(Record):
+    """What a key may do, or how long, is about to be something else."""
+
+    kind: ClassVar[str] = "key-changed"
+    key: str
+    changes: tuple[str, ...]
+    """Such as `requests_per_minute: 60 -> 120`; `none` stands for no limit."""
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRevoked(Record):
     """A key is not taken any more."""
 

@@ -154,7 +154,9 @@ ASKS = st.tuples(
 )
 
 
-@given(st.lists(ASKS, max_size=40), st.integers(0, 40), st.sampled_from([1, 30, 59, 60, 61, 90, 119, 600, 3600, 86_400]))
+@given(
+    st.lists(ASKS, max_size=40), st.integers(0, 40), st.sampled_from([1, 30, 59, 60, 61, 90, 119, 600, 3600, 86_400])
+)
 def test_a_clock_set_back_costs_a_minute_at_most(steps: list, at: int, back_s: int) -> None:
     """In any span of true time no more is used than without, but for a minute's worth; and nobody waits for longer than
     a minute, wherever the clock was set back and however far."""
