@@ -2,8 +2,8 @@
 
 Such a server has no part in the site's keys and record, which another one may hold; and it asks for a key all the same,
 since whoever else is on this host could use it meanwhile. It takes that key alone: no token of the site's identity
-provider, whose keys it would have to fetch, and no client's certificate. It shows none either, since what a site's is for
-is not loopback, and the command would have to trust it.
+provider, whose keys it would have to fetch, and no client's certificate. It shows none either: a site's is not for
+loopback.
 """
 
 from __future__ import annotations

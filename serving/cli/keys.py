@@ -186,7 +186,7 @@ def change_key(
     }
     told = {"expires": _time(expires, "--expires"), "scopes": scope, "models": model, "networks": network}
     body: dict[str, object] = {field: value for field, value in told.items() if value}
-    changed = {field: value for field, value in limits.items() if value is not None}
+    changed: dict[str, int | None] = {field: value for field, value in limits.items() if value is not None}
     for name in unset or ():
         field = _UNSET.get(name.removeprefix("--"))
         if field is None:

@@ -56,7 +56,8 @@ def load_settings(
 
     `config` replaces the site file and must exist; `environment` holds `PERIMETER_SECTION__FIELD` variables (and
     `PERIMETER_CONFIG`, a path, used where `config` is None, and `PERIMETER_WITHOUT`, tables that are left out); `flags`
-    maps dotted names (`server.port`) to values, None meaning "not given". Raises BadSettings naming source, table, field, value and what is allowed.
+    maps dotted names (`server.port`) to values, None meaning "not given". Raises BadSettings naming source, table,
+    field, value and what is allowed.
     """
     environment = environment or {}
     if config is None and environment.get(CONFIG_VARIABLE):

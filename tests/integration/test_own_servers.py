@@ -25,7 +25,7 @@ def status_of(url: str, key: str | None) -> int:
 def test_an_own_server_has_its_own_key_and_nothing_of_the_sites_door(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No TLS, no client certificates, no look at the identity provider: whoever has the key is served, and nobody else."""
+    """No TLS, no client certificates, no look at the identity provider: who has the key is served, and nobody else."""
     site = Authority(tmp_path / "tls")
     certificate, key = site.issue("server")
     with socket.create_server(("127.0.0.1", 0)) as provider:

@@ -106,7 +106,7 @@ def test_durations_are_written_as_openais(length_s: float, text: str) -> None:
 
 
 def test_what_was_reserved_before_a_clock_was_set_back_gives_nothing_back() -> None:
-    """Time has filled the bucket since, however young such a reservation looks: else each would give a minute's worth."""
+    """Time has filled the bucket since, however young it looks by that clock: else each would give a minute's worth."""
     limits = Limits(tokens_per_minute=100)
     usage, holds = Usage(), []
     for minute in range(5):
