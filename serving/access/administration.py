@@ -155,13 +155,14 @@ def list_keys(access: Access, body: List, caller: Caller) -> dict[str, object]: 
 
 
 def usage(access: Access, body: UsageOf, caller: Caller) -> dict[str, object]:  # noqa: ARG001 - as above
-    """What was settled."""
+    """What was settled; `complete_from` is the second before which lines were removed, None where none were."""
     now = datetime.now(UTC)
     month = int(now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp())
     since = month if body.since is None else body.since
     before = int((now + timedelta(seconds=1)).timestamp()) if body.before is None else body.before
     totals = [asdict(total) for total in access.totals(body.id, since, before)]
-    return {"since": since, "before": before, "currency": access.prices.currency, "usage": totals}
+    about = {"since": since, "before": before, "complete_from": access.usage_from, "currency": access.prices.currency}
+    return {**about, "usage": totals}
 
 
 OPERATIONS: Final[Mapping[str, tuple[type[Body], Callable[[Access, Any, Caller], dict[str, object]]]]] = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -13,11 +15,22 @@ from sqlalchemy.exc import SQLAlchemyError
 from serving.access.database import Total
 from serving.access.keys import Hasher, Key, differences, new_key, parse_key
 from serving.access.ledger import Ledger
-from serving.access.prices import NO_PRICES, PriceBook
+from serving.access.prices import NO_PRICES, PriceBook, PriceFile
 from serving.access.quota import SECOND_NS, Usage
-from serving.audit.records import KeyChanged, KeyCreated, KeyRevoked, KeyRotated, Record
-from serving.errors import BadSettings, CapacityError, FileMissing, UsageError
+from serving.audit.records import KeyChanged, KeyCreated, KeyRevoked, KeyRotated, PricesUsed, Record
+from serving.errors import (
+    BadFile,
+    BadSettings,
+    CapacityError,
+    FileMissing,
+    StartError,
+    Unwritable,
+    UsageError,
+)
 
+_log: Final = logging.getLogger("serving.access")
+_LOOK_S: Final = 5.0
+"""Between two looks at the price book's file; as often as at the certificate's."""
 _ITSELF: Final = "this process"
 """Who does what nobody else asked for."""
 
@@ -41,7 +54,12 @@ class KeyBook:
         self._acts: list[Callable[[Record], None]] = []
         self._unkept: dict[str, Key] = {}
         """Keys that were revoked, which the database does not say yet."""
+        self._price_file: PriceFile | None = None
+        self._next_look_s = 0.0
+        self._wants_record = False
+        """A change of prices could not be recorded, and was not made."""
         ledger.on_tick(self._keep_ends)
+        ledger.on_tick(self._look_at_prices)
 
     def on_revoked(self, callback: Callable[[str], None]) -> None:
         """Call this with a key's id within a second of its end, from whichever thread: its streams are to be cut."""
@@ -157,6 +175,42 @@ class KeyBook:
                 self.ledger.database.change_key(key)
                 self._unkept.pop(key_id, None)
 
+    def follow_prices(self, file: PriceFile) -> None:
+        """Read the price book again as its file changes; what `prices` says was read from it."""
+        self._price_file = file
+
+    def use_prices(self, book: PriceBook) -> None:
+        """Count in these prices from now on. What is reserved is settled at those that it was reserved at."""
+        self.prices = book
+
+    def _look_at_prices(self) -> None:
+        """Take a new book that is whole; else keep the one there is, and say why. For the ledger's thread."""
+        file, now_s = self._price_file, time.monotonic()
+        if file is None or now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + _LOOK_S
+        if not (self._wants_record or file.has_changed()):
+            return
+        self._wants_record = False
+        try:
+            book = file.read()
+            if book.currency != self.prices.currency:
+                message = (
+                    f"the price book `{file.path}` is in `{book.currency}`, and budgets in `{self.prices.currency}`"
+                )
+                raise BadFile(message, hint="a change of currency needs other budgets, and a restart")
+            if book.version != self.prices.version:
+                self._about_to(PricesUsed(version=book.version, currency=book.currency))
+        except Unwritable as error:
+            self._wants_record = True
+            _log.error("the prices stay as they were, and are tried again: %s", error)
+        except StartError as error:
+            _log.error("the prices stay as they were: %s", error)
+        else:
+            if book.version != self.prices.version:
+                self.use_prices(book)
+                _log.info("the prices were read anew: version %s", book.version)
+
     def check_content(self) -> None:
         """See that there is a place for the content of every valid key that has it recorded. Raises BadSettings."""
         for key in self.all_keys():
@@ -174,6 +228,12 @@ class KeyBook:
             self.find(key_id)
         self.ledger.flush()
         return self.ledger.database.totals(key_id, since * SECOND_NS, before * SECOND_NS)
+
+    @property
+    def usage_from(self) -> int | None:
+        """The second from which on every line of usage is there; None: all that ever was."""
+        from_ns = self.ledger.database.usage_from_ns()
+        return -(-from_ns // SECOND_NS) if from_ns else None
 
     def _check_budget(self, wanted: Key) -> None:
         if wanted.limits.has_budget and self.prices is NO_PRICES:

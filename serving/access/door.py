@@ -28,8 +28,9 @@ from serving.access.keys import (
 )
 from serving.access.ledger import Ledger, Reservation
 from serving.access.pepper import load_hasher
-from serving.access.prices import NO_PRICES, Price, PriceBook, load_prices
+from serving.access.prices import NO_PRICES, Price, PriceBook, PriceFile
 from serving.access.quota import Limits, Refused
+from serving.access.retention import Retention
 from serving.access.sources import AttemptLimits, FailedAttempts, source_of
 from serving.errors import (
     BadSettings,
@@ -109,7 +110,8 @@ class Access(KeyBook):
         """
         directory = access_directory(settings.directory, environment)
         make_private(directory)
-        prices = NO_PRICES if settings.price_book is None else load_prices(settings.price_book)
+        file = None if settings.price_book is None else PriceFile(settings.price_book)
+        prices = NO_PRICES if file is None else file.read()
         ledger = Ledger(directory, timeout_s=settings.reservation_timeout_s, clock=clock)
         try:
             hasher = load_hasher(ledger.database, settings.pepper_file or directory / "pepper")
@@ -118,7 +120,12 @@ class Access(KeyBook):
             raise
         limits = AttemptLimits(settings.failed_burst, settings.failed_per_minute, settings.failed_sources)
         proxies = tuple(ip_network(each) for each in settings.trusted_proxies)
-        return cls(ledger, hasher, prices, proxies, FailedAttempts(limits), clock)
+        access = cls(ledger, hasher, prices, proxies, FailedAttempts(limits), clock)
+        if file is not None:
+            access.follow_prices(file)
+        if settings.usage_retention_days is not None:
+            ledger.on_tick(Retention(ledger.database, settings.usage_retention_days, clock).tick)
+        return access
 
     def close(self) -> None:
         """Carry everything into the database, and let another process have it."""
@@ -257,14 +264,19 @@ class Access(KeyBook):
         return self.ledger.headers(principal.account, principal.limits)
 
     def _price(self, model: str, engine: str) -> Price | None:
-        """The price of today, found once a day."""
-        now = self._now()
+        """The price of today, found once a day and book."""
+        now, priced = self._now(), self._priced
         wanted = (model, engine, now // 86_400)
-        if wanted not in self._priced:
-            if len(self._priced) >= _MOST_PRICED:
-                self._priced.clear()
-            self._priced[wanted] = self.prices.find(model, engine, datetime.fromtimestamp(now, UTC).date())
-        return self._priced[wanted]
+        if wanted not in priced:
+            if len(priced) >= _MOST_PRICED:
+                priced.clear()
+            priced[wanted] = self.prices.find(model, engine, datetime.fromtimestamp(now, UTC).date())
+        return priced[wanted]
+
+    def use_prices(self, book: PriceBook) -> None:
+        """Count in these prices from now on; called by another thread than `reserve` is."""
+        super().use_prices(book)
+        self._priced = {}  # after the book: what is put there meanwhile is of the new one
 
     def _holder(
         self, certificates: Certificates, shown: bytes, source: Address | None, route: Scope, model: str | None

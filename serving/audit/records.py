@@ -123,6 +123,16 @@ class PolicyUsed(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PricesUsed(Record):
+    """The price book in force from here on."""
+
+    kind: ClassVar[str] = "prices"
+    version: str
+    """The first 16 digits of its SHA-256, as in each line of usage."""
+    currency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLoaded(Record):
     """An engine has these weights."""
 

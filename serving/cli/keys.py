@@ -240,6 +240,8 @@ def show_usage(
         rows.append((each["key_id"], each["owner"], each["model"], *numbers, cost))
     print_rows(rows)
     sys.stderr.write(f"from {_moment(found['since'])} to {_moment(found['before'])}\n")
+    if found["complete_from"] is not None:
+        sys.stderr.write(f"kept from {_moment(found['complete_from'])} on (access.usage_retention_days)\n")
     return 0
 
 

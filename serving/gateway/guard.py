@@ -16,7 +16,7 @@ from serving.access import Access, Tokens, access_directory, also_taken
 from serving.audit import Audit
 from serving.audit.content import ContentStore, content_directory
 from serving.audit.log import places_of
-from serving.audit.records import Intent, KeyRevoked, ModelLoaded, Outcome, SettingsUsed
+from serving.audit.records import Intent, KeyRevoked, ModelLoaded, Outcome, PricesUsed, SettingsUsed
 from serving.errors import PermissionDenied, Unwritable
 from serving.gateway.answers import CERTIFICATE
 from serving.gateway.exchange import ANYBODY, Principal
@@ -300,6 +300,8 @@ def open_guard(settings: Settings, environment: Mapping[str, str] = os.environ) 
             access = Access.open(settings.access, environment)
             stack.callback(access.close)
             access.also_take(*also_taken(settings.access))
+            if audit is not None and settings.access.price_book is not None:
+                audit.event(PricesUsed(version=access.prices.version, currency=access.prices.currency))
             access.keeps_content = content is not None and content.takes
             access.check_content()
         yield Guard(access, audit, directory, content, log)

@@ -390,7 +390,8 @@ class Access(Section):
         "directory. Without it no key is worth anything: back it up, apart from the directory.",
     )
     price_book: SettingPath | None = Field(
-        default=None, description="What tokens cost (configs/prices.toml); budgets are counted in it."
+        default=None,
+        description="What tokens cost (configs/prices.toml), read again as it changes; budgets are counted in it.",
     )
     trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = Field(
         default=[],
@@ -414,6 +415,13 @@ class Access(Section):
         le=604_800,
         description="Seconds after which what a killed server had reserved is settled at the whole reservation; at "
         "least `limits.answer_timeout_s`.",
+    )
+    usage_retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="Days that single lines of usage are kept, those of this month always; unset: for ever. What "
+        "budgets and limits have counted stays.",
     )
     certificates: list[ClientCertificate] = Field(default=[])
     oidc: Oidc = Oidc()

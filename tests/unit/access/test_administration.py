@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from serving.errors import (
     UsageError,
 )
 from serving.settings import Access as AccessSettings
+from tests.support.harness import wait_until
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 BOOK = 'version = 1\ncurrency = "EUR"\n[[prices]]\nfrom = 2026-01-01\ninput = 1\noutput = 1\n'
@@ -163,6 +165,26 @@ def test_usage_is_shown_by_key_and_model(config: Path, settings: AccessSettings,
     assert json.loads(told)["usage"][0]["output"] == 1_000_000
     _, told, _ = serve(capsys, config, "usage", "--before", today, "--since", "2026-01-01", "--json")
     assert json.loads(told)["usage"] == []
+
+
+def test_usage_says_from_when_on_it_is_whole(config: Path, settings: AccessSettings, capsys) -> None:
+    """Once lines have gone, as `access.usage_retention_days` wants it; before, nothing is said of it."""
+    now_ns = time.time_ns()
+    _, text, _ = serve(capsys, config, "create", "--owner", "me")
+    access = Access.open(settings, {}, lambda: now_ns - 100 * 86_400 * 10**9)
+    principal = access.authenticate([(b"authorization", b"Bearer " + text.strip().encode())], None, "inference")
+    access.reserve(principal, model="demo", engine="e", prompt=1, answer=1).stand()
+    access.close()
+    assert "kept from" not in serve(capsys, config, "usage")[2]
+    keeping = settings.model_copy(update={"usage_retention_days": 10})
+    access = Access.open(keeping, {})
+    wait_until(lambda: access.usage_from is not None, "the line is removed")
+    access.close()
+    _, told, _ = serve(capsys, config, "usage", "--since", "2020-01-01", "--json")
+    found = json.loads(told)
+    assert found["usage"] == []
+    assert abs(found["complete_from"] - (now_ns // 10**9 - 100 * 86_400)) <= 1
+    assert "kept from" in serve(capsys, config, "usage")[2]
 
 
 @pytest.mark.parametrize(

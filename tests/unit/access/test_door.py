@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from serving.access import Access, Failure, Key, Limits, Tokens, access_directory
+from serving.access import Access, Failure, Key, Limits, Tokens, access_directory, book
 from serving.access.keys import write_key
 from serving.access.quota import SECOND_NS
-from serving.audit.records import KeyChanged, KeyRevoked, Record
+from serving.audit.records import KeyChanged, KeyRevoked, PricesUsed, Record
 from serving.errors import (
     BadFile,
     BadSettings,
@@ -396,3 +396,65 @@ def test_a_change_that_the_database_does_not_take_is_none(access: Access, settin
     with pytest.raises(CapacityError, match="as it was"):
         access.change(key.id, lambda before: replace(before, limits=Limits(concurrency=1)))
     assert access.find(key.id) == key
+
+
+def write_book(path: Path, text: str) -> None:
+    """In one rename, as an editor or a deployment does it."""
+    new = path.with_name("new.toml")
+    new.write_text(text)
+    new.replace(path)
+
+
+def test_prices_are_read_again(
+    access: Access, settings: AccessSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new book counts from then on, on record before; one that is broken, gone or in other money changes nothing."""
+    monkeypatch.setattr(book, "_LOOK_S", 0.1)
+    access._next_look_s = 0.0
+    path = settings.price_book
+    assert path is not None
+    _, text = access.create(WANTED)
+    principal = access.authenticate(bearing(text), None, "inference")
+    acts: list[Record] = []
+    access.on_act(acts.append)
+
+    def spent(before: int) -> int:
+        access.reserve(principal, model="demo", engine="e", prompt=10**6, answer=0).stand()
+        return access.ledger.usage(principal.account).all_cost - before
+
+    assert spent(0) == 10**6
+    running = access.reserve(principal, model="demo", engine="e", prompt=10**6, answer=0)
+    first = access.prices
+    for broken in ("version = 1\n", BOOK.replace("EUR", "USD"), None):
+        caplog.clear()
+        path.unlink() if broken is None else write_book(path, broken)
+        wait_until(lambda: "stay as they were" in caplog.text, "the problem was told")
+        assert access.prices is first
+        assert acts == []
+    write_book(path, BOOK.replace("input = 1", "input = 3"))
+    wait_until(lambda: access.prices.version != first.version, "the new book was read")
+    assert acts == [PricesUsed(version=access.prices.version, currency="EUR")]
+    assert running.stand()
+    assert spent(2 * 10**6) == 3 * 10**6
+
+
+def test_prices_that_cannot_be_recorded_are_not_counted_in(
+    access: Access, settings: AccessSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until they can: the change is tried again."""
+    monkeypatch.setattr(book, "_LOOK_S", 0.1)
+    access._next_look_s = 0.0
+    first, is_full, asked = access.prices, True, []
+
+    def record(act: Record) -> None:
+        asked.append(act)
+        if is_full:
+            raise Unwritable("the disk is full")
+
+    access.on_act(record)
+    assert settings.price_book is not None
+    write_book(settings.price_book, BOOK.replace("input = 1", "input = 3"))
+    wait_until(lambda: len(asked) > 1, "it was tried again")
+    assert access.prices is first
+    is_full = False
+    wait_until(lambda: access.prices is not first, "the new book was read")
