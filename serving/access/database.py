@@ -89,7 +89,7 @@ class Database:
         with self._engine.connect() as connection:
             query = sa.select(schema.keys).order_by(schema.keys.c.created, schema.keys.c.id)
             rows = connection.execute(query).mappings().all()
-        return [_key(row) for row in rows]
+        return [key_of(row) for row in rows]
 
     def add_key(self, key: Key, instead_of: Key | None = None) -> None:
         """Keep a new key, and in the same transaction what becomes of the one that it replaces."""
@@ -392,7 +392,8 @@ def _row(key: Key) -> dict[str, object]:
     }
 
 
-def _key(row: Mapping[Any, Any]) -> Key:
+def key_of(row: Mapping[Any, Any]) -> Key:
+    """The key that a row of the table is."""
     told = json.loads(row["told"])
     plain = {name: value for name, value in row.items() if name != "told"}
     return Key(

@@ -222,6 +222,26 @@ class ContentRemoved(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Downloaded(Record):
+    """A file of a model was handed on to another host, or part of it; written once it ended."""
+
+    kind: ClassVar[str] = "download"
+    principal: str
+    key: str | None = None
+    """Id of the key, never the key."""
+    source: str | None = None
+    repository: str
+    commit: str
+    file: str
+    sha256: str
+    """Of the whole file."""
+    start: int
+    sent_bytes: int
+    outcome: str
+    """`complete`, or why it was cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthenticationFailed(Record):
     """All failed attempts from one source in one minute."""
 

@@ -261,13 +261,14 @@ def mirror(
     allow_insecure_bind: Annotated[
         bool, typer.Option("--allow-insecure-bind", help="Listen beyond loopback without TLS.")
     ] = False,
+    is_open: Annotated[bool, typer.Option("--open", help="Ask nobody on this host for a key.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write logs as JSON lines.")] = False,
     config: Config = None,
 ) -> int:
     """Hand on the store's publishable models as a Hugging Face hub does: clients set HF_ENDPOINT to it."""
     from serving.cli.mirror import MirrorOptions, run_mirror
 
-    return run_mirror(MirrorOptions(host, port, allow_insecure_bind or None, config, json=as_json))
+    return run_mirror(MirrorOptions(host, port, allow_insecure_bind or None, is_open or None, config, json=as_json))
 
 
 @models_app.command("publish")

@@ -341,9 +341,14 @@ class Mirror(Section):
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(default=8090, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
+    open: bool = Field(
+        default=False,
+        description="Hand on to whoever is on this host without a key (`--open`): on loopback only, or to who shows a "
+        "certificate, and never where `sealed` is `require`; else a key with the scope `mirror` is asked for.",
+    )
     allow_insecure_bind: bool = Field(
         default=False,
-        description="Listen beyond loopback although no keys are set up: whoever reaches the port may download.",
+        description="Listen beyond loopback without TLS: where the network itself is trusted, or TLS ends in front.",
     )
     connections: int = Field(
         default=512, ge=1, le=100_000, description="Open client connections; more get 503 and are closed."
