@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from serving.cli import run
 from serving.settings import Access as AccessSettings
 from serving.store.cas import Store
 from tests.mirror.conftest import Shelf
+from tests.support.certificates import Authority
 from tests.support.harness import Client, wait_until
 from tests.support.mirror import DEMO, Mirror, hub, mirror, sha256_of
 
@@ -124,7 +126,13 @@ def test_serve_models_pull_shows_its_key(keyed: Mirror, access: Access, tmp_path
             check=False,
         )
 
-    assert pull(write_key("a" * 12, bytes(32))).returncode == 18
+    _, other = access.create(replace(WANTED, scopes=frozenset({"inference"})))
+    wait_until(lambda: keyed.ask(FILE, **bearing(other)).status == 403, "the other key is seen")
+    for wrong, said in ((write_key("a" * 12, bytes(32)), "status 401"), (other, "status 403")):
+        refused = pull(wrong)
+        assert refused.returncode == 18
+        assert said in refused.stderr
+        assert "store.token_file" in refused.stderr
     done = pull(text)
     assert done.returncode == 0, done.stderr
     assert [manifest.model for manifest in Store(tmp_path / "home/.local/share/perimeter/store").manifests()] == ["own"]
@@ -222,6 +230,19 @@ def test_no_key_is_asked_for_on_loopback_and_by_word_alone(shelf: Shelf, tmp_pat
     assert (status, "without keys" in said) == (10, True)
     status, said = started(tmp_path, shelf.store, "--host", "0.0.0.0")
     assert (status, "without TLS" in said) == (10, True)
+
+
+def test_with_keys_and_tls_it_may_be_reached_from_elsewhere(shelf: Shelf, access: Access, tmp_path: Path) -> None:
+    """Without a further word; what is asked for without a key is refused there too."""
+    certificate, key = Authority(tmp_path / "tls").issue("server")
+    shown = {"host": "0.0.0.0", "tls.certificate": str(certificate), "tls.key": str(key)}
+    _, text = access.create(WANTED)
+    with mirror(shelf.store, tmp_path, more=tables(tmp_path), is_open=False, **shown) as one:
+        context = ssl.create_default_context(cafile=tmp_path / "tls" / "site-ca.pem")
+        for headers, status in (("", 401), (f"authorization: Bearer {text}\r\n", 200)):
+            with contextlib.closing(Client(("127.0.0.1", one.address[1]), context=context)) as client:
+                client.send(f"GET {FILE} HTTP/1.1\r\nhost: anything.example\r\n{headers}\r\n".encode())
+                assert client.head()[0] == status
 
 
 def test_the_start_says_who_may_come_in(shelf: Shelf, access: Access, tmp_path: Path) -> None:
