@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
-from serving.audit.canonical import canonical_fields, prefix_of
+from serving.audit.canonical import NotCanonical, canonical_fields, prefix_of
+
+FORMLESS: Final = "it has no canonical form"
+"""Why a record is lost that has, say, half a surrogate pair in a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +231,11 @@ class Gap(Record):
     since: str
     reason: str
     lost: int
-    """Records that were not written; those whose requests were refused among them."""
+    """Records that were not written, at most; those whose requests were refused among them."""
+    late: int | None = None
+    """Records that were kept, and written when it could be again."""
+    lost_kind: str | None = None
+    """The kind of the one that was lost, where it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +266,19 @@ def body_of_values(kind: type[Record], values: tuple[Any, ...]) -> bytes:
     """The canonical form of a record of that kind with these values. Raises NotCanonical."""
     layout = _LAYOUTS.get(kind) or _layout(kind)
     return canonical_fields(layout[0], values)
+
+
+def body_or_gap(kind: type[Record], values: tuple[Any, ...], at: str) -> tuple[bytes, bool]:
+    """The same, and True; where there is none, that of a gap which says so, and False."""
+    try:
+        return body_of_values(kind, values), True
+    except NotCanonical:
+        return body_of(formless(kind, at)), False
+
+
+def formless(kind: type[Record], at: str) -> Gap:
+    """What is recorded instead of a record that cannot be written at all."""
+    return Gap(since=at, reason=FORMLESS, lost=1, lost_kind=kind.kind)
 
 
 def _layout(kind: type[Record]) -> _Layout:

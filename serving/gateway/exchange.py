@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from serving.errors import ServingError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from hmac import HMAC
 
     from serving.access import Principal as KeyPrincipal
@@ -68,11 +69,13 @@ class Exchange:
         "hold",
         "intent",
         "is_held_back",
+        "is_intent_told",
         "is_known",
         "is_refused",
         "is_sent",
         "last_byte_at",
         "model",
+        "on_intent",
         "outcome",
         "principal",
         "reason",
@@ -113,6 +116,10 @@ class Exchange:
         self.has_intent = False
         self.intent: int | None = None
         """Number of its entry in the audit log."""
+        self.is_intent_told = False
+        """It came to be known after nobody waited for it any more; without a number it was not written."""
+        self.on_intent: Callable[[int | None], None] | None = None
+        """What is to be done then, where the request has ended by that time."""
         self.is_known = False
         """It was let in."""
         self.is_sent = False
@@ -139,6 +146,12 @@ class Exchange:
         if self.reason is None and self.outcome is None and self._task is not None:
             self.reason = reason
             self._task.cancel()
+
+    def tell_intent(self, number: int | None) -> None:
+        """What became of the intent, where whoever waited for it was refused, served without it, or cancelled."""
+        self.intent, self.is_intent_told = number, True
+        if self.on_intent is not None:
+            self.on_intent(number)
 
     def take_reason(self) -> ServingError | None:
         """The reason for which the task was cancelled; None where it was cancelled from elsewhere."""

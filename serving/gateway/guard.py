@@ -9,6 +9,7 @@ import contextlib
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import serving
@@ -152,7 +153,7 @@ class Guard:
         principal = exchange.principal
         kept = await self._keep_prompt(exchange)
         exchange.has_intent = True
-        exchange.intent = await self._audit.intent(
+        number = await self._audit.intent(
             Intent(
                 request=exchange.request_id,
                 route=exchange.route,
@@ -169,8 +170,11 @@ class Guard:
                 content=None if kept is None else kept.content,
                 content_sha256=None if kept is None else kept.sha256,
                 content_lost=True if kept is None and exchange.recording is not None else None,
-            )
+            ),
+            exchange.tell_intent,
         )
+        if number is not None:
+            exchange.intent = number
 
     def close(self, exchange: Exchange, settled: Settled | None) -> None:
         """Count what was used and record how it ended. `settled` is the engine's count, or an estimate of it."""
@@ -198,11 +202,12 @@ class Guard:
                 answer=exchange.answer_mac.hexdigest() if exchange.answer_mac and exchange.status else None,
                 duration_us=int((time.monotonic() - exchange.started_at) * 1e6),
             )
-            if exchange.recording is None or not exchange.recording.answer_size:
-                self._audit.outcome(outcome)
-            else:
-                exchange.recording.keep_answer(exchange.intent, _with_content(self._audit, outcome))
-        if exchange.recording is not None:
+            if exchange.intent is None and not exchange.is_intent_told:
+                # it may be on the disk, or come there: how it ended is recorded once its number is known
+                exchange.on_intent = partial(_conclude, self._audit, exchange.recording, outcome)
+                return
+            _conclude(self._audit, exchange.recording, outcome, exchange.intent)
+        elif exchange.recording is not None:
             exchange.recording.drop()
 
     @contextlib.asynccontextmanager
@@ -228,18 +233,30 @@ class Guard:
     def _on_act(self, act: Record) -> None:
         if self._audit is None:
             return
-        try:
+        # a key is taken back whatever becomes of the record, which waits for the disk
+        if self._audit.refuses and not isinstance(act, KeyRevoked):
             self._audit.record(act)
-        except Unwritable:
-            # a key is taken back whatever becomes of the record, which waits for the disk
-            if self._audit.refuses and not isinstance(act, KeyRevoked):
-                raise
-            self._audit.event(act)
+        else:
+            self._audit.keep(act)
 
     def on_loaded(self, spec: EngineSpec) -> None:
         """An engine has its weights."""
         if self._audit is not None:
             self._audit.event(ModelLoaded(model=spec.model, weights=spec.weights_sha256, engine=spec.backend))
+
+
+def _conclude(audit: Audit, recording: Recording | None, outcome: Outcome, number: int | None) -> None:
+    """Record how the request of that intent ended, and keep its answer where it is to be."""
+    if number != outcome.intent:
+        outcome = replace(outcome, intent=number)
+    if recording is None:
+        audit.outcome(outcome)
+        return
+    if recording.answer_size:
+        recording.keep_answer(number, _with_content(audit, outcome))
+    else:
+        audit.outcome(outcome)
+    recording.drop()
 
 
 def _with_content(audit: Audit, outcome: Outcome) -> Callable[[Kept | None], None]:

@@ -485,6 +485,13 @@ class Audit(Section):
         description="What becomes of requests while the record cannot be written: 503 `audit_unwritable`, or served "
         "without; how many went by is recorded as soon as it can be.",
     )
+    wait_s: float = Field(
+        default=5.0,
+        ge=0.1,
+        le=600,
+        description="Seconds that a request waits for its record to be on the disk; after that the record counts as "
+        "one that cannot be written.",
+    )
     checkpoint_records: int = Field(
         default=1000, ge=1, le=1_000_000, description="Records after which a checkpoint is signed."
     )

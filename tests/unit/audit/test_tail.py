@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.audit import Places
 from serving.audit.chain import CHECKPOINT, read_entry
 from serving.audit.keys import load_signer
 from serving.audit.segments import list_segments
@@ -14,9 +15,18 @@ from serving.errors import Unverified
 from tests.support.audit_logs import files_of, lines_of, places_in, written_log
 
 
+def cut_log(directory: Path) -> Places:
+    """A log whose last segment has several checkpoints, and some entries behind the last of them."""
+    places = written_log(directory)
+    *_, before, last = files_of(places)
+    last.unlink()
+    before.write_bytes(b"".join(before.read_bytes().splitlines(keepends=True)[:-4]))
+    return places
+
+
 def test_both_ways_find_the_same_end(tmp_path: Path) -> None:
     """Wherever in a segment the log ends, torn or not."""
-    places = written_log(tmp_path)
+    places = cut_log(tmp_path)
     signer = load_signer(places.signing_key)
     last = files_of(places)[-1]
     lines = last.read_bytes().splitlines(keepends=True)
@@ -35,13 +45,13 @@ def test_both_ways_find_the_same_end(tmp_path: Path) -> None:
 
 def test_each_changed_line_is_found(tmp_path: Path) -> None:
     """From the head on; from the last checkpoint on where that is where one begins; a checkpoint by its signature."""
-    places = written_log(tmp_path)
+    places = cut_log(tmp_path)
     signer = load_signer(places.signing_key)
     last = files_of(places)[-1]
     whole = last.read_bytes()
-    lines = whole.splitlines(keepends=True)[:-1]
+    lines = whole.splitlines(keepends=True)
     begin = max(at for at, line in enumerate(lines) if b'"kind":"checkpoint"' in line)
-    assert 1 < begin < len(lines) - 1
+    assert 2 < begin < len(lines) - 1
     for at, line in enumerate(lines):
         seq = read_entry(line[:-1]).seq
         for changed in (line.replace(b"T00:", b"T01:", 1), line.replace(b'"seq":%d' % seq, b'"seq":%d' % (seq + 1))):
@@ -56,7 +66,7 @@ def test_each_changed_line_is_found(tmp_path: Path) -> None:
 
 def test_another_keys_checkpoint_is_no_beginning(tmp_path: Path) -> None:
     """Then all of the segment is followed."""
-    places = written_log(tmp_path / "one")
+    places = cut_log(tmp_path / "one")
     other = load_signer(places_in(tmp_path / "other").signing_key)
     last = files_of(places)[-1]
     lines = last.read_bytes().splitlines(keepends=True)
