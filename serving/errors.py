@@ -5,6 +5,7 @@ ServingError
 │   ├── InvalidRequest          400  invalid_request_error
 │   │   ├── ContextLengthExceeded 400  context_length_exceeded
 │   │   └── UnsupportedFeature    400  unsupported_feature
+│   │       └── UnsupportedByDestination 400  unsupported_by_destination
 │   ├── Unauthenticated         401  invalid_api_key
 │   ├── PermissionDenied        403  permission_denied
 │   ├── ModelNotFound           404  model_not_found
@@ -12,14 +13,16 @@ ServingError
 │   ├── MethodNotAllowed        405  method_not_allowed
 │   ├── RequestTimeout          408  request_timeout
 │   ├── RequestTooLarge         413  request_too_large
-│   └── WrongHost               421  wrong_host
+│   ├── WrongHost               421  wrong_host
+│   └── DestinationRefused      400  destination_refused
 ├── CapacityError             sound, but not now (503 or 429, with Retry-After)
 │   ├── RateLimited             429  rate_limit_exceeded
 │   │   └── BudgetSpent           429  insufficient_quota
 │   ├── Overloaded              503  overloaded
 │   ├── EngineUnavailable       503  engine_unavailable
 │   ├── ShuttingDown            503  shutting_down
-│   └── Unwritable              503  audit_unwritable
+│   ├── Unwritable              503  audit_unwritable
+│   └── DestinationUnavailable  503  destination_unavailable
 ├── StartError                the command cannot do what it was asked (exit status)
 │   ├── UsageError              2    usage
 │   ├── UnknownModel            3    unknown_model
@@ -120,6 +123,18 @@ class UnsupportedFeature(InvalidRequest):
     """A field that OpenAI's schema knows and this engine does not serve; refused by name, never ignored."""
 
     code = "unsupported_feature"
+
+
+class UnsupportedByDestination(UnsupportedFeature):
+    """A field or value that the destination's own API cannot carry; refused by name before anything is sent."""
+
+    code = "unsupported_by_destination"
+
+
+class DestinationRefused(RequestError):
+    """The destination took the request for wrong. Its own words are not passed on: they may repeat the prompt."""
+
+    code = "destination_refused"
 
 
 class Unauthenticated(RequestError):
@@ -238,6 +253,12 @@ class Unwritable(CapacityError):
     """The audit record of the request cannot be written, and so the request is not served."""
 
     code = "audit_unwritable"
+
+
+class DestinationUnavailable(CapacityError):
+    """A destination elsewhere failed, does not let this site in, or sent what is no answer; also in a stream."""
+
+    code = "destination_unavailable"
 
 
 class StartError(ServingError):

@@ -1,0 +1,1 @@
+"""The way out: what may leave, where to, and in which words."""
