@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 from serving.egress.vendors import Anthropic, Azure, Compatible, Gemini, OpenAI, OutCall, Vendor
 from serving.egress.vendors.calls import CHAT
@@ -123,4 +124,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    print(table(), end="")
+    sys.stdout.write(table())

@@ -161,12 +161,12 @@ class Emulator:
         self.received.append(received)
         try:
             self.check(received)
-            act = self.next.popleft() if self.next else Say()
-            if isinstance(act, Fail):
-                raise self.fail(received, act)
         except Refuse as refusal:
-            headers = act.headers if "act" in locals() and isinstance(act, Fail) else {}
-            return web.json_response(refusal.body, status=refusal.status, headers=headers)
+            return web.json_response(refusal.body, status=refusal.status)
+        act = self.next.popleft() if self.next else Say()
+        if isinstance(act, Fail):
+            refusal = self.fail(received, act)
+            return web.json_response(refusal.body, status=refusal.status, headers=act.headers)
         if not self.is_stream(received):
             if act.cut_after is not None:
                 request.transport.abort()

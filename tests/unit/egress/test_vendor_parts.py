@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from serving.egress.vendors import Anthropic, Azure, Compatible, Gemini, OpenAI, OutCall
@@ -10,6 +12,7 @@ from serving.egress.vendors.events import Event, EventReader, NotEvents, read_ob
 from serving.egress.vendors.fields import Fields
 from serving.egress.vendors.refusals import Refusal, error_in_stream, error_of, wait_of
 from serving.errors import BadSettings, DestinationUnavailable, InvalidRequest, Overloaded, UnsupportedByDestination
+from serving.openai import Usage
 
 ALL = [OpenAI(name="far"), Azure(name="far"), Compatible(name="far"), Anthropic(name="far"), Gemini(name="far")]
 
@@ -134,3 +137,74 @@ def test_a_stream_that_ends_without_its_last_event() -> None:
     assert half.feed(ended[0]) == [ended[0]]
     assert half.close()[-1].startswith(b'data: {"error":')
     assert not half.is_complete
+
+
+def test_a_line_end_of_two_bytes_that_arrives_in_two_parts() -> None:
+    """It is one line end: the two lines of data stay one event."""
+    reader = EventReader()
+    data = b"data: 1\r\ndata: 2\r\n\r\n"
+    assert [event for at in range(len(data)) for event in reader.feed(data[at : at + 1])] == [Event("", b"1\n2")]
+
+
+@pytest.mark.parametrize("vendor", ALL, ids=lambda vendor: type(vendor).__name__)
+def test_options_of_a_stream_are_fields_too(vendor: OpenAI) -> None:
+    """What is not known inside `stream_options` is refused by its path."""
+    body = {"messages": [{"role": "user", "content": "x"}], "stream": True, "stream_options": {"brand_new": True}}
+    with pytest.raises(UnsupportedByDestination) as caught:
+        vendor.request(OutCall(CHAT, body, "m"))
+    assert caught.value.param == "stream_options.brand_new"
+
+
+def event_of(kind: str, **fields: object) -> bytes:
+    return b"data: " + json.dumps({"type": kind, **fields}).encode() + b"\n\n"
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [event_of("message_start", message={}), event_of("message_stop")],
+        [event_of("content_block_delta", index=0, delta={"text": "x"})],
+        [event_of("message_start", message={}), event_of("message_start", message={})],
+    ],
+    ids=["no reason", "no beginning", "two beginnings"],
+)
+def test_messages_that_are_told_wrong(events: list[bytes]) -> None:
+    """An end without a reason, a middle without a beginning, a second beginning: errors, not answers."""
+    translator = Anthropic(name="far").stream(OutCall(CHAT, {}, "m"))
+    out = b"".join([*translator.feed(b"".join(events)), *translator.close()])
+    assert isinstance(translator.error, DestinationUnavailable)
+    assert b"[DONE]" not in out
+
+
+def test_events_that_are_new_are_passed_by() -> None:
+    """Kinds of events and of blocks that nobody knew when this was written change nothing."""
+    events = [
+        event_of("message_start", message={"usage": {"input_tokens": 3, "output_tokens": 1}}),
+        event_of("brand_new", delta={"text": "no"}),
+        event_of("content_block_start", index=0, content_block={"type": "brand_new"}),
+        event_of("content_block_delta", index=0, delta={"type": "text_delta", "text": "yes"}),
+        event_of("message_delta", delta={"stop_reason": "brand_new"}, usage={"output_tokens": 2}),
+        event_of("message_stop"),
+    ]
+    translator = Anthropic(name="far").stream(OutCall(CHAT, {}, "m"))
+    out = b"".join(translator.feed(b"".join(events)))
+    assert b'"content":"yes"' in out
+    assert b"no" not in out
+    assert b'"finish_reason":"stop"' in out
+    assert translator.usage == Usage(3, 2)
+    assert translator.is_complete
+
+
+def test_what_one_name_says_twice_is_refused() -> None:
+    """A schema that has another title or description than the format has no place for the format's."""
+    for label in ("name", "description"):
+        schema = {"type": "object", "title": "other", "description": "other"}
+        told = {"schema": schema, label: "mine"}
+        body = {
+            "messages": [{"role": "user", "content": "x"}],
+            "response_format": {"type": "json_schema", "json_schema": told},
+        }
+        for vendor in (Anthropic(name="far"), Gemini(name="far")):
+            with pytest.raises(UnsupportedByDestination) as caught:
+                vendor.request(OutCall(CHAT, body, "m"))
+            assert caught.value.param == f"response_format.json_schema.{label}"
