@@ -130,6 +130,7 @@ class Tallies:
     """All counts of one part. Every figure is a share of two of them."""
 
     rows: Counter[str] = field(default_factory=Counter)
+    """`sensitive`, `clean`, and `repeated`: those that were passed over."""
     verdicts: Counter[tuple[bool, str]] = field(default_factory=Counter)
     """By whether the row is sensitive, and the verdict."""
     spans: _Tally = field(default_factory=_Tally)
@@ -179,9 +180,19 @@ def verdict_of(finding: Finding) -> str:
 
 
 def judge(corpus: Iterable[Row], scanner: Scanner) -> Tallies:
-    """Scan every row and count."""
+    """Scan every row and count. A row whose words were there before is passed over.
+
+    Clean templates with nothing made up on the spot come again and again; counted each time, they would make the
+    intervals too narrow.
+    """
     tallies = Tallies()
+    seen: set[str | None] = set()
     for row in corpus:
+        content = row.text if row.body is None else json.dumps(row.body)
+        if content in seen:
+            tallies.rows["repeated"] += 1
+            continue
+        seen.add(content)
         parts = scanner.parts(row)
         _count(tallies, row, {part.where for part in parts}, scanner.scan(parts))
     return tallies

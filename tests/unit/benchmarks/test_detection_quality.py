@@ -113,7 +113,8 @@ def test_the_generated_corpus_is_counted_as_the_expression_itself_does() -> None
     made = list(rows(4, 6_000))
     found = figures(judge(made, MAILS))
     expected: dict[str, list[bool]] = {}
-    for each in made:
+    distinct = {tuple(strings(each)): each for each in made}
+    for each in distinct.values():
         texts = dict(strings(each))
         for span in each.spans:
             if span.label == "email":
@@ -151,6 +152,14 @@ def test_a_row_with_two_labels_says_nothing_of_either_labels_rows() -> None:
     judged = figures(judge([row(text, *spans)], MAILS))
     assert judged["labels"]["ru.snils"]["document_plain"]["of"] == 0
     assert judged["document_recall"] == Share(1, 1).as_json()
+
+
+def test_a_row_that_was_there_before_is_not_counted_again() -> None:
+    """Forty recipes that are the same recipe say no more of a detector than one."""
+    made = [row("two eggs, 200 g of flour", kind="recipe")] * 40
+    judged = figures(judge(made, of_all(())))
+    assert judged["rows"] == {"clean": 1, "repeated": 39}
+    assert judged["false_alarms"] == Share(1, 1).as_json()
 
 
 def test_unknown_is_neither_found_nor_a_false_alarm() -> None:
@@ -235,7 +244,9 @@ def test_the_command_judges_both_parts_and_writes_both_tables(tmp_path: Path) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     results = json.loads(out.read_text(encoding="utf-8"))
     assert set(results["parts"]) == {"open", "held_out"}
-    assert all(part["rows"] == {"sensitive": 200, "clean": 200} for part in results["parts"].values())
+    for part in results["parts"].values():
+        assert sum(part["rows"].values()) == 400
+        assert 190 <= part["rows"]["sensitive"] <= 200
     assert {"date", "machine", "versions"} <= set(results)
     text = table.read_text(encoding="utf-8")
     assert "### The held-out part" in text
