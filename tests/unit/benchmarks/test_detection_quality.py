@@ -172,6 +172,9 @@ def test_unknown_is_neither_found_nor_a_false_alarm() -> None:
     made = [row(text, at(text, "a@example.com", "email")), row("nothing")]
     judged = figures(judge(made, of_all((), Verdict.UNKNOWN)))
     assert judged["document_recall"]["hits"] == judged["false_alarms"]["hits"] == 0
+    assert (
+        judged["labels"]["email"]["document_plain"] == judged["false_alarms_by_kind"]["order"] == Share(0, 1).as_json()
+    )
     assert judged["verdicts"] == {"clean_unknown": 1, "sensitive_unknown": 1}
 
 
