@@ -10,7 +10,6 @@ proportion to it. What the model misses is published, and does not show in the v
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
@@ -48,8 +47,8 @@ def open_names() -> RussianNames | None:
     """
     try:
         files = distribution("natasha").files or ()
-        navec: Any = importlib.import_module("navec")
-        slovnet: Any = importlib.import_module("slovnet")
+        from navec import Navec  # noqa: PLC0415 - an extra: most never ask
+        from slovnet import NER  # noqa: PLC0415
     except (PackageNotFoundError, ImportError):
         return None
     found = {
@@ -60,8 +59,8 @@ def open_names() -> RussianNames | None:
     }
     if len(found) < 2:
         return None
-    model = slovnet.NER.load(str(found[_MODEL]), batch_size=_BATCH)
-    model.navec(navec.Navec.load(str(found[_VECTORS])))
+    model = NER.load(str(found[_MODEL]), batch_size=_BATCH)
+    model.navec(Navec.load(str(found[_VECTORS])))
     return RussianNames(model)
 
 

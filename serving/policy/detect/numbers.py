@@ -13,6 +13,7 @@ word decides.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -29,6 +30,10 @@ _LINE: Final = re.compile(r"[^\n]+")
 _PIECE: Final = re.compile(r"[^ \t\n|]+")
 _UUID: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9a-f])")
 _NUMBER_SIGN: Final = re.compile(r"(?:^|[\W\d_])n[o°º.]?\.?$")
+_BLANK_LINE: Final = re.compile(r"\n[ \t]*+\n")
+_LINE_CHARS: Final = 400
+_FIRST_LINE: Final = re.compile(r"[^\n]{0,400}")
+_DELIMITERS: Final = ("\t", ";", "|", ",")
 _MOST_DIGITS: Final = 20
 _MOST_GROUPS: Final = 7
 BEFORE: Final = 90
@@ -157,12 +162,13 @@ def _is_glued(folded: str, start: int) -> bool:
 
 
 class _Judge:
-    """What the rules say of the candidates of one text; remembers which contexts are nowhere in it."""
+    """What the rules say of the candidates of one text. It remembers which contexts are nowhere in it."""
 
     def __init__(self, folded: str, tables: Tables) -> None:
         self._folded = folded
         self._tables = tables
         self._possible: dict[Near, bool] = {}
+        self._headings: tuple[list[int], list[str]] | None = None
 
     def hits(self, candidate: Candidate) -> Iterator[Hit]:
         """Under each label that the candidate is found as."""
@@ -182,11 +188,28 @@ class _Judge:
                 yield Hit(candidate.start, candidate.end, rule.label)
             elif rule.near is not None and self._may_be_near(rule.near):
                 distance = distance_of(rule.near, before, after, is_glued=candidate.is_glued)
+                if distance is None and not candidate.is_glued and self._is_headed(candidate.start, rule.near):
+                    distance = BEFORE + AFTER
                 if distance is not None:
                     found.append((distance, rule.label))
         if found:
             nearest = min(found)[0]
             yield from (Hit(candidate.start, candidate.end, label) for distance, label in found if distance == nearest)
+
+    def _is_headed(self, start: int, near: Near) -> bool:
+        """Whether the number stands in a table, in a column whose heading has the word."""
+        if self._headings is None:
+            blocks = [0, *(match.end() for match in _BLANK_LINE.finditer(self._folded))]
+            lines = [_FIRST_LINE.match(self._folded, begin) for begin in blocks]
+            self._headings = blocks, [line[0] if line is not None else "" for line in lines]
+        begins, headings = self._headings
+        block = bisect_right(begins, start) - 1
+        heading = headings[block]
+        line = self._folded[max(begins[block], start - _LINE_CHARS) : start].rpartition("\n")[2]
+        delimiter = max(_DELIMITERS, key=heading.count)
+        cells = heading.split(delimiter)
+        column = line.count(delimiter)
+        return 0 < len(cells) - 1 >= column and near.pattern.search(cells[column]) is not None
 
     def _may_be_near(self, near: Near | None) -> bool:
         if near is None:

@@ -88,9 +88,10 @@ class Scanner:
                     for hit in hits:
                         if self._is_wanted(hit.label):
                             spans += places.spans(hit.label, name, *origin(*view.origin(hit.start, hit.end)))
+                for start, end in self._named(view.text, reasons):
+                    spans += places.spans("name.person", "names", *origin(start, end))
         except Exception:  # noqa: BLE001 - whatever it is, it is not CLEAN
             reasons["detector_failed:reading"] = None
-        spans += self._named(joined, places, reasons)
         found = _merged(spans, places)
         verdict = Verdict.SENSITIVE if found else Verdict.UNKNOWN if reasons else Verdict.CLEAN
         return Finding(verdict, found, tuple(reasons))
@@ -123,18 +124,18 @@ class Scanner:
                 reasons[f"detector_failed:{name}"] = None
             yield name, hits
 
-    def _named(self, joined: str, places: _Places, reasons: dict[str, None]) -> list[Span]:
+    def _named(self, text: str, reasons: dict[str, None]) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
         if self._names is None or not self._is_wanted("name.person"):
-            return []
-        spans: list[Span] = []
+            return found
         try:
-            for start, end in self._names.find(joined):
-                if not 0 <= start < end <= len(joined):
+            for start, end in self._names.find(text):
+                if not 0 <= start < end <= len(text):
                     raise ValueError(start, end)  # noqa: TRY301 - garbage is as good as a crash
-                spans += places.spans("name.person", "names", start, end)
+                found.append((start, end))
         except Exception:  # noqa: BLE001 - a model that crashed counts as not judged, whatever it raised
             reasons["detector_failed:names"] = None
-        return spans
+        return found
 
     def _is_wanted(self, label: str) -> bool:
         without = self._settings.without

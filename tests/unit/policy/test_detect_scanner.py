@@ -87,6 +87,16 @@ def test_parts_give_each_other_context() -> None:
     assert scan("7707083893").verdict is Verdict.CLEAN
 
 
+def test_a_column_is_said_by_its_heading() -> None:
+    """However many rows are between them; the other columns say nothing."""
+    rows = "".join(f"{index};контора;7707083893;44051401358\n" for index in range(50))
+    table = f"№;название;ИНН;заказ\n{rows}"
+    finding = scan("Таблица:\n\n" + table)
+    assert finding.labels == {"ru.inn_company"}
+    assert len(finding.spans) == 50
+    assert scan(table.replace("ИНН", "код")).verdict is Verdict.CLEAN
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
