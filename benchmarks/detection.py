@@ -46,6 +46,24 @@ def repeated(piece: str) -> Callable[[random.Random, int], str]:
     return lambda _, length: (piece * (length // len(piece) + 1))[:length]
 
 
+def prose(piece: str) -> Callable[[random.Random, int], str]:
+    """The piece's words, every third one a word that may not have been there: as many distinct ones as prose has."""
+    words = piece.split()
+    syllables = sorted({word[at : at + 3].lower() for word in words for at in range(len(word) - 2) if word.isalpha()})
+
+    def make(rng: random.Random, length: int) -> str:
+        made, size = [], 0
+        while size < length:
+            word = words[len(made) % len(words)]
+            if rng.random() < 0.3:
+                word = "".join(rng.choice(syllables) for _ in range(rng.randrange(1, 5)))
+            made.append(word)
+            size += len(word) + 1
+        return " ".join(made)[:length]
+
+    return make
+
+
 def log(rng: random.Random, length: int) -> str:
     lines: list[str] = []
     while sum(map(len, lines)) < length:
@@ -73,9 +91,9 @@ def numbers(rng: random.Random, length: int) -> str:
 
 
 KINDS: dict[str, Callable[[random.Random, int], str]] = {
-    "russian": repeated(RUSSIAN),
-    "english": repeated(ENGLISH),
-    "german": repeated(GERMAN),
+    "russian": prose(RUSSIAN),
+    "english": prose(ENGLISH),
+    "german": prose(GERMAN),
     "code": repeated(CODE),
     "log": log,
     "json": records,

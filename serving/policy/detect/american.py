@@ -43,7 +43,7 @@ def is_nanp(digits: str) -> bool:
 
 
 _TELEPHONE: Final = Near(
-    "phone telephone mobile tel$ cell$ fax contact whatsapp sms$ telefon handy mobil rufnummer telefono telefone "
+    "phone telephone mobile call_me reach_me ring_me dial$ tel$ cell$ fax contact whatsapp sms$ telefon handy mobil rufnummer telefono telefone "
     "тел$ тел. телефон моб$ моб."
 )
 

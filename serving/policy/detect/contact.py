@@ -20,6 +20,9 @@ _SPELLED: Final = re.compile(
     r"[\w-]{2,40}(?:\s?(?P<dot>\.|[(\[{]\s?(?:dot|{d}|tocka|punkt|\.)\s?[)\]}]|\s(?:dot|{d}|tocka|punkt)\s)\s?"
     r"[^\W\d_]{2,24}){1,3}".replace("{a}", fold("собака")).replace("{d}", fold("точка"))
 )
+_ZONES: Final = frozenset(
+    {"ru", "su", "com", "org", "net", "de", "eu", "fr", "es", "it", "nl", "pl", "uk", *stems("рф")}
+)
 _SPELLED_WORDS: Final = frozenset(fold("at dot собака точка sobaka tocka punkt").split())
 
 _PLUS: Final = re.compile(r"(?<![\w+])(?:\+|\(\+)[ ]?(?=[1-9])")
@@ -52,7 +55,12 @@ def _spelled(folded: str) -> Iterator[Hit]:
         is_bracketed = match["at"].strip()[0] in "([{<"
         is_word = match["at"].strip().isalpha()
         is_dot_word = match["dot"].strip() != "."
-        if is_bracketed or (is_dot_word and (is_word or match["at"] == "@")):
+        is_spread = (
+            match["at"] == "@"
+            and any(map(str.isspace, match[0]))
+            and (is_dot_word or match[0].split(".")[-1].strip() in _ZONES)
+        )
+        if is_bracketed or is_spread or (is_word and is_dot_word):
             yield Hit(match.start(), match.end(), "email")
 
 
@@ -126,7 +134,7 @@ def find_addresses(view: View) -> Iterator[Hit]:
 
 def _russian(view: View) -> Iterator[tuple[int, int]]:
     if not _RUSSIAN_SHORT.isdisjoint(view.words) or view.has(_RUSSIAN_STEMS):
-        for start, end in _RUSSIAN_STREETS.spans(view.folded):
+        for start, end in _RUSSIAN_STREETS.spans(view):
             house = _RUSSIAN_HOUSE.match(view.folded, end)
             if house is not None:
                 yield start, house.end()

@@ -18,7 +18,8 @@ _OF: Final = r"(?:(?:von|van|de|der|zu|da|di|del|la|al)[ ]){0,2}"
 _WHOLE: Final = rf"(?:{_INITIALS}{_NAME}|{_NAME}(?:[ ]{_OF}{_NAME}){{0,3}}(?:[ ]{_INITIALS})?)"
 _LABELS: Final = Phrases(
     "фио$ ф.и.о фамили отчество имя$ имени_отчеств full_name fullname first_name firstname last_name lastname surname "
-    "family_name given_name patient_name customer_name client_name employee_name cardholder holder_name account_holder "
+    "client$ customer$ employee$ applicant$ beneficiary$ tenant$ family_name given_name patient_name customer_name "
+    "client_name employee_name cardholder holder_name account_holder "
     "name$ nachname vorname familienname kundenname patientenname karteninhaber клиент$ пациент$ пациентка$ заемщик$ "
     "сотрудник$ сотрудница$ заявитель$ получатель$ отправитель$ абонент$ должник$ истец$ ответчик$ застрахованн "
     "владелец$ держатель_карты страхователь$ kunde$ kundin$ patient$ patientin$ mitarbeiter$ nom$ prenom$ nombre$ "
@@ -80,7 +81,7 @@ _LABEL: Final = "name.person"
 def find_name_cues(view: View) -> Iterator[Hit]:
     """What is next to a label, a title, an introduction; and who has a patronymic or initials."""
     plain, folded = view.plain, view.folded
-    for start, end in _LABELS.spans(folded):
+    for start, end in _LABELS.spans(view):
         match = _LABELLED.match(plain, end)
         word = folded[start:end]
         if match is None:
@@ -89,11 +90,11 @@ def find_name_cues(view: View) -> Iterator[Hit]:
                 match = None
         if match is not None and (" " in match["name"].strip() or word.startswith(_SINGLE)) and _is_name(match, folded):
             yield Hit(*match.span("name"), _LABEL)
-    for start, end in _TITLES.spans(folded):
+    for start, end in _TITLES.spans(view):
         match = _TITLED.match(plain, end)
         if match is not None and plain[start].isalpha() and _is_name(match, folded):
             yield Hit(*match.span("name"), _LABEL)
-    for start, end in _INTRODUCED.spans(folded):
+    for start, end in _INTRODUCED.spans(view):
         match = _THEN.match(plain, end)
         is_weak = folded.startswith(_TWO_AT_LEAST, start)
         if match is not None and (not is_weak or " " in match["name"]) and _is_name(match, folded):
@@ -103,7 +104,7 @@ def find_name_cues(view: View) -> Iterator[Hit]:
         yield from (Hit(match.start(), match.end(), _LABEL) for match in _WITH_INITIALS.finditer(plain))
 
 
-_WEAK_LABELS: Final = ("name", "nom", "patient", "kund", *stems("имя"))
+_WEAK_LABELS: Final = ("name", "client", "customer", "employee", "nom", "patient", "kund", *stems("имя"))
 
 
 def _is_name(match: re.Match[str], folded: str) -> bool:

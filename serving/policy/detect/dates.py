@@ -45,7 +45,7 @@ def find_birth_dates(view: View) -> Iterator[Hit]:
     if _SHORT.isdisjoint(view.words) and not view.has(_GATE):
         return
     folded, done = view.folded, -1
-    for begin, end in _BORN.spans(folded):
+    for begin, end in _BORN.spans(view):
         for kind in (_DATE, _SPACED):
             ahead = kind.search(folded, end, end + _AFTER)
             if ahead is not None and ahead.start() >= done:

@@ -166,7 +166,7 @@ RULES: Final = (
          own=frozenset({(6, 4), (8, 4)})),
     Rule("ch.ahv", (13,), is_ch_ahv, Near("ahv avs$ sozialversicherung"), own=frozenset({(3, 4, 4, 2)}), alone=True),
     Rule("at.svnr", (10,), is_at_svnr, Near("svnr sozialversicherung sv-nr sv-nummer versicherungsnummer"),
-         frozenset({(4, 6)}), frozenset({(4, 2, 2, 2)})),
+         frozenset({(4, 6), (4, 2, 2, 2)})),
     Rule("pt.nif", (9,), is_pt_nif, Near("nif$ contribuinte nipc$"), frozenset({(3, 3, 3)})),
     Rule("cz.rodne_cislo", (10,), is_cz_birth, Near("rodne_cislo rodne rc$ r.c. rodn"), own=frozenset({(6, 4)})),
     Rule("dk.cpr", (10,), is_dk_cpr, Near("cpr$ cpr-nr personnummer"), frozenset({(6, 4)})),

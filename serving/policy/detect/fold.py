@@ -115,6 +115,10 @@ class _Table:
 _FEW_ODD: Final = 32
 _PLAIN: Final = _Table(_plain)
 _LOOKS: Final = _Table(_look)
+_HASH: Final = re.compile(
+    r"(?<![^\W_])(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=[0-9]{0,40}+[a-f])[0-9a-f]{24,}+)(?![^\W_])"
+)
+_LOOKED_AT: Final = 7
 _RETURN: Final = re.compile(r"[\r\x0b\x0c\x1c-\x1e]")
 _WORD: Final = re.compile(r"[^\W\d_]+")
 
@@ -135,8 +139,18 @@ class View:
         return frozenset(_WORD.findall(self.folded))
 
     def has(self, stems: tuple[str, ...]) -> bool:
-        """Whether any word begins with one of the (folded) stems."""
-        return any(word.startswith(stems) for word in self.words)
+        """Whether any word may begin with one of the (folded) stems: their first letters are looked at."""
+        return any(stem[:_LOOKED_AT] in self._beginnings for stem in stems)
+
+    @cached_property
+    def without_hashes(self) -> str:
+        """`folded` with UUIDs and long hexadecimal words crossed out, letter by letter: nobody's number is in them."""
+        return _HASH.sub(lambda match: "x" * len(match[0]), self.folded)
+
+    @cached_property
+    def _beginnings(self) -> frozenset[str]:
+        """Of all words: so a gate costs its own stems, and not the words times the stems."""
+        return frozenset(word[:size] for word in self.words for size in range(1, min(len(word), _LOOKED_AT) + 1))
 
     def origin(self, start: int, end: int) -> tuple[int, int]:
         """Offsets in `text` of a stretch of the normal forms."""
@@ -195,13 +209,17 @@ class Phrases:
     def __init__(self, text: str) -> None:
         found: dict[str, list[str]] = {}
         for stem in sorted(stems(text), key=len, reverse=True):
-            found.setdefault(stem.removesuffix("$").split(" ")[0], []).append(_branch(stem))
-        self._wholes = {head: re.compile(f"(?:{'|'.join(branches)})") for head, branches in found.items()}
+            found.setdefault(stem.removesuffix("$").split(" ")[0], []).append(stem)
+        self._wholes = {head: re.compile(f"(?:{'|'.join(map(_branch, same))})") for head, same in found.items()}
+        self._words = frozenset(head for head, same in found.items() if same == [head + "$"] and head.isalpha())
+        """Words that stand alone: a look at the distinct words of a text says whether they are there."""
 
-    def spans(self, folded: str) -> list[tuple[int, int]]:
+    def spans(self, view: View) -> list[tuple[int, int]]:
         """Where they stand, in order."""
-        found = []
+        folded, found = view.folded, []
         for head, whole in self._wholes.items():
+            if head in self._words and head not in view.words:
+                continue
             at = folded.find(head)
             while at >= 0:
                 if at == 0 or not folded[at - 1].isalpha():
@@ -210,7 +228,3 @@ class Phrases:
                         found.append(match.span())
                 at = folded.find(head, at + 1)
         return sorted(found)
-
-    def any_in(self, folded: str) -> bool:
-        """Whether there is one."""
-        return bool(self.spans(folded))

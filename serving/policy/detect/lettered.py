@@ -241,7 +241,7 @@ FORMS: Final = (
 )  # fmt: skip
 
 
-_SPOT: Final = re.compile(r"[0-9](?:[a-z ./_-]{0,5}+[0-9]){4,}+")
+_SPOT: Final = re.compile(r"[0-9](?:[a-z ./_-]{0,3}+[0-9]){4,}+")
 """Five digits with little between: the least that any form has. Where there is no such spot there is none of them."""
 _AHEAD: Final = 12
 _BEYOND: Final = 8
@@ -249,7 +249,7 @@ _BEYOND: Final = 8
 
 def find_forms(view: View) -> Iterator[Hit]:
     """All identifiers of `FORMS`."""
-    folded = view.folded
+    folded = view.without_hashes
     stretches: list[tuple[int, int]] = []
     for spot in _SPOT.finditer(folded):
         begin, end = max(0, spot.start() - _AHEAD), min(len(folded), spot.end() + _BEYOND)

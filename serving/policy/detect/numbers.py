@@ -28,7 +28,9 @@ _RUN: Final = re.compile(r"(?<![0-9])[0-9](?:[ \t\n./_()|*'-]{0,4}+[0-9]){8,}+")
 _GROUP: Final = re.compile(r"[0-9]++")
 _LINE: Final = re.compile(r"[^\n]+")
 _PIECE: Final = re.compile(r"[^ \t\n|]+")
-_UUID: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9a-f])")
+_LETTERED: Final = re.compile(r"(?<![^\W_])(?:[0-9]++[oil]|[oil]{1,2}[0-9])[0-9oil]*+(?![^\W_])")
+_LOOKS: Final = str.maketrans("oil", "011")
+"""Letters that are written, or misread, for digits."""
 _NUMBER_SIGN: Final = re.compile(r"(?:^|[\W\d_])n[o°º.]?\.?$")
 _BLANK_LINE: Final = re.compile(r"\n[ \t]*+\n")
 _LINE_CHARS: Final = 400
@@ -94,15 +96,22 @@ def tables_of(rules: tuple[Rule, ...]) -> Tables:
 
 def find_numbers(view: View, tables: Tables) -> Iterator[Hit]:
     """All that the rules find. Linear: a digit is in at most a constant number of candidates."""
-    folded = view.folded
-    uuids = [match.span() for match in _UUID.finditer(folded)] if folded.count("-") > 3 else []
+    folded = view.without_hashes
+    yield from _find_in(folded, tables)
+    digits = _LETTERED.sub(_as_digits, folded)
+    if digits != folded:
+        yield from _find_in(digits, tables)
+
+
+def _as_digits(match: re.Match[str]) -> str:
+    """A group with letters that look like digits as digits, if a third of it are digits anyway."""
+    token = match[0]
+    return token.translate(_LOOKS) if sum(map(str.isdigit, token)) * 3 >= len(token) else token
+
+
+def _find_in(folded: str, tables: Tables) -> Iterator[Hit]:
     judge = _Judge(folded, tables)
-    at = 0
     for run in _RUN.finditer(folded):
-        while at < len(uuids) and uuids[at][1] <= run.start():
-            at += 1
-        if at < len(uuids) and uuids[at][0] <= run.start() and run.end() <= uuids[at][1]:
-            continue
         for candidate in _candidates(folded, run.start(), run.end(), tables):
             yield from judge.hits(candidate)
 

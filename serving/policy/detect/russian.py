@@ -126,7 +126,7 @@ RULES: Final = (
     Rule("ru.passport", (10,), is_passport, _PASSPORT, frozenset({(4, 6), (2, 2, 6), (2, 2, 3, 3)}),
          frozenset({(2, 2, 6)})),
     Rule("ru.driving_licence", (10,), lambda digits: digits[:2] != "00",
-         Near("водительск вод. в/у$ ву$ права driver driving fuhrerschein ву_ driver_license"),
+         Near("водительск вод. в/у$ права driver driving fuhrerschein driver_license"),
          frozenset({(4, 6), (2, 2, 6)})),
     Rule("ru.inn_company", (10,), is_inn_company, Near("инн$ inn$ налогоплат taxpayer tin$ иннкпп")),
     Rule("ru.inn_person", (12,), is_inn_person, Near("инн$ inn$ налогоплат taxpayer tin$ иннфл")),
@@ -146,7 +146,7 @@ RULES: Final = (
 )  # fmt: skip
 
 _PAIR: Final = re.compile(
-    r"(?<![0-9])[0-9]{2}[ -]?[0-9]{2}(?:[\s,;:-]{0,3}(?:no|n|h|#|number|num|{n}[^\W\d_]{0,3})[.:\s]{0,3}|,[ ])"
+    r"(?<![0-9])[0-9]{2}[ -]?[0-9]{2}(?:[\s,;:\"'-]{0,6}(?:no|n|h|#|number|num|{n}[^\W\d_]{0,3})[.:\s\"']{0,6}|,[ ])"
     r"[0-9]{3}[ -]?[0-9]{3}(?![0-9])".replace("{n}", fold("номер"))
 )
 """`45 10 № 123456`, `4510, номер 123456`."""
@@ -156,6 +156,8 @@ _TWENTY: Final = re.compile(r"(?<![0-9])[0-9]{20}(?![0-9])")
 
 def find_passport_pairs(view: View) -> Iterator[Hit]:
     """A series and a number with the word `number` between them."""
+    if not _PASSPORT.may_be_in(view.folded):
+        return
     for match in _PAIR.finditer(view.folded):
         before = view.folded[max(0, match.start() - BEFORE) : match.start()]
         after = view.folded[match.end() : match.end() + AFTER]

@@ -59,6 +59,7 @@ class Scanner:
             "addresses": find_addresses,
             "birth_dates": find_birth_dates,
             "wording": wording.find_wording,
+            "sums": wording.find_sums,
             "document_labels": wording.find_labels,
             "secrets": secret.find_secrets,
             "name_cues": cues.find_name_cues,

@@ -79,15 +79,18 @@ _WORDS: Final = (
 )
 _PASSWORD: Final = re.compile(
     r"[^\W\d]{0,16}(?:[ ][^\W\d_]{1,14}){0,3}?[\"'`*]{0,3}[ \t]{0,4}"
-    r"(?P<sign>[:=-]{1,3}>?|[ ]is[ ]|[ ]ist[ ]|[ ]{e}[ ]|\n)"
+    r"(?P<sign>[:=-]{1,3}>?|[ ]is[ ]|[ ]ist[ ]|[ ]{e}[ ]|\n"
+    r"|[ ](?=\S{0,24}[0-9])(?=\S{0,24}[^\W\d_]))"
     r"[ \t]{0,4}(?P<quote>[\"'`*]{0,3})(?P<value>[^\s\"'`]{4,128})(?P<end>[\"'`]?)".replace("{e}", stems("это")[0])
 )
 _PLACEHOLDER: Final = re.compile(
-    r"(?i)[<{$%\[(*.•…]|x{3,}|none\b|null\b|true\b|false\b|undefined|required|optional|string|str\b|your|change.?me"
+    r"(?i)[<{$%\[(*.•…]|x{3,}|(?:sha|md5|base|utf|oauth|argon|x509|bcrypt|http|aes|rsa)[-_]?\d|none\b|null\b|true\b|false\b|undefined|required|optional|string|str\b|your|change.?me"
     r"|example|"
     r"secret$|password$|token$|passw(?:or|o)rd|(?:os|env|process|self|this|config|settings|request|args|options"
     r"|ctx)[.\[]"
 )
+_COMPUTED: Final = re.compile(r"\$\{|\{\{|^[A-Za-z_][\w.]*[\[(]|\\n|^--")
+"""What a program works out, a line that goes on, another flag."""
 _NAMED: Final = re.compile(r"[A-Za-z_][A-Za-z_]*(?:[.:](?:[A-Za-z_]+))*[;,.)]*")
 _COMMON: Final = frozenset(
     "qwerty qwertyuiop password letmein welcome dragon monkey iloveyou sunshine princess football admin passwort hallo "
@@ -141,13 +144,13 @@ def _stands(folded: str, at: int, word: str) -> bool:
 
 
 def _is_password(word: str, value: str, match: re.Match[str]) -> bool:
-    if len(value) < 4 or _PLACEHOLDER.match(value) or any(sign in value for sign in ("(", "${", "{{")):
+    if len(value) < 4 or _PLACEHOLDER.match(value) or _COMPUTED.search(value):
         return False
     sign = match["sign"].strip()
     is_mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
     if word in _WEAK_NAMES or "key" in word:
         return len(value) >= 16 and is_mixed and sign not in {"", "-"}
-    if sign in {"", "-"} and match["sign"].strip(" ") in {"\n", "-"}:
+    if not sign.strip("-"):
         return is_mixed and len(value) >= 6
     is_quoted = bool(match["quote"] and match["end"]) and len(value) >= 6
     is_word = _NAMED.fullmatch(value) is not None

@@ -97,7 +97,7 @@ _LABELS: Final = Phrases(
     "не_подлежит_разглашению не_подлежат_разглашению для_внутреннего_пользования для_внутреннего_использования "
     "особой_важности инсайдерская_информация инсайдерской_информации персональные_данные_ограниченного "
     "confidential$ strictly_private top_secret trade_secret trade_secrets internal_use_only for_internal_use "
-    "company_confidential do_not_distribute not_for_distribution not_for_public_release attorney-client "
+    "internal_only company_confidential do_not_distribute not_for_distribution not_for_public_release attorney-client "
     "attorney_client "
     "privileged_and_confidential proprietary_information proprietary_and_confidential under_nda classified_information "
     "official_use_only secret//noforn tlp:red tlp:amber official-sensitive material_non-public "
@@ -123,14 +123,33 @@ _BOARD: Final = stems("плит мебел лист шкаф ламин мдф �
 _CODE: Final = "_=.(\\/<"
 
 
+_SUMS: Final = Phrases(
+    "зарплат оклад задолженн долг$ долга$ остат баланс доход кредит вклад премия премии ипотек salary income loan "
+    "debt balance "
+    "mortgage bonus gehalt einkommen kontostand schulden darlehen kredit"
+)
+_SUM_WORDS: Final = stems("зарплат оклад задолженн долг остат баланс доход кредит вклад преми ипотек salary income loan debt "
+                          "balance mortgage bonus gehalt einkommen kontostand schulden darlehen kredit")  # fmt: skip
+_AMOUNT: Final = re.compile(
+    r"[^\n]{0,40}?(?:[$€£₽][ ]?[0-9]|[0-9][0-9., ']{0,14}[ ]?(?:[$€£₽]|eur|usd|gbp|chf|rub|k[ ]|{r}))"
+    .replace("{r}", "|".join(stems("руб тыс млн р.")).replace(".", r"\.")))  # fmt: skip
+"""A sum of money."""
+
+
+def find_sums(view: View) -> Iterator[Hit]:
+    """Somebody's income, debt or balance, with the sum behind it on the line."""
+    if view.has(_SUM_WORDS):
+        for start, end in _SUMS.spans(view):
+            amount = _AMOUNT.match(view.folded, end)
+            if amount is not None:
+                yield Hit(start, amount.end(), "financial")
+
+
 def find_wording(view: View) -> Iterator[Hit]:
     """Stretches that make a field's words enough."""
     for field in _FIELDS:
-        met = [word for word in view.words if word.startswith(field.words)]
-        found = len(met)
-        if not found and not view.has(field.gate):
-            continue
-        phrases = field.phrases.spans(view.folded) if view.has(field.gate) else []
+        met = [word for word in view.words if word.startswith(field.words)] if view.has(field.words) else []
+        phrases = field.phrases.spans(view) if view.has(field.gate) else []
         yield from (Hit(start, end, field.label) for start, end in phrases)
         if phrases or not met:
             continue
@@ -166,7 +185,7 @@ def find_labels(view: View) -> Iterator[Hit]:
     """What is written over documents that are not for everybody. A word that is part of a program's name is none."""
     folded = view.folded
     if view.has(_LABEL_GATE):
-        for begin, end in _LABELS.spans(folded):
+        for begin, end in _LABELS.spans(view):
             is_code = (begin > 0 and folded[begin - 1] in _CODE) or (end < len(folded) and folded[end] in "_=(<")
             if not is_code or " " in folded[begin:end]:
                 yield Hit(begin, end, "document_label")

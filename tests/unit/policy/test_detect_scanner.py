@@ -58,6 +58,8 @@ def test_no_value_is_in_a_finding() -> None:
         "data: " + base64.urlsafe_b64encode(f"Клиент, снилс {SNILS}, проживает".encode()).decode().rstrip("="),
         f"снилс {SNILS}".encode().hex(),
         "снилс &#49;&#49;2-233-445&nbsp;95",
+        "снилс ll2-233-445 95",
+        "СНИЛС II223344595",
         "снилс **112-233-445** 95",
         "{'snils': 11223344595}",
     ],
