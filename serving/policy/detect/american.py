@@ -43,8 +43,8 @@ def is_nanp(digits: str) -> bool:
 
 
 _TELEPHONE: Final = Near(
-    "phone telephone mobile call_me reach_me ring_me dial$ tel$ cell$ fax contact whatsapp sms$ telefon handy mobil rufnummer telefono telefone "
-    "тел$ тел. телефон моб$ моб."
+    "phone telephone mobile call_me reach_me ring_me dial$ tel$ cell$ fax contact whatsapp sms$ telefon handy mobil "
+    "rufnummer telefono telefone тел$ тел. телефон моб$ моб."
 )
 
 RULES: Final = (

@@ -123,16 +123,17 @@ _BOARD: Final = stems("плит мебел лист шкаф ламин мдф �
 _CODE: Final = "_=.(\\/<"
 
 
-_SUMS: Final = Phrases(
-    "зарплат оклад задолженн долг$ долга$ остат баланс доход кредит вклад премия премии ипотек salary income loan "
-    "debt balance "
-    "mortgage bonus gehalt einkommen kontostand schulden darlehen kredit"
+_MONEY: Final = (
+    "зарплат оклад задолженн долг$ долга$ остат баланс доход кредит вклад премия премии ипотек salary income loan debt "
+    "balance mortgage bonus gehalt einkommen kontostand schulden darlehen kredit"
 )
-_SUM_WORDS: Final = stems("зарплат оклад задолженн долг остат баланс доход кредит вклад преми ипотек salary income loan debt "
-                          "balance mortgage bonus gehalt einkommen kontostand schulden darlehen kredit")  # fmt: skip
+_SUMS: Final = Phrases(_MONEY)
+_SUM_WORDS: Final = stems(_MONEY.replace("$", ""))
 _AMOUNT: Final = re.compile(
-    r"[^\n]{0,40}?(?:[$€£₽][ ]?[0-9]|[0-9][0-9., ']{0,14}[ ]?(?:[$€£₽]|eur|usd|gbp|chf|rub|k[ ]|{r}))"
-    .replace("{r}", "|".join(stems("руб тыс млн р.")).replace(".", r"\.")))  # fmt: skip
+    r"[^\n]{0,40}?(?:[$€£₽][ ]?[0-9]|[0-9][0-9., ']{0,14}[ ]?(?:[$€£₽]|eur|usd|gbp|chf|rub|{r}))".replace(
+        "{r}", "|".join(stems("руб тыс млн"))
+    )
+)
 """A sum of money."""
 
 
