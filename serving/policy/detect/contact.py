@@ -89,6 +89,9 @@ _RUSSIAN_HOUSE: Final = re.compile(
     r"|\.?[ ]{1,2}[^\W\d_][\w .-]{2,40}?,?[ ]{1,2}[0-9]{1,4}(?:[/-]?[0-9]{1,3})?(?![0-9.])"
     .replace("{d}", "|".join(stems("д дом домовлад корп стр вл")))
 )  # fmt: skip
+_RUSSIAN_SURE: Final = stems("ул улиц пр-т просп переул шоссе набереж бульвар проезд")
+_NEXT_NUMBER: Final = re.compile(r"[ ]{1,2}[0-9]{1,3}(?:[/-]?[0-9]{1,2})?[^\W\d_]?(?![\w.])")
+"""`Невский проспект 28`; beside `площадь` or `квартал` a number is something else."""
 _FLAT: Final = re.compile(
     r"(?<![^\W\d_])(?:{h})\.?\s{0,2}[0-9]{1,4}[^\n]{0,20}?[\s,](?:{f})\.?\s{0,2}[0-9]{1,4}"
     .replace("{h}", "|".join(stems("д дом"))).replace("{f}", "|".join(stems("кв квартира оф офис")))
@@ -136,6 +139,8 @@ def _russian(view: View) -> Iterator[tuple[int, int]]:
     if not _RUSSIAN_SHORT.isdisjoint(view.words) or view.has(_RUSSIAN_STEMS):
         for start, end in _RUSSIAN_STREETS.spans(view):
             house = _RUSSIAN_HOUSE.match(view.folded, end)
+            if house is None and view.folded.startswith(_RUSSIAN_SURE, start):
+                house = _NEXT_NUMBER.match(view.folded, end)
             if house is not None:
                 yield start, house.end()
     if not _FLAT_WORDS.isdisjoint(view.words):

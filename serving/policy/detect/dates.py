@@ -46,13 +46,14 @@ def find_birth_dates(view: View) -> Iterator[Hit]:
         return
     folded, done = view.folded, -1
     for begin, end in _BORN.spans(view):
+        low = max(0, begin - _BEFORE, done)
+        behind = [date for date in _DATE.finditer(folded, low, begin) if begin - date.end() <= 4]
+        if behind:
+            yield Hit(behind[-1].start(), behind[-1].end(), "birth_date")
+            done = behind[-1].end()
+            continue
         for kind in (_DATE, _SPACED):
-            ahead = kind.search(folded, end, end + _AFTER)
-            if ahead is not None and ahead.start() >= done:
+            ahead = kind.search(folded, max(end, done), end + _AFTER)
+            if ahead is not None:
                 yield Hit(ahead.start(), ahead.end(), "birth_date")
                 done = ahead.end()
-        low = max(0, begin - _BEFORE)
-        for behind in _DATE.finditer(folded, low, begin):
-            if begin - behind.end() <= 4 and behind.start() >= done:
-                yield Hit(behind.start(), behind.end(), "birth_date")
-                done = behind.end()

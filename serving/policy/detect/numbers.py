@@ -100,7 +100,7 @@ def find_numbers(view: View, tables: Tables) -> Iterator[Hit]:
     yield from _find_in(folded, tables)
     digits = _LETTERED.sub(_as_digits, folded)
     if digits != folded:
-        yield from _find_in(digits, tables)
+        yield from _find_in(digits, tables, known=folded)
 
 
 def _as_digits(match: re.Match[str]) -> str:
@@ -109,9 +109,12 @@ def _as_digits(match: re.Match[str]) -> str:
     return token.translate(_LOOKS) if sum(map(str.isdigit, token)) * 3 >= len(token) else token
 
 
-def _find_in(folded: str, tables: Tables) -> Iterator[Hit]:
+def _find_in(folded: str, tables: Tables, known: str = "") -> Iterator[Hit]:
+    """Runs that read the same in `known` were looked at before."""
     judge = _Judge(folded, tables)
     for run in _RUN.finditer(folded):
+        if known and known[run.start() : run.end()] == run[0]:
+            continue
         for candidate in _candidates(folded, run.start(), run.end(), tables):
             yield from judge.hits(candidate)
 

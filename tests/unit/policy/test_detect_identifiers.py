@@ -78,6 +78,8 @@ def labels(text: str) -> set[str]:
         ("паспорт 45IО I23456", "ru.passport"),
         ("ivan собака mail точка ru", "email"),
         ("г. Москва, ул. Ленина, д. 5, кв. 12", "address"),
+        ("живёт: Невский проспект 28", "address"),
+        ("125009, Тверская ул., 7", "address"),
         ("221B Baker Street", "address"),
         ("Musterstraße 12, 10115 Berlin", "address"),
         ("12 rue de la Paix", "address"),
@@ -135,6 +137,7 @@ def test_an_identifier_is_found(text: str, label: str) -> None:
         "nsswitch: passwd: files\\ngroup: files",
         "the password hash is SHA256 with a salt",
         "bank holidays and the balance of power",
+        "площадь 45 м2, второй квартал 2024 года",
         "sorted by 4510123456",
     ],
 )

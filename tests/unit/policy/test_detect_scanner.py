@@ -89,6 +89,13 @@ def test_parts_give_each_other_context() -> None:
     assert scan("7707083893").verdict is Verdict.CLEAN
 
 
+def test_a_date_beside_another_is_told_apart() -> None:
+    """The one of birth stands before its word, and the next one is of something else."""
+    text = "14.02.1979 г.р., паспорт выдан 12.05.2009"
+    (span,) = scan(text).spans
+    assert (text[span.start : span.end], span.label) == ("14.02.1979", "birth_date")
+
+
 def test_a_column_is_said_by_its_heading() -> None:
     """However many rows are between them; the other columns say nothing."""
     rows = "".join(f"{index};контора;7707083893;44051401358\n" for index in range(50))
