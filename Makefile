@@ -114,8 +114,9 @@ $(VENV)/.base: $(VENV)/.tools locks/base.lock pyproject.toml
 	$(PIP) install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base locks/dev.lock
+$(VENV)/.dev: $(VENV)/.base locks/dev.lock locks/names.lock
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(INSTALL) -r locks/dev.lock
+	$(PIP) install --quiet --no-deps --require-hashes -r locks/names.lock
 	@touch $@
 
 locks: ## resolve the dependencies again (needs uv)
@@ -123,7 +124,9 @@ locks: ## resolve the dependencies again (needs uv)
 		uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
 			$${each#*:} -o locks/$${each%%:*}.lock; done
 	uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
-		--extra dev pyproject.toml -o locks/dev.lock
+		--extra dev --extra hybrid pyproject.toml -o locks/dev.lock
+	uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-deps \
+		locks/names.in -o locks/names.lock
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) $(PORTABLE) .pytest_cache .mypy_cache .ruff_cache .hypothesis

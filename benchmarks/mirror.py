@@ -125,7 +125,7 @@ def main() -> None:
             f"http {{ access_log {directory}/access.log; sendfile on; tcp_nopush on;\n"
             f"server {{ listen 127.0.0.1:{ports['nginx']}; root {directory}/big; }} }}\n"
         )
-        mirror = [sys.executable, "-m", "serving", "mirror", "--config", str(directory / "serving.toml")]
+        mirror = [sys.executable, "-m", "serving", "mirror", "--open", "--config", str(directory / "serving.toml")]
         argv = {
             "mirror": [*mirror, "--port", str(ports["mirror"])],
             "nginx": [options.nginx, "-c", str(directory / "nginx.conf"), "-e", str(directory / "error.log")],

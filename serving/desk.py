@@ -12,7 +12,7 @@ import json
 import os
 import pwd
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,11 +22,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.types import Message, Receive, Scope, Send
 
 from serving.errors import (
     AddressUnavailable,
     InternalError,
     InvalidRequest,
+    RequestTooLarge,
     ServingError,
     StartError,
     Untrusted,
@@ -38,6 +40,8 @@ _MAX_PATH: Final = 107
 """Bytes of a Unix socket's path, unix(7)."""
 _TIMEOUT_S: Final = 30.0
 _MAX_ANSWER: Final = 256 << 20
+MAX_BODY: Final = 1 << 20
+"""Bytes of a request's body at most: the longest that an operation takes is a key for hundreds of models."""
 
 
 class Body(BaseModel):
@@ -119,10 +123,10 @@ async def served(
     The directory is this process's alone: a socket that is there is one that a dead process left. `setting` is what
     says where the directory is. Raises AddressUnavailable.
     """
-    listening = _listen(path, setting, is_for_group=is_for_group)
+    listening = listen_at(path, setting, is_for_group=is_for_group)
     protocol = GroupProtocol if is_for_group else DeskProtocol
     config = uvicorn.Config(
-        _application(operations), http=protocol, ws="none", lifespan="off", log_config=None, access_log=False
+        _bounded(_application(operations)), http=protocol, ws="none", lifespan="off", log_config=None, access_log=False
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))
@@ -179,11 +183,44 @@ def _application(operations: Mapping[str, Operation]) -> FastAPI:
     return app
 
 
+def _bounded(app: FastAPI) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """The same, with requests read in whole first: what is too long gets 413 and is not kept."""
+
+    async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            more = message.get("more_body", False)
+            if size > MAX_BODY:
+                refusal = RequestTooLarge(f"the body has more than the {MAX_BODY} bytes that are accepted")
+                answer = _told(refusal)
+                answer.headers["connection"] = "close"  # the rest of it is not read
+                await answer(scope, receive, send)
+                return
+        whole: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
+
+        async def read() -> Message:
+            return whole.pop() if whole else await receive()
+
+        await app(scope, read, send)
+
+    return bounded
+
+
 async def _answer_error(_: Request, failure: Exception) -> JSONResponse:
     if isinstance(failure, RequestValidationError):
         failure = _invalid(failure.errors())
     if not isinstance(failure, ServingError):
         raise failure
+    return _told(failure)
+
+
+def _told(failure: ServingError) -> JSONResponse:
     told_error = {"code": failure.code, "message": failure.message, "hint": failure.hint}
     status = 409 if isinstance(failure, StartError) else failure.http_status
     return JSONResponse({"error": told_error}, status)
@@ -228,7 +265,8 @@ def _leave(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _listen(path: Path, setting: str, *, is_for_group: bool) -> socket.socket:
+def listen_at(path: Path, setting: str, *, is_for_group: bool) -> socket.socket:
+    """A listening socket for this user alone, or for the group of its directory too. Raises AddressUnavailable."""
     if len(os.fsencode(path)) > _MAX_PATH:
         longest = _MAX_PATH - len(os.fsencode(path.name)) - 1
         message = f"`{path}` is too long a path for a socket"

@@ -5,21 +5,25 @@ ServingError
 │   ├── InvalidRequest          400  invalid_request_error
 │   │   ├── ContextLengthExceeded 400  context_length_exceeded
 │   │   └── UnsupportedFeature    400  unsupported_feature
+│   │       └── UnsupportedByDestination 400  unsupported_by_destination
 │   ├── Unauthenticated         401  invalid_api_key
 │   ├── PermissionDenied        403  permission_denied
+│   ├── StaysInside             403  stays_inside
 │   ├── ModelNotFound           404  model_not_found
 │   ├── RouteNotFound           404  not_found
 │   ├── MethodNotAllowed        405  method_not_allowed
 │   ├── RequestTimeout          408  request_timeout
 │   ├── RequestTooLarge         413  request_too_large
-│   └── WrongHost               421  wrong_host
+│   ├── WrongHost               421  wrong_host
+│   └── DestinationRefused      400  destination_refused
 ├── CapacityError             sound, but not now (503 or 429, with Retry-After)
 │   ├── RateLimited             429  rate_limit_exceeded
 │   │   └── BudgetSpent           429  insufficient_quota
 │   ├── Overloaded              503  overloaded
 │   ├── EngineUnavailable       503  engine_unavailable
 │   ├── ShuttingDown            503  shutting_down
-│   └── Unwritable              503  audit_unwritable
+│   ├── Unwritable              503  audit_unwritable
+│   └── DestinationUnavailable  503  destination_unavailable
 ├── StartError                the command cannot do what it was asked (exit status)
 │   ├── UsageError              2    usage
 │   ├── UnknownModel            3    unknown_model
@@ -122,6 +126,18 @@ class UnsupportedFeature(InvalidRequest):
     code = "unsupported_feature"
 
 
+class UnsupportedByDestination(UnsupportedFeature):
+    """A field or value that the destination's own API cannot carry; refused by name before anything is sent."""
+
+    code = "unsupported_by_destination"
+
+
+class DestinationRefused(RequestError):
+    """The destination took the request for wrong. Its own words are not passed on: they may repeat the prompt."""
+
+    code = "destination_refused"
+
+
 class Unauthenticated(RequestError):
     """No key, or none that is valid here now. The answer has a `www-authenticate` header (RFC 9110, 11.6.1)."""
 
@@ -135,6 +151,18 @@ class PermissionDenied(RequestError):
     code = "permission_denied"
     openai_type = "permission_error"
     http_status = 403
+
+
+class StaysInside(RequestError):
+    """The policy does not let the request leave this host. `rule` is the code of the rule that decided."""
+
+    code = "stays_inside"
+    openai_type = "permission_error"
+    http_status = 403
+
+    def __init__(self, message: str, *, rule: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.rule = rule
 
 
 class ModelNotFound(RequestError):
@@ -238,6 +266,12 @@ class Unwritable(CapacityError):
     """The audit record of the request cannot be written, and so the request is not served."""
 
     code = "audit_unwritable"
+
+
+class DestinationUnavailable(CapacityError):
+    """A destination elsewhere failed, does not let this site in, or sent what is no answer; also in a stream."""
+
+    code = "destination_unavailable"
 
 
 class StartError(ServingError):

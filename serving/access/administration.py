@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -36,6 +36,10 @@ def _network(text: str) -> str:
     return str(ip_network(text))
 
 
+Words = Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]], Field(max_length=64)]
+"""Names out of a policy."""
+
+
 class LimitsBody(Body):
     """As `quota.Limits`; money in micro-units."""
 
@@ -61,6 +65,8 @@ class Create(Body):
     cache_domain: Name | None = None
     limits: LimitsBody = LimitsBody()
     record_content: bool = False
+    classes: Words = Field(default=[])
+    residency: Words = Field(default=[])
 
 
 class Rotate(Body):
@@ -69,6 +75,19 @@ class Rotate(Body):
     id: Id
     grace_s: Annotated[int, Field(ge=0, le=366 * 86_400)] = 86_400
     expires: Second | None = None
+
+
+class Change(Body):
+    """What is to be otherwise with a key. What is not given stays; None, or an empty list of networks, is no limit."""
+
+    id: Id
+    expires: Second | None = None
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=8)] = Field(default=["inference"])
+    models: Annotated[list[Name], Field(min_length=1, max_length=256)] | None = None
+    networks: Annotated[list[Annotated[str, AfterValidator(_network)]], Field(max_length=256)] = Field(default=[])
+    limits: LimitsBody = LimitsBody()
+    classes: Words = Field(default=[])
+    residency: Words = Field(default=[])
 
 
 class Revoke(Body):
@@ -104,6 +123,8 @@ def create(access: Access, body: Create, caller: Caller) -> dict[str, object]:
         cache_domain=body.cache_domain or "",
         limits=Limits(**body.limits.model_dump()),
         record_content=body.record_content,
+        classes=frozenset(body.classes),
+        residency=frozenset(body.residency),
     )
     key, text = access.create(wanted, str(caller))
     return {"key": text, **told(access, key)}
@@ -113,6 +134,26 @@ def rotate(access: Access, body: Rotate, caller: Caller) -> dict[str, object]:
     """The key that takes the other's place, and its text."""
     key, text = access.rotate(body.id, body.grace_s, body.expires, str(caller))
     return {"key": text, **told(access, key), "instead_of": told(access, access.find(body.id))}
+
+
+def change(access: Access, body: Change, caller: Caller) -> dict[str, object]:
+    """The key as it is now."""
+    given = body.model_dump(exclude_unset=True)
+    limits = given.get("limits", {})
+    wanted: dict[str, Any] = {
+        "expires": body.expires,
+        "scopes": frozenset(body.scopes),
+        "models": None if body.models is None else frozenset(body.models),
+        "networks": tuple(ip_network(each) for each in body.networks),
+        "classes": frozenset(body.classes),
+        "residency": frozenset(body.residency),
+    }
+    named = {field: value for field, value in wanted.items() if field in given}
+
+    def changed(key: Key) -> Key:
+        return replace(key, **named, limits=replace(key.limits, **limits))
+
+    return told(access, access.change(body.id, changed, str(caller)))
 
 
 def revoke(access: Access, body: Revoke, caller: Caller) -> dict[str, object]:
@@ -126,19 +167,21 @@ def list_keys(access: Access, body: List, caller: Caller) -> dict[str, object]: 
 
 
 def usage(access: Access, body: UsageOf, caller: Caller) -> dict[str, object]:  # noqa: ARG001 - as above
-    """What was settled."""
+    """What was settled; `complete_from` is the second before which lines were removed, None where none were."""
     now = datetime.now(UTC)
     month = int(now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp())
     since = month if body.since is None else body.since
     before = int((now + timedelta(seconds=1)).timestamp()) if body.before is None else body.before
     totals = [asdict(total) for total in access.totals(body.id, since, before)]
-    return {"since": since, "before": before, "currency": access.prices.currency, "usage": totals}
+    about = {"since": since, "before": before, "complete_from": access.usage_from, "currency": access.prices.currency}
+    return {**about, "usage": totals}
 
 
 OPERATIONS: Final[Mapping[str, tuple[type[Body], Callable[[Access, Any, Caller], dict[str, object]]]]] = {
     "create": (Create, create),
     "list": (List, list_keys),
     "rotate": (Rotate, rotate),
+    "change": (Change, change),
     "revoke": (Revoke, revoke),
     "usage": (UsageOf, usage),
 }
@@ -163,6 +206,8 @@ def told(access: Access, key: Key) -> dict[str, object]:
         "account": key.counted_at,
         "limits": asdict(key.limits),
         "record_content": key.record_content,
+        "classes": sorted(key.classes),
+        "residency": sorted(key.residency),
         "used": {
             "requests": used.all_requests,
             "tokens": used.all_tokens,

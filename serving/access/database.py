@@ -23,6 +23,7 @@ from serving.access.quota import Hold, Limits, Usage
 from serving.errors import BadFile, BadSettings
 
 _APPLIED: Final = "applied"
+_USAGE_FROM: Final = "usage_from_ns"
 _BUSY_S: Final = 10
 
 _ROWS: Final = 100
@@ -88,7 +89,7 @@ class Database:
         with self._engine.connect() as connection:
             query = sa.select(schema.keys).order_by(schema.keys.c.created, schema.keys.c.id)
             rows = connection.execute(query).mappings().all()
-        return [_key(row) for row in rows]
+        return [key_of(row) for row in rows]
 
     def add_key(self, key: Key, instead_of: Key | None = None) -> None:
         """Keep a new key, and in the same transaction what becomes of the one that it replaces."""
@@ -153,6 +154,25 @@ class Database:
                 _write_usage(connection, [_usage_row(closed[each], end) for each, end in settled.items()])
             _set_meta(connection, _APPLIED, str(number))
 
+    def remove_usage(self, before_ns: int, most: int) -> int:
+        """Remove lines of usage of requests made before that, the earliest ones; how many, and at most so many.
+
+        Lines are looked at by their numbers, which ascend in time, so that no other index has to be kept for it.
+        """
+        with self._engine.begin() as connection:
+            found = connection.execute(_first_usage(most)).all()
+            old = [{"gone": row.reservation} for row in found if row.made_ns < before_ns]
+            if old:
+                last_ns = max(row.made_ns for row in found if row.made_ns < before_ns)
+                connection.execute(schema.usage.delete().where(schema.usage.c.reservation == sa.bindparam("gone")), old)
+                _set_meta(connection, _USAGE_FROM, str(max(last_ns + 1, _usage_from_ns(connection))))
+        return len(old)
+
+    def usage_from_ns(self) -> int:
+        """Lines of usage of requests made before that may have been removed; 0: none was."""
+        with self._engine.connect() as connection:
+            return _usage_from_ns(connection)
+
     def totals(self, key_id: str | None, since_ns: int, before_ns: int) -> list[Total]:
         """What was settled of requests made in that span, by key and model."""
         table = schema.usage
@@ -169,6 +189,12 @@ class Database:
             query = query.where(table.c.key_id == key_id)
         with self._engine.connect() as connection:
             return [Total(row[0], row[1] or "", row[2], *map(int, row[3:])) for row in connection.execute(query)]
+
+
+def _first_usage(most: int) -> sa.Select[Any]:
+    """The lines of usage that were reserved first."""
+    table = schema.usage
+    return sa.select(table.c.reservation, table.c.made_ns).order_by(table.c.reservation).limit(most)
 
 
 def _sqlite(path: Path) -> Engine:
@@ -333,6 +359,11 @@ def _usage_row(reserved: Reserved, settled: Settled) -> tuple[object, ...]:
     )
 
 
+def _usage_from_ns(connection: Connection) -> int:
+    value = connection.execute(sa.select(schema.meta.c.value).where(schema.meta.c.name == _USAGE_FROM)).scalar()
+    return int(value or 0)
+
+
 def _set_meta(connection: Connection, name: str, value: str) -> None:
     table = schema.meta
     if not connection.execute(table.update().where(table.c.name == name).values(value=value)).rowcount:
@@ -340,7 +371,8 @@ def _set_meta(connection: Connection, name: str, value: str) -> None:
 
 
 def _change(connection: Connection, key: Key) -> None:
-    values = {"revoked": key.revoked, "rotated_to": key.rotated_to, "grace_until": key.grace_until}
+    row = _row(key)
+    values = {name: row[name] for name in ("expires", "revoked", "rotated_to", "grace_until", "told")}
     connection.execute(schema.keys.update().where(schema.keys.c.id == key.id).values(**values))
 
 
@@ -350,6 +382,8 @@ def _row(key: Key) -> dict[str, object]:
         "models": None if key.models is None else sorted(key.models),
         "networks": [str(network) for network in key.networks],
         "limits": {name: value for name, value in asdict(key.limits).items() if value is not None},
+        "classes": sorted(key.classes),
+        "residency": sorted(key.residency),
     }
     plain = ("id", "owner", "name", "digest", "created", "expires", "revoked", "rotated_to", "grace_until")
     return {name: getattr(key, name) for name in plain} | {
@@ -360,7 +394,8 @@ def _row(key: Key) -> dict[str, object]:
     }
 
 
-def _key(row: Mapping[Any, Any]) -> Key:
+def key_of(row: Mapping[Any, Any]) -> Key:
+    """The key that a row of the table is."""
     told = json.loads(row["told"])
     plain = {name: value for name, value in row.items() if name != "told"}
     return Key(
@@ -369,6 +404,8 @@ def _key(row: Mapping[Any, Any]) -> Key:
         models=None if told["models"] is None else frozenset(told["models"]),
         networks=tuple(ip_network(network) for network in told["networks"]),
         limits=Limits(**told["limits"]),
+        classes=frozenset(told.get("classes", ())),  # keys of before there were any have none
+        residency=frozenset(told.get("residency", ())),
     )
 
 

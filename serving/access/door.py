@@ -7,37 +7,37 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
 from serving.access.book import KeyBook
 from serving.access.directory import access_directory, make_private
+from serving.access.entrance import Entrance, Failure, attempts_of
+from serving.access.entrance import presented as _presented
+from serving.access.entrance import token as _token
+from serving.access.entrance import unauthenticated as _unauthenticated
 from serving.access.keys import (
     Address,
-    Denied,
     Hasher,
     Key,
     Network,
-    Presented,
     Principal,
     Scope,
     decide_access,
-    parse_key,
 )
 from serving.access.ledger import Ledger, Reservation
 from serving.access.pepper import load_hasher
-from serving.access.prices import NO_PRICES, Price, PriceBook, load_prices
+from serving.access.prices import NO_PRICES, Price, PriceBook, PriceFile
 from serving.access.quota import Limits, Refused
-from serving.access.sources import AttemptLimits, FailedAttempts, source_of
+from serving.access.retention import Retention
+from serving.access.sources import FailedAttempts, source_of
 from serving.errors import (
     BadSettings,
     BudgetSpent,
     PermissionDenied,
     RateLimited,
     ServingError,
-    Unauthenticated,
 )
 from serving.settings import Access as AccessSettings
 
@@ -67,17 +67,7 @@ _WORDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An attempt to get in that failed; for the audit, which makes one record of a source's in a minute."""
-
-    source: Address | None
-    reason: str
-    key_id: str | None
-    """The id that was shown, where it is one of a key that is known."""
-
-
-class Access(KeyBook):
+class Access(KeyBook, Entrance):
     """Keys and quotas of a host, and who may come in by them; one process has them."""
 
     def __init__(
@@ -89,10 +79,9 @@ class Access(KeyBook):
         attempts: FailedAttempts,
         clock: Callable[[], int],
     ) -> None:
-        super().__init__(ledger, hasher, prices, clock)
+        KeyBook.__init__(self, ledger, hasher, prices, clock)
+        Entrance.__init__(self, attempts)
         self._proxies = proxies
-        self._attempts = attempts
-        self._failed: list[Callable[[Failure], None]] = []
         self._known: dict[bytes, tuple[Key, Principal]] = {}
         self._priced: dict[tuple[str, str, int], Price | None] = {}
         self._looked = self._now()
@@ -110,16 +99,21 @@ class Access(KeyBook):
         """
         directory = access_directory(settings.directory, environment)
         make_private(directory)
-        prices = NO_PRICES if settings.price_book is None else load_prices(settings.price_book)
+        file = None if settings.price_book is None else PriceFile(settings.price_book)
+        prices = NO_PRICES if file is None else file.read()
         ledger = Ledger(directory, timeout_s=settings.reservation_timeout_s, clock=clock)
         try:
             hasher = load_hasher(ledger.database, settings.pepper_file or directory / "pepper")
         except BaseException:
             ledger.close()
             raise
-        limits = AttemptLimits(settings.failed_burst, settings.failed_per_minute, settings.failed_sources)
         proxies = tuple(ip_network(each) for each in settings.trusted_proxies)
-        return cls(ledger, hasher, prices, proxies, FailedAttempts(limits), clock)
+        access = cls(ledger, hasher, prices, proxies, attempts_of(settings), clock)
+        if file is not None:
+            access.follow_prices(file)
+        if settings.usage_retention_days is not None:
+            ledger.on_tick(Retention(ledger.database, settings.usage_retention_days, clock).tick)
+        return access
 
     def close(self) -> None:
         """Carry everything into the database, and let another process have it."""
@@ -138,10 +132,6 @@ class Access(KeyBook):
             raise BadSettings(message, hint="set access.price_book; configs/prices.toml is an example")
         for key_id in sorted(certificates.key_ids - self._keys.keys()) if certificates is not None else ():
             _log.warning("certificates are mapped to the key `%s`, which is not known here", key_id)
-
-    def on_failed(self, callback: Callable[[Failure], None]) -> None:
-        """Call this with each attempt that fails, in the thread of `authenticate`."""
-        self._failed.append(callback)
 
     # Calls
 
@@ -273,14 +263,19 @@ class Access(KeyBook):
         return self.ledger.headers(principal.account, principal.limits)
 
     def _price(self, model: str, engine: str) -> Price | None:
-        """The price of today, found once a day."""
-        now = self._now()
+        """The price of today, found once a day and book."""
+        now, priced = self._now(), self._priced
         wanted = (model, engine, now // 86_400)
-        if wanted not in self._priced:
-            if len(self._priced) >= _MOST_PRICED:
-                self._priced.clear()
-            self._priced[wanted] = self.prices.find(model, engine, datetime.fromtimestamp(now, UTC).date())
-        return self._priced[wanted]
+        if wanted not in priced:
+            if len(priced) >= _MOST_PRICED:
+                priced.clear()
+            priced[wanted] = self.prices.find(model, engine, datetime.fromtimestamp(now, UTC).date())
+        return priced[wanted]
+
+    def use_prices(self, book: PriceBook) -> None:
+        """Count in these prices from now on; called by another thread than `reserve` is."""
+        super().use_prices(book)
+        self._priced = {}  # after the book: what is put there meanwhile is of the new one
 
     def _holder(
         self, certificates: Certificates, shown: bytes, source: Address | None, route: Scope, model: str | None
@@ -300,31 +295,6 @@ class Access(KeyBook):
             raise self._refusal(Failure(source, "certificate", None), message)
         return self._let_in(decide_access(key, self._now(), route, model, source), key_id, source)
 
-    def _let_in(
-        self, outcome: Principal | Denied, key_id: str | None, source: Address | None, hint: str | None = None
-    ) -> Principal:
-        """The principal. Raises Unauthenticated, PermissionDenied, RateLimited where it is none."""
-        if isinstance(outcome, Principal):
-            return outcome
-        failure = Failure(source, outcome.reason, key_id)
-        if outcome.http_status == 401:
-            raise self._refusal(failure, outcome.message, hint)
-        self._tell(failure)
-        raise PermissionDenied(outcome.message, hint="ask whoever runs this server for a key that is")
-
-    def _refusal(self, failure: Failure, message: str, hint: str | None = None) -> Unauthenticated | RateLimited:
-        self._tell(failure)
-        wait_s = self._attempts.failed(failure.source, time.monotonic())
-        if wait_s is None:
-            return _unauthenticated(message, hint)
-        return RateLimited(
-            "too many wrong API keys came from this address", retry_after_s=wait_s, hint="use a right one"
-        )
-
-    def _tell(self, failure: Failure) -> None:
-        for callback in self._failed:
-            callback(failure)
-
     def _look_for_ends(self) -> None:
         """Say which keys have expired since the last time."""
         before, self._looked = self._looked, self._now()
@@ -339,28 +309,6 @@ class Access(KeyBook):
 
 def _mark(authorization: bytes) -> bytes:
     return hashlib.blake2b(authorization, key=_MARK, digest_size=32).digest()
-
-
-def _presented(authorizations: list[bytes]) -> Presented | str:
-    if len(authorizations) > 1:
-        return "the request has several authorization headers"
-    kind, _, text = authorizations[0].decode("latin-1").partition(" ")
-    if kind.lower() != "bearer":
-        return "the authorization header is not `Bearer` and a key"
-    return parse_key(text.strip(" "))
-
-
-def _token(authorizations: list[bytes]) -> str | None:
-    """What may be a token of an identity provider: one bearer, that does not begin as a key does."""
-    kind, _, text = authorizations[0].decode("latin-1").partition(" ")
-    text = text.strip(" ")
-    return None if len(authorizations) > 1 or kind.lower() != "bearer" or text[:3] in {"", "pk_"} else text
-
-
-def _unauthenticated(message: str, hint: str | None = None) -> Unauthenticated:
-    if hint is None:
-        hint = "send `Authorization: Bearer pk_…`; the operator makes one: `serve keys create`"
-    return Unauthenticated(message, hint=hint)
 
 
 def _limited(refused: Refused, limits: Limits, headers: dict[str, str]) -> RateLimited:

@@ -13,7 +13,7 @@ import secrets
 import string
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Literal, get_args
 
@@ -72,6 +72,10 @@ class Key:
     limits: Limits = UNLIMITED
     record_content: bool = False
     """Its prompts and answers are kept, sealed (docs/audit.md)."""
+    classes: frozenset[str] = frozenset()
+    """Classes of work of the policy that it is enrolled for; with none, nothing of it leaves (docs/routing.md)."""
+    residency: frozenset[str] = frozenset()
+    """Regions that its data may go to, in the policy's words."""
 
     @property
     def counted_at(self) -> str:
@@ -99,6 +103,8 @@ class Principal:
     limits: Limits
     valid_until: int | None
     record_content: bool = False
+    classes: frozenset[str] = frozenset()
+    residency: frozenset[str] = frozenset()
 
     def may_use(self, model: str) -> bool:
         """Whether the key is for that model."""
@@ -195,7 +201,25 @@ def decide_access(
         limits=key.limits,
         valid_until=key.valid_until,
         record_content=key.record_content,
+        classes=key.classes,
+        residency=key.residency,
     )
+
+
+def differences(before: Key, after: Key) -> tuple[str, ...]:
+    """What of a key's rights is other than before, for people: `expires: none -> 1800000000`."""
+    names = ("expires", "scopes", "models", "networks", "classes", "residency")
+    told = [(name, getattr(before, name), getattr(after, name)) for name in names]
+    told += [
+        (each.name, getattr(before.limits, each.name), getattr(after.limits, each.name)) for each in fields(Limits)
+    ]
+    return tuple(f"{name}: {_in_words(old)} -> {_in_words(new)}" for name, old, new in told if old != new)
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, frozenset | tuple):
+        value = ", ".join(sorted(map(str, value))) or None
+    return "none" if value is None else str(value)
 
 
 def _ended(key: Key, now: float) -> Denied | None:

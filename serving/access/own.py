@@ -1,7 +1,9 @@
 """A key for a server that a command starts on loopback for itself, to measure or to watch it, and ends again.
 
 Such a server has no part in the site's keys and record, which another one may hold; and it asks for a key all the same,
-since whoever else is on this host could use it meanwhile.
+since whoever else is on this host could use it meanwhile. It takes that key alone: no token of the site's identity
+provider, whose keys it would have to fetch, and no client's certificate. It shows none either: a site's is not for
+loopback.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from serving.access.door import Access
 from serving.access.keys import Key
+from serving.settings import WITHOUT_VARIABLE
 from serving.settings import Access as Settings
 
 
@@ -41,5 +44,6 @@ def own_key() -> Iterator[OwnKey]:
             "PERIMETER_ACCESS__DIRECTORY": str(directory),
             "PERIMETER_ACCESS__PEPPER_FILE": str(directory / "pepper"),
             "PERIMETER_AUDIT__ENABLED": "false",
+            WITHOUT_VARIABLE: "server.tls,access.oidc,access.certificates",
         }
         yield OwnKey(environment, text)

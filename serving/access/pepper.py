@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _BYTES: Final = 32
 _MAX_FILE: Final = 4096
-_WITNESS: Final = "pepper"
+WITNESS: Final = "pepper"
+"""What the witness is kept under."""
 
 
 def load_pepper(path: Path) -> bytes | None:
@@ -86,15 +87,21 @@ def another(path: Path) -> BadFile:
 
 def load_hasher(database: Database, path: Path) -> Hasher:
     """The hasher of the keys that there are. Raises FileMissing where its pepper is gone, BadFile, Untrusted."""
-    witness, pepper = database.meta(_WITNESS), load_pepper(path)
+    witness = database.meta(WITNESS)
+    if witness is not None:
+        return read_hasher(witness, path)
+    hasher = Hasher(load_pepper(path) or make_pepper(path))
+    database.set_meta(WITNESS, hasher.witness())
+    return hasher
+
+
+def read_hasher(witness: str, path: Path) -> Hasher:
+    """The hasher of keys that `witness` is kept of. Raises FileMissing where its pepper is gone, BadFile, Untrusted."""
+    pepper = load_pepper(path)
     if pepper is None:
-        if witness is not None:
-            raise lost(path)
-        pepper = make_pepper(path)
+        raise lost(path)
     hasher = Hasher(pepper)
-    if witness is None:
-        database.set_meta(_WITNESS, hasher.witness())
-    elif witness != hasher.witness():
+    if hasher.witness() != witness:
         raise another(path)
     return hasher
 

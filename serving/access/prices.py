@@ -97,6 +97,31 @@ class PriceBook:
 NO_PRICES: Final = PriceBook("", (), "")
 
 
+class PriceFile:
+    """The file that a book was read from, and is read from again as it changes."""
+
+    def __init__(self, path: Path) -> None:
+        """Read nothing yet."""
+        self.path = path
+        self._seen: object = None
+
+    def read(self) -> PriceBook:
+        """The book in it now. Raises FileMissing, BadFile."""
+        self._seen = self._look()
+        return load_prices(self.path)
+
+    def has_changed(self) -> bool:
+        """Whether it looks otherwise (inode, size, time) than when it was read."""
+        return self._look() != self._seen
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            facts = self.path.stat()
+        except OSError:
+            return None
+        return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
 def load_prices(path: Path) -> PriceBook:
     """The book in a file. Raises FileMissing, BadFile."""
     try:

@@ -8,7 +8,8 @@ but what a token bucket takes, and that upwards.
 What is made for every request is a named tuple, which takes a fifth of the time of a frozen dataclass.
 
 A bucket is kept as the moment at which it will be full again (the generic cell rate algorithm, ITU-T I.371): to take
-from it moves that moment away, and it is empty when that is a minute from now.
+from it moves that moment away, and it is empty when that is a minute from now. A moment further away than that is of a
+clock that was set back since: how much is missing is then not known, and the bucket counts as full, once.
 """
 
 from __future__ import annotations
@@ -151,16 +152,16 @@ def decide_reserve(limits: Limits, usage: Usage, ask: Ask, now_ns: int) -> Grant
 def settle(limits: Limits, usage: Usage, hold: Hold, tokens: int, cost: int, now_ns: int) -> Usage:
     """What the account has once a reservation turned out to be `tokens` and `cost`.
 
-    More than was reserved is counted too: what an engine did was done. Of a minute's bucket no more is given back than
-    can still be missing there, since time has filled it as well.
+    More than was reserved is counted too: what an engine did was done; a minute's bucket is empty at worst. Of that no
+    more is given back than can still be missing there, since time has filled it as well.
     """
     full_ns = usage.tokens_full_ns
     if limits.tokens_per_minute is not None:
         more_ns = _need_ns(tokens, limits.tokens_per_minute) - _need_ns(hold.tokens, limits.tokens_per_minute)
         if more_ns > 0:
-            full_ns = max(full_ns, now_ns) + more_ns
-        else:
-            full_ns -= max(0, -more_ns - max(0, now_ns - hold.made_ns))
+            full_ns = now_ns + min(_missing_ns(full_ns, now_ns) + more_ns, _MINUTE_NS)
+        elif now_ns >= hold.made_ns:  # else the clock was set back since, and how long ago it was is not known
+            full_ns -= max(0, -more_ns - (now_ns - hold.made_ns))
     is_day, is_month = usage.day == hold.day, usage.month == hold.month
     return Usage(
         requests_full_ns=usage.requests_full_ns,
@@ -297,15 +298,15 @@ def _bucket(name: Limit, per_minute: int, full_ns: int, asked: int, now_ns: int)
 def _taken(full_ns: int, amount: int, per_minute: int, now_ns: int) -> int:
     """When a bucket is full again of which so much was taken; more than a minute from now where it has not so much."""
     need_ns = -(-amount * _MINUTE_NS // per_minute) if per_minute else 2 * _MINUTE_NS * amount
-    missing_ns = full_ns - now_ns
-    if missing_ns <= 0:
-        return now_ns + need_ns
-    return now_ns + need_ns + min(missing_ns, _MINUTE_NS)
+    if now_ns < full_ns <= now_ns + _MINUTE_NS:
+        return full_ns + need_ns
+    return now_ns + need_ns
 
 
 def _missing_ns(full_ns: int, now_ns: int) -> int:
-    """What a bucket lacks, in time; never more than all, also where the clock was set back."""
-    return min(max(0, full_ns - now_ns), _MINUTE_NS)
+    """What a bucket lacks, in time; nothing where the clock was set back."""
+    missing_ns = full_ns - now_ns
+    return missing_ns if 0 < missing_ns <= _MINUTE_NS else 0
 
 
 def _need_ns(amount: int, per_minute: int) -> int:

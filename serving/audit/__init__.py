@@ -6,7 +6,8 @@ says what is recorded, what a check proves and what it cannot.
 
 from serving.audit.book import Limits
 from serving.audit.log import Audit, Places
+from serving.audit.remote import Patience
 from serving.audit.segments import Retention
 from serving.audit.writer import Failure
 
-__all__ = ["Audit", "Failure", "Limits", "Places", "Retention"]
+__all__ = ["Audit", "Failure", "Limits", "Patience", "Places", "Retention"]

@@ -18,15 +18,13 @@ from serving.audit.segments import (
     FILE_MODE,
     Retention,
     Segment,
-    Tail,
     decide_removal,
-    digest_of_torn,
-    find_tail,
     list_segments,
     lock,
     name_of,
     open_to_group,
 )
+from serving.audit.tail import Tail, Written, digest_of_torn, entries_after, find_tail
 from serving.errors import BadSettings
 from serving.store.files import sync_directory
 
@@ -80,8 +78,12 @@ class Clock:
 class Book:
     """The log in a directory, open for writing; for one thread at a time."""
 
-    def __init__(self, directory: Path, signer: Signer, limits: Limits, clock: Callable[[], str]) -> None:
+    def __init__(
+        self, directory: Path, signer: Signer, limits: Limits, clock: Callable[[], str], after: int | None = None
+    ) -> None:
         """Open the log in `directory`, or begin one; a torn last line is cut off, and that is recorded.
+
+        `after` is the last entry that is known to be there, where another process had it open until now.
 
         Raises BadSettings where it cannot be written or another process has it, Unverified where it is broken.
         """
@@ -95,7 +97,11 @@ class Book:
         self._unsigned_since = time.monotonic()
         self._lock = lock(directory)
         try:
-            self._open(find_tail(list_segments(directory)))
+            segments = list_segments(directory)
+            tail = find_tail(segments, signer, from_checkpoint=after is not None)
+            self.found: list[Written] = [] if after is None else entries_after(segments, after)
+            """What was written after that one."""
+            self._open(tail)
         except OSError as error:
             self.release()
             hint = "make room, or let this user write there"

@@ -46,6 +46,8 @@ class Signer:
     sign: Sign
     fingerprint: str
     """Of the public key."""
+    has_signed: Callable[[bytes, bytes], bool]
+    """Given bytes and a signature: whether this key made it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-from serving.audit.auditor import fingerprint_of, load_auditor
+from serving.audit.auditor import load_auditor
 from serving.audit.book import Clock
 from serving.audit.recording import HINT, Bounds, Kept, Recording
 from serving.audit.records import ContentErased, ContentRemoved
@@ -44,6 +44,7 @@ from serving.audit.shelf import (
     segment_of,
 )
 from serving.errors import Unwritable
+from serving.keyfiles import fingerprint_of
 from serving.telemetry.logs import facts
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import Field
 
 from serving import desk
-from serving.audit.auditor import fingerprint_of
 from serving.audit.content import ContentStore
 from serving.audit.records import ContentRead
 from serving.audit.sealed import BrokenSeal, Heading, unseal
 from serving.audit.shelf import Erasing, Placed, find, list_shelf, read_headings, read_sealed, segment_of, wrapped_keys
 from serving.desk import Body, Caller, Operation
 from serving.errors import BadFile, FileMissing, Untrusted, Unverified
+from serving.keyfiles import fingerprint_of
 
 SOCKET: Final = "content.sock"
 """Beside the log."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from serving.audit.chain import Signer
-from serving.bundle.keys import Publisher, fingerprint_of, load_private, load_public, make_pair
 from serving.errors import BadFile, FileMissing, Untrusted, UsageError
+from serving.keyfiles import Publisher, fingerprint_of, load_private, load_public, make_pair
 from serving.store.files import write_whole
 
 _BYTES: Final = 32
@@ -42,7 +42,8 @@ class Fingerprints:
 def load_signer(path: Path) -> Signer:
     """The key that signs checkpoints. Raises FileMissing, BadFile, Untrusted."""
     key = load_private(path)
-    return Signer(key.sign, fingerprint_of(key.public_key()))
+    public = Publisher(path.name, fingerprint_of(key.public_key()), key.public_key())
+    return Signer(key.sign, public.fingerprint, public.has_signed)
 
 
 def load_verifier(path: Path) -> Publisher:

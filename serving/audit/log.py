@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from serving.audit import wire
 from serving.audit.book import Clock, Limits
+from serving.audit.canonical import NotCanonical
 from serving.audit.courier import Courier, FileReceiver, Receiver
 from serving.audit.failures import FailureTally
 from serving.audit.keys import Fingerprints, load_fingerprints, make_keys
 from serving.audit.process import Setup
-from serving.audit.records import Intent, Outcome, Record, Started, Stopped, body_of, values_of
-from serving.audit.remote import RemoteWriter
+from serving.audit.records import Intent, Outcome, Record, Started, Stopped, body_of, formless, values_of
+from serving.audit.remote import Patience, RemoteWriter
 from serving.audit.segments import Retention
+from serving.audit.sent import Late
 from serving.audit.syslog import Address, SyslogReceiver, parse_address
 from serving.audit.writer import Failure
 from serving.errors import Unwritable
-from serving.settings.model import Audit as Settings
+
+if TYPE_CHECKING:
+    from serving.settings.model import Audit as Settings
+
+
+def _ignore(_: int | None) -> None:
+    """For those who do not ask what became of a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +55,14 @@ class Audit:
         *,
         on_failure: Literal["refuse", "serve"],
         couriers: Sequence[Courier],
+        patience: Patience | None = None,
     ) -> None:
         self.fingerprints = fingerprints
         self._clock = clock
         self._on_failure = on_failure
         self._tally = FailureTally()
         self._couriers = tuple(couriers)
-        self._writer = RemoteWriter(setup, clock, self._on_tick)
+        self._writer = RemoteWriter(setup, clock, self._on_tick, patience)
         for courier in self._couriers:
             courier.start(lambda: self._writer.durable)
 
@@ -65,6 +76,7 @@ class Audit:
         retention: Retention | None = None,
         on_failure: Literal["refuse", "serve"] = "refuse",
         receivers: Sequence[Receiver] = (),
+        patience: Patience | None = None,
     ) -> Audit:
         """Open the log, or begin one; its start is on the disk when this returns.
 
@@ -74,7 +86,7 @@ class Audit:
         fingerprints = load_fingerprints(places.fingerprint_key)
         setup = Setup(places.directory, places.signing_key, limits or Limits(), retention or Retention())
         couriers = [Courier(places.directory, receiver) for receiver in receivers]
-        audit = cls(setup, Clock(), fingerprints, on_failure=on_failure, couriers=couriers)
+        audit = cls(setup, Clock(), fingerprints, on_failure=on_failure, couriers=couriers, patience=patience)
         try:
             host = socket.gethostname()
             audit.record(Started(version=version, host=host, pid=os.getpid(), fingerprint_key=fingerprints.id))
@@ -104,6 +116,7 @@ class Audit:
             retention=retention,
             on_failure=settings.on_failure,
             receivers=receivers_of(settings),
+            patience=Patience(settings.wait_s),
         )
 
     @classmethod
@@ -133,16 +146,25 @@ class Audit:
         """Those that carry records to where this host cannot change them; each says how far it is."""
         return self._couriers
 
-    async def intent(self, record: Intent) -> int | None:
+    async def intent(self, record: Intent, late: Late = _ignore) -> int | None:
         """Have the intent on the disk; returns its number, which the outcome is to name.
 
-        Where it cannot be written: raises Unwritable, or returns None with `on_failure` serve.
+        Where it cannot be written, or not in time: raises Unwritable, or returns None with `on_failure` serve. It may
+        be written later then, as it may if who waits is cancelled: in all of these cases `late` is called once, with
+        its number or, where it has not been written and will not be, with None. That is in the same event loop, or in
+        another thread once that loop has ended.
         """
+        keep = self._on_failure == "serve"
         try:
-            return await self._writer.durably(wire.frame((wire.INTENT, time.time_ns(), values_of(record))))
+            told = self._writer.durably(wire.frame((wire.INTENT, time.time_ns(), values_of(record))), late, keep=keep)
+            return await told
         except Unwritable:
-            if self._on_failure == "serve":
+            if keep:
                 return None
+            raise
+        except asyncio.CancelledError:
+            if told.done() and not told.cancelled() and told.exception() is None:
+                late(told.result())
             raise
 
     def outcome(self, record: Outcome) -> None:
@@ -151,14 +173,31 @@ class Audit:
 
     def event(self, record: Record) -> None:
         """Record what happened. Nobody waits for the disk. Raises NotCanonical."""
-        self._writer.post(wire.frame((wire.POSTED, time.time_ns(), body_of(record))))
+        self._writer.post(self._frame(wire.POSTED, record))
 
     def record(self, record: Record) -> int:
-        """Record what is about to be done, and wait until that is on the disk; its number. Raises Unwritable.
+        """Record what is about to be done, and wait until that is on the disk; its number.
 
-        It blocks: from an event loop it belongs on a thread.
+        Raises Unwritable, NotCanonical. It blocks: from an event loop it belongs on a thread.
         """
-        return self._writer.append(wire.frame((wire.WAITED, time.time_ns(), body_of(record))))
+        return self._writer.append(self._frame(wire.WAITED, record))
+
+    def keep(self, record: Record) -> None:
+        """Record what is done whatever becomes of the record: wait for the disk, but not where it waits itself.
+
+        Raises NotCanonical. It blocks too.
+        """
+        with contextlib.suppress(Unwritable):
+            self._writer.append(self._frame(wire.POSTED, record), _ignore)
+
+    def _frame(self, kind: int, record: Record) -> bytes:
+        at_ns = time.time_ns()
+        try:
+            return wire.frame((kind, at_ns, body_of(record)))
+        except NotCanonical:
+            gap = formless(type(record), self._clock.text(at_ns))
+            self._writer.post(wire.frame((wire.POSTED, at_ns, body_of(gap))))
+            raise
 
     def authentication_failed(self, source: str) -> None:
         """Count a failed attempt; it is recorded with all others of its source and minute."""
@@ -168,6 +207,7 @@ class Audit:
         """End in order: what was counted, the stop, a checkpoint. Returns why it could not be written, or None."""
         for count in self._tally.take():
             self.event(count)
+        self._writer.drain()  # what becomes of a request is recorded once its intent is
         self.event(Stopped(reason=reason))
         self._writer.close()
         for courier in self._couriers:

@@ -19,9 +19,8 @@ from typing import Any, Final
 
 from serving.audit import wire
 from serving.audit.book import Book, Clock, Limits
-from serving.audit.canonical import NotCanonical
 from serving.audit.keys import load_signer
-from serving.audit.records import Intent, Outcome, body_of_values
+from serving.audit.records import Intent, Outcome, body_or_gap
 from serving.audit.segments import Retention
 from serving.audit.writer import Item, State, Writer
 from serving.errors import ServingError
@@ -113,13 +112,10 @@ class Connection:
             self._is_open = False
         else:
             is_awaited = kind in (wire.WAITED, wire.INTENT)
-            body: bytes | None = value[2]
+            at, body, has_form = self._clock.text(value[1]), value[2], True
             if kind in (wire.INTENT, wire.OUTCOME):
-                try:
-                    body = body_of_values(Intent if kind == wire.INTENT else Outcome, value[2])
-                except NotCanonical:
-                    body = None
-            self._items.append(Item(self._clock.text(value[1]), body, is_awaited=is_awaited))
+                body, has_form = body_or_gap(Intent if kind == wire.INTENT else Outcome, value[2], at)
+            self._items.append(Item(at, body, is_awaited=is_awaited and has_form, has_form=has_form))
 
 
 def main(descriptor: int) -> int:
@@ -133,10 +129,11 @@ def main(descriptor: int) -> int:
             return 0
         setup = Setup.of(told[1])
         try:
-            book = Book(setup.directory, load_signer(setup.signing_key), setup.limits, clock)
+            book = Book(setup.directory, load_signer(setup.signing_key), setup.limits, clock, told[2])
         except ServingError as error:
             connected.sendall(wire.frame(("error", type(error).__name__, error.message, error.hint)))
             return 1
-        connected.sendall(wire.frame(("open",)))
+        durable = book.durable
+        connected.sendall(wire.frame(("open", (durable.segment, durable.size, durable.seq), book.found)))
         Writer(book, clock, Connection(connected, clock), setup.retention).run()
     return 0

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
-from serving.audit.canonical import canonical_fields, prefix_of
+from serving.audit.canonical import NotCanonical, canonical_fields, prefix_of
+
+FORMLESS: Final = "it has no canonical form"
+"""Why a record is lost that has, say, half a surrogate pair in a text."""
 
 
 class Record:
@@ -126,6 +129,16 @@ class PolicyUsed(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PricesUsed(Record):
+    """The price book in force from here on."""
+
+    kind: ClassVar[str] = "prices"
+    version: str
+    """The first 16 digits of its SHA-256, as in each line of usage."""
+    currency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLoaded(Record):
     """An engine has these weights."""
 
@@ -154,6 +167,17 @@ class KeyRotated(Record):
     kind: ClassVar[str] = "key-rotated"
     key: str
     successor: str | None = None
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChanged(Record):
+    """What a key may do, or how long, is about to be something else."""
+
+    kind: ClassVar[str] = "key-changed"
+    key: str
+    changes: tuple[str, ...]
+    """Such as `requests_per_minute: 60 -> 120`; `none` stands for no limit."""
     by: str
 
 
@@ -204,6 +228,26 @@ class ContentRemoved(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Downloaded(Record):
+    """A file of a model was handed on to another host, or part of it; written once it ended."""
+
+    kind: ClassVar[str] = "download"
+    principal: str
+    key: str | None = None
+    """Id of the key, never the key."""
+    source: str | None = None
+    repository: str
+    commit: str
+    file: str
+    sha256: str
+    """Of the whole file."""
+    start: int
+    sent_bytes: int
+    outcome: str
+    """`complete`, or why it was cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthenticationFailed(Record):
     """All failed attempts from one source in one minute."""
 
@@ -231,7 +275,11 @@ class Gap(Record):
     since: str
     reason: str
     lost: int
-    """Records that were not written; those whose requests were refused among them."""
+    """Records that were not written, at most; those whose requests were refused among them."""
+    late: int | None = None
+    """Records that were kept, and written when it could be again."""
+    lost_kind: str | None = None
+    """The kind of the one that was lost, where it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +310,19 @@ def body_of_values(kind: type[Record], values: tuple[Any, ...]) -> bytes:
     """The canonical form of a record of that kind with these values. Raises NotCanonical."""
     layout = _LAYOUTS.get(kind) or _layout(kind)
     return canonical_fields(layout[0], values)
+
+
+def body_or_gap(kind: type[Record], values: tuple[Any, ...], at: str) -> tuple[bytes, bool]:
+    """The same, and True; where there is none, that of a gap which says so, and False."""
+    try:
+        return body_of_values(kind, values), True
+    except NotCanonical:
+        return body_of(formless(kind, at)), False
+
+
+def formless(kind: type[Record], at: str) -> Gap:
+    """What is recorded instead of a record that cannot be written at all."""
+    return Gap(since=at, reason=FORMLESS, lost=1, lost_kind=kind.kind)
 
 
 def _layout(kind: type[Record]) -> _Layout:

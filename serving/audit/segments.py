@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import time
@@ -14,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from serving.audit.chain import CHECKPOINT, HEAD, Entry, Link, NotAnEntry, hash_of, read_entry
-from serving.errors import BadSettings, Unverified
+from serving.errors import BadSettings
 from serving.store.files import sync_directory
 
 _NAME: Final = re.compile(r"audit-(\d{8})\.jsonl")
@@ -38,24 +36,6 @@ class Segment:
     """When it was written to last, in seconds since 1970."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
-    """Where a log ends that is opened to be carried on."""
-
-    log: str
-    """Its id; empty where it was only about to begin."""
-    segment: int
-    link: Link
-    size: int
-    """Bytes of its last segment that are whole."""
-    torn: bytes
-    """What stands after them: a line that was not ended."""
-    unsigned: int
-    """Entries after the last checkpoint."""
-    began: str
-    """When the last segment began."""
-
-
 def name_of(number: int) -> str:
     """The name of a segment's file."""
     return f"audit-{number:08d}.jsonl"
@@ -63,17 +43,22 @@ def name_of(number: int) -> str:
 
 def list_segments(directory: Path) -> tuple[Segment, ...]:
     """The segments that are there, by number. Raises BadSettings."""
-    found = []
     try:
-        for path in directory.iterdir():
-            matched = _NAME.fullmatch(path.name)
-            if matched:
-                status = path.lstat()
-                found.append(Segment(int(matched[1]), path, status.st_size, status.st_mtime))
+        return segments_named(_NAME, directory)
     except FileNotFoundError:
         return ()
     except OSError as error:
         raise BadSettings(f"the audit log in `{directory}` cannot be read: {error.strerror}") from None
+
+
+def segments_named(name: re.Pattern[str], directory: Path) -> tuple[Segment, ...]:
+    """Files whose whole name is like that, by the number in its first group. Raises OSError."""
+    found = []
+    for path in directory.iterdir():
+        matched = name.fullmatch(path.name)
+        if matched:
+            status = path.lstat()
+            found.append(Segment(int(matched[1]), path, status.st_size, status.st_mtime))
     return tuple(sorted(found, key=lambda segment: segment.number))
 
 
@@ -122,69 +107,6 @@ def open_to_group(descriptor: int, directory: Path) -> None:
     os.fchmod(descriptor, FILE_MODE)
     with contextlib.suppress(PermissionError):  # not a group of this user's: the directory's setgid bit does it then
         os.fchown(descriptor, -1, directory.stat().st_gid)
-
-
-def find_tail(segments: Sequence[Segment]) -> Tail | None:
-    """Where the log ends; None where it has not begun.
-
-    Only a last line without its end is taken for torn. Whatever else is wrong in the last segment was not done by a
-    crash: it raises Unverified, and nothing is written behind it.
-    """
-    if not segments:
-        return None
-    raw = segments[-1].path.read_bytes()
-    whole = raw.rfind(b"\n") + 1
-    if not whole:
-        return _tail_before(segments, raw)
-    link, unsigned = Link(), 0
-    log = began = ""
-    for number, line in enumerate(raw[: whole - 1].split(b"\n"), 1):
-        where = f"`{segments[-1].path}`, line {number}"
-        try:
-            entry = read_entry(line)
-        except NotAnEntry as error:
-            raise _broken(f"{where} {error}") from None
-        if number == 1:
-            log, link = _begin(entry, segments[-1].number, where)
-            began = entry.at
-        if entry.seq != link.seq + 1 or hash_of(link.hash, entry) != entry.hash:
-            raise _broken(f"{where} does not follow from the one before")
-        link = Link(entry.seq, entry.hash)
-        unsigned = 0 if entry.kind == CHECKPOINT else unsigned + 1
-    return Tail(log, segments[-1].number, link, whole, raw[whole:], unsigned, began)
-
-
-def _tail_before(segments: Sequence[Segment], torn: bytes) -> Tail:
-    """The end of the segment before one that was only about to begin."""
-    before = find_tail(segments[:-1])
-    if before is None:
-        if segments[-1].number != 1:
-            raise _broken(f"`{segments[-1].path}` is empty, and nothing stands before it")
-        return Tail("", 1, Link(), 0, torn, 0, "")
-    if before.torn:
-        raise _broken(f"`{segments[-2].path}` has no end, although another segment was begun")
-    return Tail(before.log, segments[-1].number, before.link, 0, torn, 0, "")
-
-
-def _begin(entry: Entry, segment: int, where: str) -> tuple[str, Link]:
-    record = entry.record
-    log, previous = record.get("log"), record.get("previous")
-    if entry.kind != HEAD or record.get("segment") != segment or not isinstance(log, str):
-        raise _broken(f"{where} is not the head of segment {segment}")
-    try:
-        return log, Link(entry.seq - 1, bytes.fromhex(str(previous)))
-    except ValueError:
-        raise _broken(f"{where} does not name the hash before it") from None
-
-
-def _broken(what: str) -> Unverified:
-    hint = "`serve audit verify` says more; move the directory away, keep it, and begin a new log"
-    return Unverified(f"the audit log is broken: {what}", hint=hint)
-
-
-def digest_of_torn(torn: bytes) -> str:
-    """What is recorded of a line that was cut off."""
-    return hashlib.sha256(torn).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from typing import BinaryIO, Final
 
 from serving.audit.sealed import DIGEST_BYTES, MAGIC, MOST_HEADING, PREFIX, WRAPPED_BYTES, BrokenSeal, Heading, Sealed
 from serving.audit.sealed import heading_of as parse_heading
-from serving.audit.segments import DIRECTORY_MODE, FILE_MODE, Segment, open_to_group
+from serving.audit.segments import DIRECTORY_MODE, FILE_MODE, Segment, open_to_group, segments_named
 from serving.errors import BadFile, BadSettings, FileMissing
 from serving.store.files import sync_directory, write_whole
 
@@ -89,18 +89,12 @@ def prepare(directory: Path) -> int:
 
 def list_shelf(directory: Path) -> tuple[Segment, ...]:
     """The segments that are there, by number. Raises FileMissing, BadFile."""
-    found = []
     try:
-        for path in directory.iterdir():
-            matched = _NAME.fullmatch(path.name)
-            if matched:
-                status = path.lstat()
-                found.append(Segment(int(matched[1]), path, status.st_size, status.st_mtime))
+        return segments_named(_NAME, directory)
     except FileNotFoundError:
         raise FileMissing(f"no content is kept in `{directory}`", hint="audit.content.directory says where") from None
     except OSError as error:
         raise BadFile(f"the content in `{directory}` cannot be read: {error.strerror}") from None
-    return tuple(sorted(found, key=lambda segment: segment.number))
 
 
 def last_number(directory: Path) -> int:
@@ -280,9 +274,13 @@ class OpenSegment:
         except OSError:
             os.close(self._keys)
             raise
-        open_to_group(self._records, directory)
-        sync_directory(directory / "keys")
-        sync_directory(directory)
+        try:
+            open_to_group(self._records, directory)
+            sync_directory(directory / "keys")
+            sync_directory(directory)
+        except OSError:
+            self.close()
+            raise
 
     def append(self, records: Collection[Sealed]) -> None:
         """Have records on the disk, their keys before them. Raises OSError; then none of them counts."""

@@ -10,9 +10,9 @@ that was written anew, and an end that was cut off.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from serving.audit.anchor import Anchor
 from serving.audit.chain import (
@@ -239,7 +239,7 @@ class _Reader:
             case "removed":
                 self._removed[record.get("through_segment", 0)] = str(record.get("through_hash"))
             case "gap":
-                self._gaps.append(f"{record.get('lost')} records from {record.get('since')} to {entry.at}")
+                self._gaps.append(_told_gap(record, entry.at))
             case "recovered":
                 self._recovered += 1
 
@@ -332,7 +332,7 @@ class _Reader:
             notes.append(
                 f"{self._unmatched} outcomes name no open intent here: it was removed, or could not be written"
             )
-        notes += [f"nothing could be written for a while: lost {gap}" for gap in self._gaps]
+        notes += [f"something could not be written: lost {gap}" for gap in self._gaps]
         if self._anchor is None:
             notes.append(
                 "without an anchor it cannot be excluded that a holder of the signing key wrote the history anew, or"
@@ -348,6 +348,12 @@ class _Reader:
             return
         at = self._number if segment is None else segment
         self._breaks.append(Break(at, self._line if line is None else line, what, expected, found))
+
+
+def _told_gap(record: Mapping[str, Any], at: str) -> str:
+    kind = f" ({record['lost_kind']})" if "lost_kind" in record else ""
+    late = f"; {record['late']} more are late" if "late" in record else ""
+    return f"{record.get('lost')} records{kind} from {record.get('since')} to {at}{late}"
 
 
 def _short(digest: bytes) -> str:

@@ -11,7 +11,8 @@ import socket
 from typing import Any, Final
 
 SETUP: Final = 0
-"""`(SETUP, {…})`: what to open, and how (`process.Setup`)."""
+"""`(SETUP, {…}, after)`: what to open, and how (`process.Setup`); and the last entry that was acknowledged to whoever
+opens it again, else None. The answer has what was written after that one."""
 WAITED: Final = 1
 """`(WAITED, at_ns, body)`: a record in canonical form that somebody waits for."""
 POSTED: Final = 2
@@ -32,6 +33,12 @@ def frame(value: tuple[Any, ...]) -> bytes:
     """One value, to be sent."""
     raw = marshal.dumps(value)
     return len(raw).to_bytes(_LENGTH, "little") + raw
+
+
+def value(framed: bytes) -> tuple[Any, ...]:
+    """The other way round."""
+    whole: tuple[Any, ...] = marshal.loads(framed[_LENGTH:])  # noqa: S302 - of this very process
+    return whole
 
 
 class Frames:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from serving.audit.book import Book, Durable
-from serving.audit.records import Gap, body_of
+from serving.audit.records import FORMLESS, Gap, body_of
 from serving.audit.segments import Retention
 
 RETRY_S: Final = 1.0
@@ -43,18 +43,19 @@ class State:
     durable: Durable
     failure: Failure | None
     lost: int
-    """Records that were not written since the failure, those that wait for its end among them."""
+    """Records that were not written since the failure; those that wait for its end are not among them."""
 
 
 class Item:
-    """Something to be written. `body` is None where a record had no canonical form."""
+    """Something to be written, or a gap in the place of what has no form."""
 
-    __slots__ = ("at", "body", "is_awaited")
+    __slots__ = ("at", "body", "has_form", "is_awaited")
 
-    def __init__(self, at: str, body: bytes | None, *, is_awaited: bool) -> None:
+    def __init__(self, at: str, body: bytes, *, is_awaited: bool, has_form: bool = True) -> None:
         self.at = at
         self.body = body
         self.is_awaited = is_awaited
+        self.has_form = has_form
 
 
 class Askers(Protocol):
@@ -107,32 +108,32 @@ class Writer:
 
     @property
     def _state(self) -> State:
-        return State(self._book.durable, self._failure, self._lost + len(self._kept))
+        return State(self._book.durable, self._failure, self._lost)
 
     def _take(self, group: Sequence[Item]) -> None:
         """Write them, in runs of those that have a form."""
         run: list[Item] = []
         for item in group:
-            if item.body is None:
+            if item.has_form:
+                run.append(item)
+            else:
                 self._commit(run)
                 run = []
-                self._lost += 1
-                self._askers.tell(1, "it has no canonical form", self._state)
-            else:
-                run.append(item)
+                self._commit([item], FORMLESS)
         self._commit(run)
 
-    def _commit(self, group: Sequence[Item]) -> None:
+    def _commit(self, group: Sequence[Item], told: str | None = None) -> None:
+        """Write them, and tell whoever asks their numbers, or else what is `told`."""
         if not group:
             return
         first = 0
 
         def write() -> None:
             nonlocal first
-            first = self._book.write([(item.at, item.body or b"") for item in group])
+            first = self._book.write([(item.at, item.body) for item in group])
 
         if (self._failure is None or self._mend()) and self._attempt(write):
-            self._askers.tell(len(group), first, self._state)
+            self._askers.tell(len(group), first if told is None else told, self._state)
             return
         for item in group:
             if item.is_awaited or len(self._kept) >= KEPT:
@@ -172,8 +173,8 @@ class Writer:
             return True
         if now < self._retry_at:
             return False
-        gap = Gap(since=failure.since, reason=failure.reason, lost=self._lost)
-        records = [(item.at, item.body or b"") for item in self._kept]
+        gap = Gap(since=failure.since, reason=failure.reason, lost=self._lost, late=len(self._kept) or None)
+        records = [(item.at, item.body) for item in self._kept]
 
         def write() -> None:
             self._book.write([(self._clock(), body_of(gap)), *records])

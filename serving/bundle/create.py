@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from serving.bundle import form
 from serving.bundle.gather import Gathered
-from serving.bundle.keys import fingerprint_of
 from serving.bundle.manifest import (
     REQUIREMENTS,
     SBOM,
@@ -35,6 +34,7 @@ from serving.bundle.manifest import (
 from serving.bundle.sbom import bill
 from serving.bundle.wheels import check_wheel
 from serving.errors import BadFile, BadSettings, FileMissing, NoFitError, Unverified
+from serving.keyfiles import fingerprint_of
 from serving.store.accepted import is_licence
 from serving.store.cas import Store
 from serving.store.files import FULL, Progress, digest_of

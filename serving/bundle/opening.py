@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.bundle.form import CutOff, Source, size_of
-from serving.bundle.keys import Publisher, Trust
+from serving.bundle.keys import Trust
 from serving.bundle.manifest import BundleManifest, parse
 from serving.bundle.trust import Exceptions, check_claim, decide_publisher
 from serving.errors import BadFile, FileMissing
+from serving.keyfiles import Publisher
 from serving.store.files import Progress
 
 

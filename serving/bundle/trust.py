@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from serving.bundle.keys import Publisher
 from serving.bundle.manifest import BundleManifest
 from serving.errors import Untrusted
+from serving.keyfiles import Publisher
 
 
 @dataclass(frozen=True, slots=True)

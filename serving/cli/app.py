@@ -14,6 +14,7 @@ from serving.cli.audit_commands import audit_app
 from serving.cli.bundle_commands import bundle_app, trust_app
 from serving.cli.keys import keys_app
 from serving.cli.options import PlanOptions, StartOptions, takes_wishes
+from serving.cli.route_commands import route_app
 from serving.errors import UsageError
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(trust_app, name="trust")
 app.add_typer(keys_app, name="keys")
+app.add_typer(route_app, name="route")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Measure = Annotated[bool, typer.Option("--measure", help="Measure how fast memory and disk read; some seconds.")]
@@ -261,13 +263,26 @@ def mirror(
     allow_insecure_bind: Annotated[
         bool, typer.Option("--allow-insecure-bind", help="Listen beyond loopback without TLS.")
     ] = False,
+    is_open: Annotated[bool, typer.Option("--open", help="Ask nobody on this host for a key.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write logs as JSON lines.")] = False,
     config: Config = None,
 ) -> int:
     """Hand on the store's publishable models as a Hugging Face hub does: clients set HF_ENDPOINT to it."""
     from serving.cli.mirror import MirrorOptions, run_mirror
 
-    return run_mirror(MirrorOptions(host, port, allow_insecure_bind or None, config, json=as_json))
+    return run_mirror(MirrorOptions(host, port, allow_insecure_bind or None, is_open or None, config, json=as_json))
+
+
+@app.command()
+def egress(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Write logs as JSON lines.")] = False,
+    config: Config = None,
+) -> int:
+    """Send out what the policy lets out, and nothing else: the one process that has the providers' credentials."""
+    from serving.cli.route import run_egress
+
+    return run_egress(config, as_json=as_json)
 
 
 @models_app.command("publish")

@@ -29,13 +29,14 @@ from serving.bundle.entries import entries_for
 from serving.bundle.gather import Gathered, Target, gather, read_lock
 from serving.bundle.host import this_host
 from serving.bundle.into import check_into, install_wheels
-from serving.bundle.keys import load_private, make_pair, next_serial
+from serving.bundle.keys import next_serial
 from serving.cli.bar import Bar
 from serving.cli.options import settings_for
 from serving.cli.runtime import catalogue_entries, open_store
 from serving.cli.show import known, print_json, print_rows
 from serving.cli.trust import trust_of
 from serving.errors import FileMissing, Untrusted, UsageError
+from serving.keyfiles import load_private, make_pair
 from serving.registry.catalogue import PACKAGE
 from serving.settings import Settings
 from serving.store.cas import Store

@@ -12,7 +12,7 @@ from typing import Any
 
 import serving
 from serving.audit import Audit
-from serving.audit.auditor import fingerprint_of, load_private_auditor, make_auditor
+from serving.audit.auditor import load_private_auditor, make_auditor
 from serving.audit.content import ContentStore, content_directory
 from serving.audit.counter import ask, key_from, show
 from serving.audit.inventory import list_contents
@@ -21,6 +21,7 @@ from serving.audit.reading import read_lines
 from serving.cli.options import settings_for
 from serving.cli.show import print_json, print_rows
 from serving.errors import UsageError
+from serving.keyfiles import fingerprint_of
 from serving.settings import Settings
 
 

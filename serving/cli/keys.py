@@ -27,9 +27,54 @@ Config = Annotated[Path | None, typer.Option("--config", help="Settings file in 
 Expires = Annotated[
     str | None, typer.Option("--expires", help="When it ends: a time such as `90d` or `12h`, or a day, in UTC.")
 ]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scope", help="inference, metrics, admin or mirror; may be given again. A new key is for inference."
+    ),
+]
+Models = Annotated[list[str] | None, typer.Option("--model", help="Only this model; may be given again.")]
+Networks = Annotated[
+    list[str] | None, typer.Option("--network", help="Only from there, such as 10.0.0.0/8; may be given again.")
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option("--class", help="Of its work this class of the policy may leave; may be given again."),
+]
+Residency = Annotated[
+    list[str] | None, typer.Option("--residency", help="Its data may go to this region; may be given again.")
+]
+RequestsPerMinute = Annotated[int | None, typer.Option("--requests-per-minute", min=0)]
+RequestsPerDay = Annotated[int | None, typer.Option("--requests-per-day", min=0)]
+TokensPerMinute = Annotated[
+    int | None, typer.Option("--tokens-per-minute", min=0, help="Of prompts and answers together.")
+]
+TokensPerDay = Annotated[int | None, typer.Option("--tokens-per-day", min=0)]
+Concurrency = Annotated[int | None, typer.Option("--concurrency", min=0, help="Requests at one time.")]
+BudgetPerDay = Annotated[
+    str | None, typer.Option("--budget-per-day", help="Money, in the price book's currency, such as 12.50.")
+]
+BudgetPerMonth = Annotated[str | None, typer.Option("--budget-per-month")]
+Budget = Annotated[str | None, typer.Option("--budget", help="Money in all.")]
 KeyId = Annotated[str, typer.Argument(help="The key's id: what stands between `pk_` and the next `_`.")]
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _MICRO: Final = 10**6
+_UNSET: Final = {
+    "expires": "expires",
+    "model": "models",
+    "network": "networks",
+    "class": "classes",
+    "residency": "residency",
+    "requests-per-minute": "requests_per_minute",
+    "requests-per-day": "requests_per_day",
+    "tokens-per-minute": "tokens_per_minute",
+    "tokens-per-day": "tokens_per_day",
+    "concurrency": "concurrency",
+    "budget-per-day": "cost_per_day",
+    "budget-per-month": "cost_per_month",
+    "budget": "cost_in_all",
+}
+"""What `--unset` takes, and the field that it is. A key without a scope would be for nothing."""
 
 
 @keys_app.command("create")
@@ -37,29 +82,22 @@ def create_key(
     owner: Annotated[str, typer.Option("--owner", help="Whose it is: a person, a team, a program.")],
     name: Annotated[str, typer.Option("--name", help="What it is for.")] = "key",
     expires: Expires = None,
-    scope: Annotated[
-        list[str] | None,
-        typer.Option("--scope", help="inference, metrics, admin or mirror; may be given again. Unset: inference."),
-    ] = None,
-    model: Annotated[list[str] | None, typer.Option("--model", help="Only this model; may be given again.")] = None,
-    network: Annotated[
-        list[str] | None, typer.Option("--network", help="Only from there, such as 10.0.0.0/8; may be given again.")
-    ] = None,
+    scope: Scopes = None,
+    model: Models = None,
+    network: Networks = None,
+    workload: Classes = None,
+    residency: Residency = None,
     cache_domain: Annotated[
         str | None, typer.Option("--cache-domain", help="Who shares computed prefixes with it; unset: the owner.")
     ] = None,
-    requests_per_minute: Annotated[int | None, typer.Option("--requests-per-minute", min=0)] = None,
-    requests_per_day: Annotated[int | None, typer.Option("--requests-per-day", min=0)] = None,
-    tokens_per_minute: Annotated[
-        int | None, typer.Option("--tokens-per-minute", min=0, help="Of prompts and answers together.")
-    ] = None,
-    tokens_per_day: Annotated[int | None, typer.Option("--tokens-per-day", min=0)] = None,
-    concurrency: Annotated[int | None, typer.Option("--concurrency", min=0, help="Requests at one time.")] = None,
-    budget_per_day: Annotated[
-        str | None, typer.Option("--budget-per-day", help="Money, in the price book's currency, such as 12.50.")
-    ] = None,
-    budget_per_month: Annotated[str | None, typer.Option("--budget-per-month")] = None,
-    budget: Annotated[str | None, typer.Option("--budget", help="Money in all.")] = None,
+    requests_per_minute: RequestsPerMinute = None,
+    requests_per_day: RequestsPerDay = None,
+    tokens_per_minute: TokensPerMinute = None,
+    tokens_per_day: TokensPerDay = None,
+    concurrency: Concurrency = None,
+    budget_per_day: BudgetPerDay = None,
+    budget_per_month: BudgetPerMonth = None,
+    budget: Budget = None,
     record_content: Annotated[
         bool, typer.Option("--record-content", help="Keep its prompts and answers, sealed for the auditor.")
     ] = False,
@@ -73,13 +111,12 @@ def create_key(
         "tokens_per_minute": tokens_per_minute,
         "tokens_per_day": tokens_per_day,
         "concurrency": concurrency,
-        "cost_per_day": _money(budget_per_day, "--budget-per-day"),
-        "cost_per_month": _money(budget_per_month, "--budget-per-month"),
-        "cost_in_all": _money(budget, "--budget"),
+        **_budgets(budget_per_day, budget_per_month, budget),
     }
     body: dict[str, object] = {"owner": owner, "name": name, "expires": _time(expires, "--expires"), "limits": limits}
     body["record_content"] = record_content
     told = {"scopes": scope, "models": model, "networks": network, "cache_domain": cache_domain}
+    told |= {"classes": workload, "residency": residency}
     body |= {field: value for field, value in told.items() if value}
     made = _ask(config, "create", body)
     return _print_key(made, f"the key `{made['id']}` of `{made['owner']}` is made", as_json=as_json)
@@ -99,6 +136,7 @@ def list_keys(config: Config = None, as_json: Json = False) -> int:
         used = key["used"]
         about = [", ".join(key["scopes"]), *(key["models"] or []), *key["networks"]]
         about += [f"{name} ≤ {_limit(name, value)}" for name, value in key["limits"].items() if value is not None]
+        about += [f"may leave as {name}" for name in key["classes"]] + [f"to {name}" for name in key["residency"]]
         about += ["content is recorded"] if key["record_content"] else []
         told = (str(used["requests"]), str(used["tokens"]), _shown(used["cost"], found["currency"]))
         rows.append((key["id"], key["owner"], key["name"], _state(key), *told, "; ".join(about)))
@@ -122,6 +160,66 @@ def rotate_key(
     made = _ask(config, "rotate", body)
     until = _moment(made["instead_of"]["grace_until"])
     return _print_key(made, f"the key `{made['id']}` is made; `{key_id}` is valid until {until}", as_json=as_json)
+
+
+@keys_app.command("change")
+def change_key(
+    key_id: KeyId,
+    expires: Expires = None,
+    scope: Scopes = None,
+    model: Models = None,
+    network: Networks = None,
+    workload: Classes = None,
+    residency: Residency = None,
+    requests_per_minute: RequestsPerMinute = None,
+    requests_per_day: RequestsPerDay = None,
+    tokens_per_minute: TokensPerMinute = None,
+    tokens_per_day: TokensPerDay = None,
+    concurrency: Concurrency = None,
+    budget_per_day: BudgetPerDay = None,
+    budget_per_month: BudgetPerMonth = None,
+    budget: Budget = None,
+    unset: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--unset", help="Without this from now on, such as `model` or `tokens-per-day`; may be given again."
+        ),
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> int:
+    """Give a key other limits, models, networks, scopes or another end, at once; what is not named stays."""
+    from serving.cli.show import print_json
+
+    limits: dict[str, int | None] = {
+        "requests_per_minute": requests_per_minute,
+        "requests_per_day": requests_per_day,
+        "tokens_per_minute": tokens_per_minute,
+        "tokens_per_day": tokens_per_day,
+        "concurrency": concurrency,
+        **_budgets(budget_per_day, budget_per_month, budget),
+    }
+    told = {"expires": _time(expires, "--expires"), "scopes": scope, "models": model, "networks": network}
+    told |= {"classes": workload, "residency": residency}
+    body: dict[str, object] = {field: value for field, value in told.items() if value}
+    changed: dict[str, int | None] = {field: value for field, value in limits.items() if value is not None}
+    for name in unset or ():
+        field = _UNSET.get(name.removeprefix("--"))
+        if field is None:
+            raise UsageError(f"`--unset {name}` is none of {', '.join(_UNSET)}")
+        if field in body or field in changed:
+            raise UsageError(f"`--{name.removeprefix('--')}` is both set and unset")
+        if field in limits:
+            changed[field] = None
+        else:
+            body[field] = [] if field in ("networks", "classes", "residency") else None
+    if changed:
+        body["limits"] = changed
+    made = _ask(config, "change", {"id": key_id, **body})
+    if as_json:
+        print_json(made)
+    sys.stderr.write(f"the key `{made['id']}` of `{made['owner']}` is changed\n")
+    return 0
 
 
 @keys_app.command("revoke")
@@ -158,6 +256,8 @@ def show_usage(
         rows.append((each["key_id"], each["owner"], each["model"], *numbers, cost))
     print_rows(rows)
     sys.stderr.write(f"from {_moment(found['since'])} to {_moment(found['before'])}\n")
+    if found["complete_from"] is not None:
+        sys.stderr.write(f"kept from {_moment(found['complete_from'])} on (access.usage_retention_days)\n")
     return 0
 
 
@@ -238,6 +338,14 @@ def _money(text: str | None, flag: str) -> int | None:
     if micro is None:
         raise UsageError(f"`{flag} {text}` is no amount of money", hint="such as `12.50`, with at most six places")
     return micro
+
+
+def _budgets(per_day: str | None, per_month: str | None, in_all: str | None) -> dict[str, int | None]:
+    return {
+        "cost_per_day": _money(per_day, "--budget-per-day"),
+        "cost_per_month": _money(per_month, "--budget-per-month"),
+        "cost_in_all": _money(in_all, "--budget"),
+    }
 
 
 def _duration(text: str) -> int | None:

@@ -6,11 +6,12 @@ import os
 import sys
 from pathlib import Path
 
-from serving.bundle.keys import Trust, load_public
+from serving.bundle.keys import Trust
 from serving.cli.options import settings_for
 from serving.cli.runtime import trust_dir
 from serving.cli.show import print_json, print_rows
 from serving.errors import UsageError
+from serving.keyfiles import load_public
 
 
 def trust_of(config: Path | None) -> Trust:

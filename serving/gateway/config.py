@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from serving.egress.rooms import rooms_of
 from serving.engines.restart import DEFAULT_POLICY, RestartPolicy
 from serving.gateway.tls import TlsFiles, tls_files
 from serving.openai import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from serving.settings import Settings
 
 
@@ -45,6 +49,10 @@ class GatewayConfig:
     hang_timeout_s: float = 60.0
     """An engine that was ready and does not answer for so long, `/ready` included, is killed and started again."""
     restart: RestartPolicy = DEFAULT_POLICY
+    egress: Path | None = None
+    """Where the process listens that may send requests out; None: nothing leaves."""
+    egress_user: int | None = None
+    """The user that it runs as; None: this process's."""
     require_gpu: bool = False
     """Not ready while a GPU that was there at the start is lost."""
 
@@ -81,6 +89,8 @@ def gateway_config(settings: Settings, concurrency: int | None = None) -> Gatewa
         answer_timeout_s=limits.answer_timeout_s,
         start_timeout_s=restart.start_timeout_s,
         hang_timeout_s=restart.hang_timeout_s,
+        egress=None if settings.egress.policy is None else rooms_of(settings, os.environ).socket,
+        egress_user=settings.egress.user,
         require_gpu=settings.hardware.require_gpu,
         restart=RestartPolicy(
             backoff_s=restart.backoff_s,

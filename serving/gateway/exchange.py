@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from serving.errors import ServingError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from hmac import HMAC
 
     from serving.access import Principal as KeyPrincipal
@@ -66,14 +67,18 @@ class Exchange:
         "hold",
         "intent",
         "is_held_back",
+        "is_intent_told",
         "is_known",
         "is_refused",
         "is_sent",
         "last_byte_at",
         "model",
+        "on_end",
+        "on_intent",
         "outcome",
         "principal",
         "reason",
+        "reasons",
         "recording",
         "request_id",
         "reservation",
@@ -85,7 +90,7 @@ class Exchange:
         "stream",
     )
 
-    def __init__(self, route: str, request_id: str) -> None:
+    def __init__(self, route: str, request_id: str) -> None:  # noqa: PLR0915 - one line for each of what it holds
         self.route = route
         self.request_id = request_id
         self.principal = ANYBODY
@@ -108,9 +113,17 @@ class Exchange:
         """Makes the keyed fingerprint of the answer."""
         self.recording: Recording | None = None
         """Prompt and answer on their way to the content store, for a key that is made so; closed by `Guard.close`."""
+        self.reasons: tuple[str, ...] = ()
+        """Codes of the rules by which it goes where it goes, where there was a choice."""
+        self.on_end: Callable[[], None] | None = None
+        """Called once it has ended, however."""
         self.has_intent = False
         self.intent: int | None = None
         """Number of its entry in the audit log."""
+        self.is_intent_told = False
+        """It came to be known after nobody waited for it any more; without a number it was not written."""
+        self.on_intent: Callable[[int | None], None] | None = None
+        """What is to be done then, where the request has ended by that time."""
         self.is_known = False
         """It was let in."""
         self.is_sent = False
@@ -138,11 +151,26 @@ class Exchange:
             self.reason = reason
             self._task.cancel()
 
+    def tell_intent(self, number: int | None) -> None:
+        """What became of the intent, where whoever waited for it was refused, served without it, or cancelled."""
+        self.intent, self.is_intent_told = number, True
+        if self.on_intent is not None:
+            self.on_intent(number)
+
     def take_reason(self) -> ServingError | None:
         """The reason for which the task was cancelled; None where it was cancelled from elsewhere."""
         if self.reason is not None and self._task is not None:
             self._task.uncancel()
         return self.reason
+
+    def forget_attempt(self) -> None:
+        """An attempt elsewhere came to nothing: the next one begins anew."""
+        if self.response is not None:
+            self.response.close()
+            self.response = None
+        self.is_sent = self.is_refused = self.is_held_back = False
+        self.settled, self.answer_mac = None, None
+        self.last_byte_at = time.monotonic()
 
     def end(self, outcome: Outcome, code: str = "") -> bool:
         """Settle how it ended, and free what it holds; True the first time, which is the only one that counts."""

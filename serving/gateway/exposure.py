@@ -37,7 +37,7 @@ def asks_keys(given: Openness) -> bool:
         )
     if not is_loopback(given.host) and not given.knows_clients:
         raise UnsafeBind(
-            f"refused to serve without keys on `{given.host}`: anyone who reaches it could use the models",
+            f"refused to serve without keys on `{given.host}`: anyone who reaches it could use what is served",
             hint="listen on 127.0.0.1, or leave `--open` out and make keys: `serve keys create --owner NAME`",
         )
     return False

@@ -9,6 +9,7 @@ import contextlib
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import serving
@@ -16,8 +17,8 @@ from serving.access import Access, Tokens, access_directory, also_taken
 from serving.audit import Audit
 from serving.audit.content import ContentStore, content_directory
 from serving.audit.log import places_of
-from serving.audit.records import Intent, KeyRevoked, ModelLoaded, Outcome, SettingsUsed
-from serving.errors import PermissionDenied, ServingError, Unwritable
+from serving.audit.records import Intent, KeyRevoked, ModelLoaded, Outcome, PricesUsed, SettingsUsed
+from serving.errors import DestinationUnavailable, PermissionDenied, ServingError, Unwritable
 from serving.gateway.answers import CERTIFICATE
 from serving.gateway.exchange import ANYBODY, Principal
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from serving.gateway.answers import Answer, Headers
     from serving.gateway.engine import Engine
     from serving.gateway.exchange import Exchange
+    from serving.gateway.outside import Way
     from serving.gateway.relay import Settled
     from serving.gateway.routes import Call
     from serving.settings import Settings
@@ -97,8 +99,17 @@ class Guard:
         """The same for a route that no engine serves."""
         return ANYBODY if path in FREE else self.admit(scope, _SCOPES.get(path, "inference"))
 
-    def reserve(self, exchange: Exchange, call: Call, engine: Engine) -> list[tuple[bytes, bytes]]:
+    def is_watched(self, exchange: Exchange) -> bool:
+        """Whether somebody of its cache domain may use destinations outside: what is said in it is then remembered."""
+        key = exchange.principal.key
+        return self._access is not None and key is not None and self._access.is_watched(key.cache_domain)
+
+    def reserve(
+        self, exchange: Exchange, call: Call, engine: Engine, prices: str | None = None
+    ) -> list[tuple[bytes, bytes]]:
         """Set aside what the request uses at most; the headers that say what is left.
+
+        `prices`: the entry of the price book for a destination outside, which is to be tried in the engine's place.
 
         Raises RateLimited, BudgetSpent, PermissionDenied, CapacityError.
         """
@@ -106,10 +117,11 @@ class Guard:
         if self._access is None or key is None:
             return []
         self._access.check_model(key, exchange.model)
-        exchange.is_held_back = "tools" in call.body or engine.spec.backend != "llamacpp"
-        prompt, answer = bounds_of(call.body, exchange.bytes_in, engine.supervisor.state.facts.get("n_ctx_seq"))
+        backend, context = engine.spec.backend, engine.supervisor.state.facts.get("n_ctx_seq")
+        exchange.is_held_back = "tools" in call.body or backend != "llamacpp" or prices is not None
+        prompt, answer = bounds_of(call.body, exchange.bytes_in, context if prices is None else None)
         exchange.hold = self._access.reserve(
-            key, model=exchange.model, engine=engine.spec.backend, prompt=prompt, answer=answer
+            key, model=exchange.model, engine=prices or backend, prompt=prompt, answer=answer
         )
         return [(name.encode(), value.encode()) for name, value in exchange.hold.headers().items()]
 
@@ -153,14 +165,14 @@ class Guard:
                 raise
             return None
 
-    async def intend(self, exchange: Exchange, call: Call, engine: Engine) -> None:
-        """Have it on the disk that the request goes to the engine. Raises Unwritable."""
+    async def intend(self, exchange: Exchange, call: Call, engine: Engine, way: Way | None = None) -> None:
+        """Have it on the disk that the request goes to the engine, or out by that way. Raises Unwritable."""
         if self._audit is None:
             return
         principal = exchange.principal
         kept = await self._keep_prompt(exchange)
         exchange.has_intent = True
-        exchange.intent = await self._audit.intent(
+        number = await self._audit.intent(
             Intent(
                 request=exchange.request_id,
                 route=exchange.route,
@@ -168,17 +180,38 @@ class Guard:
                 key=None if principal.key is None else principal.key.key_id,
                 source=principal.source,
                 model=exchange.model,
-                weights=engine.spec.weights_sha256,
-                engine=engine.spec.backend,
-                destination="local" if engine.spec.origin is None else str(engine.spec.origin),
+                weights=engine.spec.weights_sha256 if way is None else None,
+                engine=engine.spec.backend if way is None else None,
+                destination=_destination(engine) if way is None else way.ask.destination,
+                reasons=exchange.reasons,
                 prompt=exchange.fingerprint,
                 output_limit=_limit(call.body),
                 stream=call.stream,
                 content=None if kept is None else kept.content,
                 content_sha256=None if kept is None else kept.sha256,
                 content_lost=True if kept is None and exchange.recording is not None else None,
-            )
+            ),
+            exchange.tell_intent,
         )
+        if number is not None:
+            exchange.intent = number
+
+    def fall_back(self, exchange: Exchange, error: ServingError) -> None:
+        """A destination outside did not answer, and the request is served here: what it held there is given back.
+
+        Where nobody knows what the destination did, and may ask money for, the reservation stands.
+        """
+        if exchange.hold is not None:
+            if isinstance(error, DestinationUnavailable):
+                exchange.hold.stand()
+            else:
+                exchange.hold.cancel()
+            exchange.hold = None
+        if self._audit is not None and exchange.intent is not None:
+            self._audit.outcome(
+                Outcome(intent=exchange.intent, request=exchange.request_id, outcome="refused", code=error.code)
+            )
+        exchange.has_intent, exchange.intent, exchange.is_intent_told = False, None, False
 
     def close(self, exchange: Exchange, settled: Settled | None) -> None:
         """Count what was used and record how it ended. `settled` is the engine's count, or an estimate of it."""
@@ -206,11 +239,12 @@ class Guard:
                 answer=exchange.answer_mac.hexdigest() if exchange.answer_mac and exchange.status else None,
                 duration_us=int((time.monotonic() - exchange.started_at) * 1e6),
             )
-            if exchange.recording is None or not exchange.recording.answer_size:
-                self._audit.outcome(outcome)
-            else:
-                exchange.recording.keep_answer(exchange.intent, _with_content(self._audit, outcome))
-        if exchange.recording is not None:
+            if exchange.intent is None and not exchange.is_intent_told:
+                # it may be on the disk, or come there: how it ended is recorded once its number is known
+                exchange.on_intent = partial(_conclude, self._audit, exchange.recording, outcome)
+                return
+            _conclude(self._audit, exchange.recording, outcome, exchange.intent)
+        elif exchange.recording is not None:
             exchange.recording.drop()
 
     @contextlib.asynccontextmanager
@@ -236,18 +270,30 @@ class Guard:
     def _on_act(self, act: Record) -> None:
         if self._audit is None:
             return
-        try:
+        # a key is taken back whatever becomes of the record, which waits for the disk
+        if self._audit.refuses and not isinstance(act, KeyRevoked):
             self._audit.record(act)
-        except Unwritable:
-            # a key is taken back whatever becomes of the record, which waits for the disk
-            if self._audit.refuses and not isinstance(act, KeyRevoked):
-                raise
-            self._audit.event(act)
+        else:
+            self._audit.keep(act)
 
     def on_loaded(self, spec: EngineSpec) -> None:
         """An engine has its weights."""
         if self._audit is not None:
             self._audit.event(ModelLoaded(model=spec.model, weights=spec.weights_sha256, engine=spec.backend))
+
+
+def _conclude(audit: Audit, recording: Recording | None, outcome: Outcome, number: int | None) -> None:
+    """Record how the request of that intent ended, and keep its answer where it is to be."""
+    if number != outcome.intent:
+        outcome = replace(outcome, intent=number)
+    if recording is None:
+        audit.outcome(outcome)
+        return
+    if recording.answer_size:
+        recording.keep_answer(number, _with_content(audit, outcome))
+    else:
+        audit.outcome(outcome)
+    recording.drop()
 
 
 def _with_content(audit: Audit, outcome: Outcome) -> Callable[[Kept | None], None]:
@@ -283,6 +329,10 @@ def bounds_of(body: Mapping[str, object], body_bytes: int, context: object) -> t
     return prompt, count * (choices if isinstance(choices, int) else 1) * each
 
 
+def _destination(engine: Engine) -> str:
+    return "local" if engine.spec.origin is None else str(engine.spec.origin)
+
+
 def _limit(body: Mapping[str, object]) -> int | None:
     """Tokens that an answer was asked to have at most."""
     asked = body.get("max_completion_tokens", body.get("max_tokens"))
@@ -308,6 +358,8 @@ def open_guard(settings: Settings, environment: Mapping[str, str] = os.environ) 
             access = Access.open(settings.access, environment)
             stack.callback(access.close)
             access.also_take(*also_taken(settings.access))
+            if audit is not None and settings.access.price_book is not None:
+                audit.event(PricesUsed(version=access.prices.version, currency=access.prices.currency))
             access.keeps_content = content is not None and content.takes
             access.check_content()
         yield Guard(access, audit, directory, content, log)

@@ -33,27 +33,32 @@ from serving.errors import (
     ShuttingDown,
     Unauthenticated,
     UnsupportedFeature,
+    Unwritable,
 )
 from serving.gateway import pooling, too_long
 from serving.gateway.answers import Answer, Message, Receive, Scope, Send, must_close
 from serving.gateway.exchange import ClientGone, Exchange, Principal
 from serving.gateway.guard import Guard
+from serving.gateway.outside import Heard, Outside
 from serving.gateway.passage import Passage, Silence
 from serving.gateway.relay import Settled, estimate, usage_of_body
 from serving.gateway.upstream import EngineBroke
 from serving.gateway.upstream_errors import error_of_engine
 from serving.openai import parse_body, responses, serialise
 from serving.openai.strict import check_headers
+from serving.policy.facts import ROUTE_HEADER
 from serving.telemetry import logs
 from serving.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from serving.engines.spec import Texts
+    from serving.engines.spec import EngineSpec, Texts
     from serving.gateway.config import GatewayConfig
     from serving.gateway.engine import Engine
+    from serving.gateway.outside import Way
     from serving.gateway.routes import Call, Route
+    from serving.gateway.upstream import Upstream
     from serving.pooling import Task
 
 log = logging.getLogger(__name__)
@@ -72,9 +77,16 @@ class Pipeline:
     """Serves the routes that reach an engine."""
 
     def __init__(
-        self, config: GatewayConfig, engines: Mapping[str, Engine], metrics: Metrics, guard: Guard | None = None
+        self,
+        config: GatewayConfig,
+        engines: Mapping[str, Engine],
+        metrics: Metrics,
+        guard: Guard | None = None,
+        outside: Outside | None = None,
     ) -> None:
+        """`outside`: the way to the process that may send requests out; without one nothing leaves."""
         self._guard = guard or Guard()
+        self._outside = outside
         self._config = config
         self._engines = engines
         self._names = names_of(engines)
@@ -120,11 +132,16 @@ class Pipeline:
         gone: asyncio.Task[None] | None = None
         try:
             call, engine = await self._admit(exchange, route, scope, headers, receive)
-            answer.extra = self._guard.reserve(exchange, call, engine)
+            if self._outside is not None and self._guard.is_watched(exchange):
+                gone = asyncio.create_task(_watch(receive, exchange))
+                if await self._serve_outside(self._outside, exchange, route, call, engine, headers, answer):
+                    return
+            answer.extra += self._guard.reserve(exchange, call, engine)
             self._guard.listen(exchange, answer)
             await self._guard.intend(exchange, call, engine)
-            gone = asyncio.create_task(_watch(receive, exchange))
-            await self._relay(exchange, route, call, engine, answer)
+            gone = gone or asyncio.create_task(_watch(receive, exchange))
+            head = self._headers_for(exchange, engine)
+            await self._relay(exchange, route, call, engine.spec, engine.upstream, head, answer)
         except asyncio.CancelledError:
             reason = exchange.take_reason()
             if reason is None:
@@ -146,6 +163,8 @@ class Pipeline:
             self._idle.set()
             exchange.status = answer.status
             self._guard.close(exchange, self._count(exchange))
+            if exchange.on_end is not None:
+                exchange.on_end()
             logs.request_id.reset(token)
 
     def turned_away(self, route: Route, error: ServingError) -> None:
@@ -227,25 +246,85 @@ class Pipeline:
             return None
         return hashlib.blake2s(principal.key.account.encode(), key=self._account_key, digest_size=8).hexdigest()
 
+    # Out, and back.
+
+    async def _serve_outside(
+        self,
+        outside: Outside,
+        exchange: Exchange,
+        route: Route,
+        call: Call,
+        engine: Engine,
+        headers: Mapping[bytes, bytes],
+        answer: Answer,
+    ) -> bool:
+        """Whether a destination outside has answered; where not, the request is as if none had been asked."""
+        way = await outside.judge(exchange, route, call, headers)
+        if way is None:
+            return False
+        if way.answer is not None:
+            heard = Heard()
+            answer.copy_to(heard.take)
+            exchange.on_end = lambda: outside.remember(way, heard.whole)
+        exchange.reasons = (way.rule,)
+        if way.leaves:
+            try:
+                await self._send_out(outside, exchange, route, call, engine, way, answer)
+            except ServingError as error:
+                # an answer that has begun cannot be begun again, and who has left need not be answered
+                if answer.status or exchange.reason is not None or isinstance(error, Unwritable):
+                    raise
+                exchange.forget_attempt()
+                self._guard.fall_back(exchange, error)
+                exchange.reasons = (error.code,)
+            else:
+                return True
+        answer.extra = [(ROUTE_HEADER.encode(), f"perimeter; rule={exchange.reasons[0]}".encode("ascii"))]
+        return False
+
+    async def _send_out(
+        self,
+        outside: Outside,
+        exchange: Exchange,
+        route: Route,
+        call: Call,
+        engine: Engine,
+        way: Way,
+        answer: Answer,
+    ) -> None:
+        answer.extra = self._guard.reserve(exchange, call, engine, way.prices)
+        answer.extra.append((ROUTE_HEADER.encode(), way.shown_outside.encode("ascii")))
+        await self._guard.intend(exchange, call, engine, way)
+        spec, head = way.spec(engine.spec.model), outside.headers(way)
+        self._guard.listen(exchange, answer)
+        await self._relay(exchange, route, call, spec, outside.upstream, head, answer)
+
     # To the engine and back.
 
-    async def _relay(self, exchange: Exchange, route: Route, call: Call, engine: Engine, answer: Answer) -> None:
-        body = self._body_for(exchange, route, call, engine)
+    async def _relay(
+        self,
+        exchange: Exchange,
+        route: Route,
+        call: Call,
+        spec: EngineSpec,
+        upstream: Upstream,
+        head: str,
+        answer: Answer,
+    ) -> None:
+        body = self._body_for(exchange, route, call, spec)
         silence = Silence(exchange, self._config, stream=call.stream)
-        texts = engine.spec.capabilities.texts
+        texts = spec.capabilities.texts
         exchange.is_sent = True
         try:
-            exchange.response = response = await engine.upstream.request(
-                "POST", route.path, self._headers_for(exchange, engine), body
-            )
+            exchange.response = response = await upstream.request("POST", route.path, head, body)
             if response.status != 200:
                 exchange.is_refused = True
                 refusal = await response.read_all(_ERROR_BYTES)
-                if engine.spec.key is not None:  # a server elsewhere may say back all that it was shown
-                    refusal = refusal.replace(engine.spec.key.encode(), b"...")
+                if spec.key is not None:  # a server elsewhere may say back all that it was shown
+                    refusal = refusal.replace(spec.key.encode(), b"...")
                 error: ServingError = error_of_engine(response.status, response.header(b"retry-after"), refusal)
                 if texts and isinstance(error, ContextLengthExceeded):
-                    error = await self._too_long(exchange, route, call, engine, texts)
+                    error = await self._too_long(exchange, route, call, upstream, head, texts)
                 raise error
             if call.stream:
                 await self._relay_events(exchange, call, answer, silence)
@@ -262,14 +341,13 @@ class Pipeline:
         await answer.whole(200, whole)
 
     async def _too_long(
-        self, exchange: Exchange, route: Route, call: Call, engine: Engine, texts: Texts
+        self, exchange: Exchange, route: Route, call: Call, upstream: Upstream, headers: str, texts: Texts
     ) -> ContextLengthExceeded:
         """The refusal by the text that is too long, which an engine without the annex does not say."""
-        headers = self._headers_for(exchange, engine)
 
         async def count(text: str, special: bool) -> int:  # noqa: FBT001 - its caller's signature
             body = serialise({"model": exchange.model, "prompt": text, "add_special_tokens": special})
-            exchange.response = told = await engine.upstream.request("POST", "/tokenize", headers, body)
+            exchange.response = told = await upstream.request("POST", "/tokenize", headers, body)
             return pooling.count_of(await told.read_all(_ANSWER_BYTES))
 
         find = too_long.document_too_long if route.path == pooling.RERANK else too_long.input_too_long
@@ -296,15 +374,15 @@ class Pipeline:
                 tail += responses.DONE
         await answer.end_events(tail)
 
-    def _body_for(self, exchange: Exchange, route: Route, call: Call, engine: Engine) -> bytes:
+    def _body_for(self, exchange: Exchange, route: Route, call: Call, spec: EngineSpec) -> bytes:
         body = call.body
-        if (texts := engine.spec.capabilities.texts) is not None:
-            body = pooling.body_for(route.path, body, texts, engine.spec.model, self._config.limits)
+        if (texts := spec.capabilities.texts) is not None:
+            body = pooling.body_for(route.path, body, texts, spec.model, self._config.limits)
         if call.stream:
             body = {**body, "stream_options": {"include_usage": True}}
-        if engine.spec.capabilities.cache_domain == "body":
+        if spec.capabilities.cache_domain == "body":
             body = {**body, "cache_salt": exchange.principal.cache_domain}
-        if engine.spec.capabilities.priority and route.task == "generate" and exchange.reservation is not None:
+        if spec.capabilities.priority and route.task == "generate" and exchange.reservation is not None:
             body = {**body, "priority": exchange.reservation.turn}
         return serialise(body)
 

@@ -28,6 +28,7 @@ from serving.gateway.engine import Engine, Prober
 from serving.gateway.exposure import check_exposure
 from serving.gateway.front import Front, bind, front_of, url_of
 from serving.gateway.guard import Guard, open_guard
+from serving.gateway.outside import Outside
 from serving.gateway.pipeline import Pipeline
 from serving.gateway.protocol import protocol_for
 from serving.gateway.tls import Tls, follow, load_tls
@@ -185,7 +186,8 @@ class House:
         for model in self._engines:
             self._metrics.in_flight_most.labels(model).set(config.most_in_flight)
             self._metrics.engine_restarts.labels(model)
-        self._pipeline = Pipeline(config, self._engines, self._metrics, self._guard)
+        self._outside = None if config.egress is None else Outside(config.egress, config.egress_user)
+        self._pipeline = Pipeline(config, self._engines, self._metrics, self._guard, self._outside)
         self._watch = GpuWatch(gpus, self._on_gpus)
 
     def _engine(self, spec: EngineSpec, prober: Prober) -> Engine:
@@ -258,6 +260,8 @@ class House:
             await asyncio.gather(*supervisors, return_exceptions=True)
             for engine in self._engines.values():
                 engine.upstream.close()
+            if self._outside is not None:
+                await self._outside.close()
         if failure is not None:
             raise failure
         return _INTERRUPTED if self._interrupted and not self._served else 0

@@ -318,9 +318,15 @@ class Response:
 class Upstream:
     """Connections to one engine, at its socket or elsewhere; as many as there are exchanges at a time."""
 
-    def __init__(self, target: Path | Origin, is_engine: Callable[[int], bool] | None = None) -> None:
-        """`is_engine` says whether a process may be the one that listens at the socket; None asks for its user only."""
+    def __init__(
+        self, target: Path | Origin, is_engine: Callable[[int], bool] | None = None, owner: int | None = None
+    ) -> None:
+        """`is_engine` says whether a process may be the one that listens at the socket; None asks for its user only.
+
+        That is this process's, or `owner`.
+        """
         self._target = target
+        self._owner = os.getuid() if owner is None else owner
         self._is_engine = is_engine
         self._prefix, self._host, self._tls = "", "engine", None
         if isinstance(target, Origin):
@@ -387,7 +393,7 @@ class Upstream:
         peer = connection.peer()
         if peer is None:
             return True
-        return peer.uid == os.getuid() and (self._is_engine is None or self._is_engine(peer.pid))
+        return peer.uid == self._owner and (self._is_engine is None or self._is_engine(peer.pid))
 
     def give_back(self, connection: _Connection) -> None:
         """Keep the connection for the next exchange where its answer was read to the end, else cut it."""

@@ -11,6 +11,7 @@ from typing import Final
 
 from serving.errors import (
     ContextLengthExceeded,
+    DestinationUnavailable,
     EngineUnavailable,
     InternalError,
     InvalidRequest,
@@ -20,6 +21,7 @@ from serving.errors import (
     RequestTooLarge,
     ServingError,
     ShuttingDown,
+    StaysInside,
 )
 
 DIED: Final = "the engine died; it is being started again"
@@ -29,14 +31,18 @@ _MESSAGE_CHARS: Final = 2000
 _PARAM_CHARS: Final = 200
 
 
-def error_of_engine(status: int, retry_after: bytes, body: bytes) -> ServingError:
+def error_of_engine(status: int, retry_after: bytes, body: bytes) -> ServingError:  # noqa: PLR0911 - a table
     """The error to answer with. An engine's 5xx says nothing to a client beyond that it failed."""
     message, param, code = _read(body)
     wait_s = int(retry_after) if retry_after.isdigit() and len(retry_after) < 5 else 1
     if status in {429, 503, 529}:
         if status == 503 and code == EngineUnavailable.code:
             return EngineUnavailable(message or "the engine is not ready", retry_after_s=wait_s)
+        if code == DestinationUnavailable.code:
+            return DestinationUnavailable(message or "the destination failed", retry_after_s=wait_s)
         return Overloaded(message or "the engine's queue is full", retry_after_s=wait_s)
+    if code == StaysInside.code:
+        return StaysInside(message or "the policy does not let the request leave")
     if status in {401, 403}:  # it is this gateway that was not let in, not its client
         return EngineUnavailable("the engine does not let this gateway in", retry_after_s=60)
     if 400 <= status < 500:

@@ -1,4 +1,4 @@
-"""The mirror as an ASGI application: requests to `hub`, files from `shelf`, one log line for each download."""
+"""The mirror as an ASGI application: who asks to `door`, requests to `hub`, files from `shelf`, a line a download."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import time
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
-from serving.errors import StartError, Unverified
+from serving.errors import CapacityError, RequestError, StartError, Unauthenticated, Unverified
 from serving.gateway.answers import Receive, Scope, Send
+from serving.mirror.door import NOBODY, Caller, Door
 from serving.mirror.hub import MAX_BODY, Answer, Part, Request, answer, refuse
 from serving.mirror.shelf import NotYet, Shelf
 from serving.store.verify import Opened, close_all
@@ -45,9 +46,12 @@ class Connection(Protocol):
 class Mirror:
     """The ASGI application."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, door: Door) -> None:
         self._shelf = shelf
-        self._downloads: set[asyncio.Task[object]] = set()
+        self._door = door
+        self._downloads: dict[asyncio.Task[object], Caller] = {}
+        self._ended: set[asyncio.Task[object]] = set()
+        """Downloads whose key is not valid any more, being cut."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -55,6 +59,13 @@ class Mirror:
     def running(self) -> int:
         """Downloads under way."""
         return len(self._downloads)
+
+    def cut_ended(self) -> None:
+        """Cut the downloads whose key has ended since they began."""
+        for download, caller in self._downloads.items():
+            if download not in self._ended and not self._door.is_valid(caller):
+                self._ended.add(download)
+                download.cancel()
 
     async def drain(self, seconds: float, hurried: asyncio.Event) -> None:
         """Wait until no download runs, so long or until hurried; then cut those that do."""
@@ -71,7 +82,10 @@ class Mirror:
         """One request."""
         if scope["type"] != "http":
             return
+        caller = NOBODY
         try:
+            if scope["raw_path"] != b"/health":
+                caller = self._door.admit(scope)
             found = await self._answer(scope, receive)
             opened = None
             if found.part is not None and scope["method"] == "GET":
@@ -79,6 +93,8 @@ class Mirror:
         except NotYet as wait:
             # 429 and not 503: of these two it is the first that the hub's client waits after, and asks again.
             found, opened = refuse(429, None, "the file is being verified", retry_after=str(wait.retry_after_s)), None
+        except (RequestError, CapacityError) as error:
+            found, opened = _turned_away(error, scope), None
         except StartError as error:
             log.error("refused", extra=facts(path=_path(scope), why=error.message))  # noqa: TRY400 - told, not traced
             found, opened = refuse(500, None, f"damaged here, and so not served ({error.code}); its log has more"), None
@@ -90,7 +106,7 @@ class Mirror:
             await send({"type": "http.response.body", "body": found.body})
             log.debug("request", extra=facts(method=scope["method"], path=_path(scope), status=found.status))
         else:
-            await self._download(found, found.part, opened, scope, send)
+            await self._download(found, found.part, opened, caller, scope, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         if scope["raw_path"] == b"/health":
@@ -114,22 +130,22 @@ class Mirror:
 
     def _health(self) -> Answer:
         offer = self._shelf.offer()
-        told = {
-            "status": "verifying" if self._shelf.is_hashing else "ok",
-            "models": len(offer.models),
-            "downloads": self.running,
-        }
+        told: dict[str, object] = {"status": "verifying" if self._shelf.is_hashing else "ok"}
+        if not self._door.asks_keys:
+            told |= {"models": len(offer.models), "downloads": self.running}
         body = json.dumps(told).encode()
         length = ("content-length", str(len(body)))
         return Answer(200, (("content-type", "application/json"), length, ("cache-control", "no-store")), body)
 
-    async def _download(self, found: Answer, part: Part, opened: Opened, scope: Scope, send: Send) -> None:
+    async def _download(
+        self, found: Answer, part: Part, opened: Opened, caller: Caller, scope: Scope, send: Send
+    ) -> None:
         verified = os.fstat(opened.descriptor)  # as it looked a moment ago: nothing was awaited since
         connection: Connection = scope["extensions"][FILE]
         task = asyncio.current_task()
         began, outcome, sent = time.monotonic(), "complete", 0
         if task is not None:
-            self._downloads.add(task)
+            self._downloads[task] = caller
             self._idle.clear()
         try:
             await _start(send, found)
@@ -141,21 +157,23 @@ class Mirror:
         except Unverified as error:
             outcome = error.code
         except asyncio.CancelledError:
-            outcome = "drained"
+            outcome = "key-ended" if task in self._ended else "drained"
         finally:
             close_all([opened])
             if task is not None:
-                self._downloads.discard(task)
+                del self._downloads[task]
+                self._ended.discard(task)
             if not self._downloads:
                 self._idle.set()
         if outcome != "complete":
             await connection.cut()
-        client = scope.get("client")
+        self._door.record(caller, part, sent, outcome)
         told = facts(
             repository=part.repository,
             file=part.file.name,
             commit=part.commit,
-            client=client[0] if client else None,
+            client=caller.source,
+            key=caller.key_id,
             status=found.status,
             start=part.start,
             asked_bytes=part.length,
@@ -181,6 +199,16 @@ async def _slices(connection: Connection, opened: Opened, part: Part, verified: 
         await connection.send_file(descriptor, at, size)
         at += size
         yield size
+
+
+def _turned_away(error: RequestError | CapacityError, scope: Scope) -> Answer:
+    """A refusal as the hub's client takes it. A body that was not read is the connection's last."""
+    more = {} if scope["method"] in ("GET", "HEAD") else {"connection": "close"}
+    if isinstance(error, Unauthenticated):
+        more["www_authenticate"] = "Bearer"
+    if isinstance(error, CapacityError):
+        more["retry_after"] = str(error.retry_after_s)
+    return refuse(error.http_status, None, error.message, **more)
 
 
 def _path(scope: Scope) -> str:

@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from serving.errors import StartError
 from serving.gateway.exposure import check_exposure
@@ -22,6 +22,7 @@ from serving.gateway.front import Front, bind, front_of, url_of
 from serving.gateway.protocol import GatewayProtocol
 from serving.gateway.tls import Tls, TlsFiles, follow, load_tls
 from serving.mirror.application import FILE, ClientLeft, Mirror
+from serving.mirror.door import Door
 from serving.mirror.shelf import Shelf
 
 
@@ -38,6 +39,8 @@ class MirrorConfig:
     """A client that takes no byte for so long is cut; it resumes where it was."""
     drain_s: float = 30.0
     tls: TlsFiles | None = None
+    look_s: float = 1.0
+    """Between two looks at the keys."""
 
 
 class Listener(Protocol):
@@ -86,7 +89,7 @@ class MirrorProtocol(GatewayProtocol):
         await asyncio.sleep(0)  # uvicorn is told of it
 
 
-async def serve(shelf: Shelf, config: MirrorConfig, listener: Listener) -> int:
+async def serve(shelf: Shelf, config: MirrorConfig, listener: Listener, door: Door) -> int:
     """Hand the shelf's files on until SIGTERM or SIGINT; returns the exit status.
 
     Raises AddressUnavailable, UnsafeBind.
@@ -94,10 +97,11 @@ async def serve(shelf: Shelf, config: MirrorConfig, listener: Listener) -> int:
     A first signal drains: nothing new is taken, downloads get `drain_s`. A second one cuts them; clients resume.
     """
     tls = load_tls(config.tls, time.time()) if config.tls is not None else None
-    check_exposure(config.host, is_allowed=config.allow_insecure_bind or (tls is not None and tls.asks_clients))
+    is_closed = tls is not None and (tls.asks_clients or door.asks_keys)
+    check_exposure(config.host, is_allowed=config.allow_insecure_bind or is_closed)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     listening = bind(config.host, config.port)
-    mirror = Mirror(shelf)
+    mirror = Mirror(shelf, door)
     protocol = type("Protocol", (MirrorProtocol,), {"most_connections": config.connections, "stall_s": config.stall_s})
     front = front_of(mirror, protocol, None if tls is None else tls.context)
     stopped, hurried = asyncio.Event(), asyncio.Event()
@@ -110,6 +114,8 @@ async def serve(shelf: Shelf, config: MirrorConfig, listener: Listener) -> int:
     server = asyncio.create_task(front.serve(sockets=[listening]))
     verifier = asyncio.create_task(shelf.keep_verified())
     watched = {verifier}
+    if door.asks_keys:
+        watched.add(asyncio.create_task(_look_at_keys(door, mirror, config.look_s)))
     if config.tls is not None:
         watched.add(asyncio.create_task(_follow(config.tls, front)))
     listener.on_ready(url_of(listening, is_tls=tls is not None))
@@ -132,6 +138,13 @@ async def serve(shelf: Shelf, config: MirrorConfig, listener: Listener) -> int:
         await server
         listening.close()
     return 0
+
+
+async def _look_at_keys(door: Door, mirror: Mirror, look_s: float) -> NoReturn:
+    while True:
+        await asyncio.sleep(look_s)
+        await asyncio.to_thread(door.look)
+        mirror.cut_ended()
 
 
 async def _follow(files: TlsFiles, front: Front) -> None:

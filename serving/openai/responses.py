@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from serving.errors import ServingError
     from serving.openai.messages import ToolCall
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 Logprobs = dict[str, object]
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -38,15 +38,25 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int | None = None
+    """Those of the answer that the model said to itself; None where nobody counted them."""
+    cache_write_tokens: int = 0
+    """Those of the prompt that were put into a cache whose filling is charged for; a destination elsewhere has such."""
 
     def as_body(self) -> dict[str, object]:
         """The `usage` object."""
-        return {
+        details = {"cached_tokens": self.cached_tokens}
+        if self.cache_write_tokens:
+            details["cache_write_tokens"] = self.cache_write_tokens
+        body: dict[str, object] = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "prompt_tokens_details": details,
         }
+        if self.reasoning_tokens is not None:
+            body["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
+        return body
 
 
 @dataclass(frozen=True, slots=True)

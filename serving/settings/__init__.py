@@ -1,6 +1,6 @@
 """Frozen settings, every field described, layered: defaults < file < environment < flags."""
 
-from serving.settings.load import load_settings, walk_fields
+from serving.settings.load import WITHOUT_VARIABLE, load_settings, walk_fields
 from serving.settings.model import (
     Access,
     Engines,
@@ -16,6 +16,7 @@ from serving.settings.model import (
 )
 
 __all__ = [
+    "WITHOUT_VARIABLE",
     "Access",
     "Engines",
     "Hardware",

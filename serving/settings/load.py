@@ -20,7 +20,11 @@ from serving.settings.wording import also, describe, mistake, shown
 SITE_FILE = Path("/etc/perimeter/serving.toml")
 PREFIX = "PERIMETER_"
 CONFIG_VARIABLE = "PERIMETER_CONFIG"
+WITHOUT_VARIABLE = "PERIMETER_WITHOUT"
+"""Tables that count as left out, whatever file and environment say: dotted names with commas between. It is for servers
+that commands start for themselves, and stands in no documentation of settings."""
 
+_OWN_VARIABLES = frozenset({CONFIG_VARIABLE, WITHOUT_VARIABLE})
 _SERVICE_LINKS = tuple(
     (re.compile(rf"PERIMETER(_[A-Z0-9]+)*_({name})"), re.compile(value))
     for name, value in (
@@ -51,8 +55,9 @@ def load_settings(
     """The settings in force.
 
     `config` replaces the site file and must exist; `environment` holds `PERIMETER_SECTION__FIELD` variables (and
-    `PERIMETER_CONFIG`, a path, used where `config` is None); `flags` maps dotted names (`server.port`) to values,
-    None meaning "not given". Raises BadSettings naming source, table, field, value and what is allowed.
+    `PERIMETER_CONFIG`, a path, used where `config` is None, and `PERIMETER_WITHOUT`, tables that are left out); `flags`
+    maps dotted names (`server.port`) to values, None meaning "not given". Raises BadSettings naming source, table,
+    field, value and what is allowed.
     """
     environment = environment or {}
     if config is None and environment.get(CONFIG_VARIABLE):
@@ -62,9 +67,11 @@ def load_settings(
         path = config or site_file
         layers.add_tree(_read_toml(path), source=f"`{path}`")
     for name, text in sorted(environment.items()):
-        if name.startswith(PREFIX) and name != CONFIG_VARIABLE and not _is_service_link(name, text):
+        if name.startswith(PREFIX) and name not in _OWN_VARIABLES and not _is_service_link(name, text):
             field = tuple(name.removeprefix(PREFIX).lower().split("__"))
             layers.add(field, _from_text(field, text, name), source=f"environment `{name}`")
+    for table in filter(None, environment.get(WITHOUT_VARIABLE, "").split(",")):
+        layers.leave_out(tuple(table.split(".")))
     for dotted, value in (flags or {}).items():
         if value is not None:
             layers.add(
@@ -112,6 +119,17 @@ class _Layers:
                     table = table.setdefault(part, {})
             else:
                 self.add(path, value, source=source)
+
+    def leave_out(self, path: FieldPath) -> None:
+        """Forget a table, if there is one. Raises BadSettings where there can be none of that name."""
+        if not _is_table(path) and path not in TABLES:
+            message = f"environment variable `{WITHOUT_VARIABLE}`: `{'.'.join(path)}` is no table"
+            raise BadSettings(message, hint="write names such as `server.tls`, with commas between")
+        table: object = self.tree
+        for name in path[:-1]:
+            table = table.get(name) if isinstance(table, dict) else None
+        if isinstance(table, dict):
+            table.pop(path[-1], None)
 
     def source_of(self, path: FieldPath) -> str:
         for length in range(len(path), 0, -1):

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from serving.settings.callers import ClientCertificate, Oidc
+from serving.settings.outside import Egress
 from serving.settings.section import Section, SettingPath
 
 
@@ -341,9 +342,14 @@ class Mirror(Section):
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(default=8090, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
+    open: bool = Field(
+        default=False,
+        description="Hand on to whoever is on this host without a key (`--open`): on loopback only, or to who shows a "
+        "certificate, and never where `sealed` is `require`; else a key with the scope `mirror` is asked for.",
+    )
     allow_insecure_bind: bool = Field(
         default=False,
-        description="Listen beyond loopback although no keys are set up: whoever reaches the port may download.",
+        description="Listen beyond loopback without TLS: where the network itself is trusted, or TLS ends in front.",
     )
     connections: int = Field(
         default=512, ge=1, le=100_000, description="Open client connections; more get 503 and are closed."
@@ -390,7 +396,8 @@ class Access(Section):
         "directory. Without it no key is worth anything: back it up, apart from the directory.",
     )
     price_book: SettingPath | None = Field(
-        default=None, description="What tokens cost (configs/prices.toml); budgets are counted in it."
+        default=None,
+        description="What tokens cost (configs/prices.toml), read again as it changes; budgets are counted in it.",
     )
     trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = Field(
         default=[],
@@ -414,6 +421,13 @@ class Access(Section):
         le=604_800,
         description="Seconds after which what a killed server had reserved is settled at the whole reservation; at "
         "least `limits.answer_timeout_s`.",
+    )
+    usage_retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="Days that single lines of usage are kept, those of this month always; unset: for ever. What "
+        "budgets and limits have counted stays.",
     )
     certificates: list[ClientCertificate] = Field(default=[])
     oidc: Oidc = Oidc()
@@ -484,6 +498,13 @@ class Audit(Section):
         default="refuse",
         description="What becomes of requests while the record cannot be written: 503 `audit_unwritable`, or served "
         "without; how many went by is recorded as soon as it can be.",
+    )
+    wait_s: float = Field(
+        default=5.0,
+        ge=0.1,
+        le=600,
+        description="Seconds that a request waits for its record to be on the disk; after that the record counts as "
+        "one that cannot be written.",
     )
     checkpoint_records: int = Field(
         default=1000, ge=1, le=1_000_000, description="Records after which a checkpoint is signed."
@@ -617,6 +638,7 @@ class Settings(Section):
     mirror: Mirror = Mirror()
     access: Access = Access()
     audit: Audit = Audit()
+    egress: Egress = Egress()
     log: Log = Log()
     paths: Paths = Paths()
 

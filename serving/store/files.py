@@ -7,10 +7,12 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from serving.errors import BadSettings, Unverified
-from serving.store.manifest import StoredFile
+
+if TYPE_CHECKING:
+    from serving.store.manifest import StoredFile
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What a full disk answers, or a quota."""

@@ -228,6 +228,9 @@ def _refused(error: Exception, order: Order) -> FetchFailed:
     if isinstance(error, errors.EntryNotFoundError):
         return FetchFailed(f"a file of {_what(order)} is not there: {_short(error, order)}", hint=_AGAIN)
     status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        hint = "ask whoever runs it for one that may; store.token_file names the file that it is in"
+        return FetchFailed(f"{_what(order)} does not take this token (status {status})", hint=hint)
     return FetchFailed(f"{_what(order)} answered with status {status}", hint=_AGAIN)
 
 

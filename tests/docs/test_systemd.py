@@ -1,4 +1,4 @@
-"""The unit that ships, as systemd itself reads it."""
+"""The units that ship, as systemd itself reads it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 from serving.engines.confinement.launch import NAMESPACES
 
-UNIT = Path(__file__).parents[2] / "configs" / "systemd" / "perimeter.service"
+UNITS = Path(__file__).parents[2] / "configs" / "systemd"
+UNIT = UNITS / "perimeter.service"
 MOST_EXPOSED = 3.5
 """Of 10; systemd calls what is below `OK`. What is left open stands in the unit, with its reason."""
 
@@ -30,19 +31,21 @@ def settings() -> dict[str, list[str]]:
 
 
 @needs_systemd
-def test_systemd_knows_every_setting(tmp_path: Path) -> None:
-    """No word of the unit is misspelt or ignored; only the program is one that is there."""
-    unit = tmp_path / UNIT.name
-    unit.write_text(re.sub(r"^ExecStart=.*$", "ExecStart=/bin/true", UNIT.read_text(), flags=re.MULTILINE))
+@pytest.mark.parametrize("path", sorted(UNITS.glob("*.service")), ids=lambda path: path.name)
+def test_systemd_knows_every_setting(tmp_path: Path, path: Path) -> None:
+    """No word of a unit is misspelt or ignored; only the program is one that is there."""
+    unit = tmp_path / path.name
+    unit.write_text(re.sub(r"^ExecStart=.*$", "ExecStart=/bin/true", path.read_text(), flags=re.MULTILINE))
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @needs_systemd
-def test_systemd_finds_little_exposed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", sorted(UNITS.glob("*.service")), ids=lambda path: path.name)
+def test_systemd_finds_little_exposed(path: Path) -> None:
     """By its own measure, without asking anything of a running system."""
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(UNIT)],
+        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(path)],
         capture_output=True,
         text=True,
         check=False,

@@ -80,7 +80,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     _tensors(model / "model.safetensors", WEIGHTS)
     origin = Origin("own", "bf16", "huggingface.co/acme/own", COMMIT, publishable=True)
     bring_in(Store(home / "perimeter" / "store"), look_through(model)[0], origin)
-    argv = [sys.executable, "-m", "serving", "mirror", "--port", "0"]
+    argv = [sys.executable, "-m", "serving", "mirror", "--open", "--port", "0"]
     environment = {**os.environ, "XDG_DATA_HOME": str(home), "HOME": str(home)}
     process = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

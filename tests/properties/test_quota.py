@@ -130,14 +130,75 @@ def test_headers_say_what_is_left(limits: Limits, before: list[int]) -> None:
 
 
 def test_a_clock_that_is_set_back_opens_nothing() -> None:
-    """What is spent today stays spent where the clock says yesterday; no bucket is shut for longer than a minute."""
+    """What is spent today stays spent where the clock says yesterday; a minute's bucket is not shut until tomorrow."""
     limits = Limits(tokens_per_minute=10, cost_per_day=10)
     first = decide_reserve(limits, Usage(), Ask(10, 10), START_NS)
     assert isinstance(first, Granted)
     back = decide_reserve(limits, first.usage, Ask(1, 1), START_NS - DAY_NS)
     assert isinstance(back, Refused)
     assert back.limit == "cost_per_day"
-    minute = decide_reserve(Limits(tokens_per_minute=10), first.usage, Ask(1), START_NS - DAY_NS)
-    assert isinstance(minute, Refused)
-    assert minute.retry_after_s <= 60
+    minute = decide_reserve(Limits(tokens_per_minute=10), first.usage, Ask(10), START_NS - DAY_NS)
+    assert isinstance(minute, Granted)
+    again = decide_reserve(Limits(tokens_per_minute=10), minute.usage, Ask(1), START_NS - DAY_NS)
+    assert isinstance(again, Refused)
+    assert again.retry_after_s == 6
     assert isinstance(decide_reserve(UNLIMITED, first.usage, Ask(10**9, 10**9), START_NS), Granted)
+
+
+PER_MINUTE = 60
+ASKS = st.tuples(
+    st.integers(0, PER_MINUTE),  # tokens asked for
+    st.floats(0, 1),  # the share that is used of it
+    st.sampled_from([0, 1, 7, 20, 59, 60, 61, 200]).map(lambda seconds: seconds * SECOND_NS),  # later
+    st.integers(0, 10**6) | st.none(),  # which of the open reservations is settled
+)
+
+
+@given(
+    st.lists(ASKS, max_size=40), st.integers(0, 40), st.sampled_from([1, 30, 59, 60, 61, 90, 119, 600, 3600, 86_400])
+)
+def test_a_clock_set_back_costs_a_minute_at_most(steps: list, at: int, back_s: int) -> None:
+    """In any span of true time no more is used than without, but for a minute's worth; and nobody waits for longer than
+    a minute, wherever the clock was set back and however far."""
+    limits = Limits(tokens_per_minute=PER_MINUTE)
+    usage, true_ns, set_back_ns, running = Usage(), START_NS, 0, []
+    used: list[tuple[int, int]] = []
+    for number, (tokens, share, later_ns, which) in enumerate(steps):
+        true_ns += later_ns
+        set_back_ns = back_s * SECOND_NS if number >= at else 0
+        now_ns = true_ns - set_back_ns
+        outcome = decide_reserve(limits, usage, Ask(tokens), now_ns)
+        if isinstance(outcome, Granted):
+            usage = outcome.usage
+            running.append((true_ns, outcome.hold, int(tokens * share)))
+        else:
+            assert outcome.retry_after_s is not None
+            assert outcome.retry_after_s <= 60
+            waited = decide_reserve(limits, usage, Ask(tokens), now_ns + 60 * SECOND_NS)
+            assert isinstance(waited, Granted)
+        if which is not None and running:
+            made_ns, hold, spent = running.pop(which % len(running))
+            usage = settle(limits, usage, hold, spent, 0, now_ns)
+            used.append((made_ns, spent))
+    used += [(made_ns, hold.tokens) for made_ns, hold, _ in running]
+    used.sort()
+    for first, (begins_ns, _) in enumerate(used):
+        total = 0
+        for ends_ns, spent in used[first:]:
+            total += spent
+            filled = (ends_ns - begins_ns) * PER_MINUTE // (60 * SECOND_NS)
+            assert total <= PER_MINUTE + filled + (PER_MINUTE if at < len(steps) else 0)
+
+
+@given(st.integers(0, 3600), st.integers(1, 500), st.integers(0, 500))
+def test_more_than_was_reserved_empties_a_bucket_at_worst(back_s: int, asked: int, more: int) -> None:
+    """An engine that counts more than the bound shuts a minute's limit for a minute and no longer."""
+    limits = Limits(tokens_per_minute=500)
+    first = decide_reserve(limits, Usage(), Ask(asked), START_NS)
+    assert isinstance(first, Granted)
+    now_ns = START_NS - back_s * SECOND_NS
+    usage = settle(limits, first.usage, first.hold, asked + more * 10, 0, now_ns)
+    asks = [decide_reserve(limits, usage, Ask(500), now_ns + later_s * SECOND_NS) for later_s in (0, 60)]
+    assert any(isinstance(ask, Granted) for ask in asks)
+    if back_s == 0:
+        assert [isinstance(ask, Granted) for ask in asks] == [False, True]

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from serving.bundle import Exceptions, Installed, Wishes, complete, install, open_head, record, source_of
 from serving.bundle.form import END, header, padding
 from serving.bundle.host import Host
-from serving.bundle.keys import Publisher, Trust, fingerprint_of
+from serving.bundle.keys import Trust
 from serving.bundle.manifest import MAX_SERIAL
+from serving.keyfiles import Publisher, fingerprint_of
 from serving.store.accepted import is_licence
 from serving.store.cas import Store
 from serving.store.manifest import Manifest, StoredFile

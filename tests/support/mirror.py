@@ -55,6 +55,8 @@ class Mirror:
     log: list[dict] = field(default_factory=list)
     url: str = ""
     asked: int = 0
+    key: str | None = None
+    """What it is to be shown, unless a request shows something itself."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -77,6 +79,8 @@ class Mirror:
     def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
         """One request on a connection of its own; the path goes out as it is."""
         client = Client(self.address)
+        if self.key is not None:
+            headers = {"authorization": f"Bearer {self.key}"} | headers
         named = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
         client.send(f"{method} {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{named}\r\n".encode("latin-1"))
         try:
@@ -115,12 +119,18 @@ class Mirror:
 
 
 @contextlib.contextmanager
-def mirror(store: Store, directory: Path, port: int = 0, **settings: object) -> Iterator[Mirror]:
-    """`serve mirror --json` in front of a store, ready; stopped at the end. `settings` are of `[mirror]`."""
+def mirror(
+    store: Store, directory: Path, port: int = 0, more: str = "", *, is_open: bool = True, **settings: object
+) -> Iterator[Mirror]:
+    """`serve mirror --json` in front of a store, ready; stopped at the end.
+
+    `settings` are of `[mirror]`, `more` are further tables; `is_open`: with `--open`.
+    """
     config = directory / "mirror.toml"
     table = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
-    config.write_text(f'[store]\ndirectory = "{store.root}"\n[log]\nlevel = "debug"\n[mirror]\n{table}')
+    config.write_text(f'[store]\ndirectory = "{store.root}"\n[log]\nlevel = "debug"\n[mirror]\n{table}{more}')
     argv = [sys.executable, "-m", "serving", "mirror", "--json", "--port", str(port), "--config", str(config)]
+    argv += ["--open"] if is_open else []
     process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     running = Mirror(process, store)
 
@@ -148,9 +158,9 @@ def mirror(store: Store, directory: Path, port: int = 0, **settings: object) -> 
             process.stderr.close()
 
 
-def client_environment(url: str, home: Path) -> dict[str, str]:
+def client_environment(url: str, home: Path, key: str | None = None) -> dict[str, str]:
     """What a client of the hub is told, and nothing of this process's own."""
-    return {
+    return ({} if key is None else {"HF_TOKEN": key}) | {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
         "HF_HOME": str(home / "hf"),
@@ -160,13 +170,21 @@ def client_environment(url: str, home: Path) -> dict[str, str]:
     }
 
 
-def hub(url: str, home: Path, code: str, *, python: str = sys.executable, timeout_s: float = 120.0) -> object:
+def hub(
+    url: str,
+    home: Path,
+    code: str,
+    *,
+    python: str = sys.executable,
+    timeout_s: float = 120.0,
+    key: str | None = None,
+) -> object:
     """What `code` leaves in `found`, run by a Python whose hub is the mirror. Raises AssertionError where it fails."""
     program = f"import json\nfrom huggingface_hub import *\nfrom huggingface_hub.errors import *\n{code}\n"
     program += "print('FOUND' + json.dumps(found))"
     done = subprocess.run(
         [python, "-c", program],
-        env=client_environment(url, home),
+        env=client_environment(url, home, key),
         cwd=home,
         capture_output=True,
         text=True,

@@ -65,8 +65,13 @@ def seal(specs: Sequence[EngineSpec], mode: Mode, runtime: Path) -> Sealed:
     sealed = seal_with(specs, mode, means)
     if {"users", "processes"} & {name for name, _ in sealed.missing}:
         # To an engine of the same user nothing else hides this process's environment and memory.
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        hide_memory()
     return sealed
+
+
+def hide_memory() -> None:
+    """Let nobody of this user's look into this process: its environment, its memory, its descriptors."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def leave_no_core() -> None:

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from serving.access import Access
 from serving.access.administration import OPERATIONS, administered, ask
 from serving.audit.auditor import make_auditor
+from serving.audit.records import KeyChanged, Record
 from serving.cli import run
 from serving.errors import (
     AddressUnavailable,
@@ -27,6 +29,7 @@ from serving.errors import (
     UsageError,
 )
 from serving.settings import Access as AccessSettings
+from tests.support.harness import wait_until
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 BOOK = 'version = 1\ncurrency = "EUR"\n[[prices]]\nfrom = 2026-01-01\ninput = 1\noutput = 1\n'
@@ -95,6 +98,39 @@ def test_a_keys_life_without_a_server(config: Path, settings: AccessSettings, ca
     access.close()
 
 
+def test_a_key_is_changed_and_what_is_not_named_stays(config: Path, tmp_path: Path, capsys) -> None:
+    """Each right by the name that it was made with; `--unset` takes one away; both are on record, by whose hand."""
+    keys = f'signing_key = "{tmp_path / "s.key"}"\nfingerprint_key = "{tmp_path / "f.key"}"\n'
+    config.write_text(f'{config.read_text()}[audit]\ndirectory = "{tmp_path / "log"}"\n{keys}')
+    made = ("create", "--owner", "me", "--model", "demo", "--requests-per-minute", "5", "--expires", "90d")
+    key_id = serve(capsys, config, *made)[1].split("_")[1]
+    _, listed, _ = serve(capsys, config, "list", "--json")
+    before = json.loads(listed)["keys"][0]
+    more = ("--requests-per-minute", "6", "--budget", "2.5", "--network", "10.0.0.0/8", "--scope", "metrics")
+    status, out, said = serve(capsys, config, "change", key_id, *more, "--unset", "model")
+    assert (status, out) == (0, "")
+    assert "is changed" in said
+    _, listed, _ = serve(capsys, config, "list", "--json")
+    (after,) = json.loads(listed)["keys"]
+    other = {"models": None, "networks": ["10.0.0.0/8"], "scopes": ["metrics"]}
+    assert after == before | other | {"limits": before["limits"] | {"requests_per_minute": 6, "cost_in_all": 2_500_000}}
+    unset = ("--unset", "network", "--unset", "expires", "--unset", "--requests-per-minute", "--unset", "budget")
+    _, told, _ = serve(capsys, config, "change", key_id, *unset, "--json")
+    assert json.loads(told) == before | {"models": None, "scopes": ["metrics"], "expires": None} | {
+        "limits": dict.fromkeys(before["limits"])
+    }
+    for arguments in (("--unset", "expires"), ("--expires", "2020-01-01")):
+        status, _, said = serve(capsys, config, "change", key_id, *arguments)
+        assert status == 2, said
+    run(["audit", "show", "--kind", "key-changed", "--json", "--config", str(config)])
+    records = [entry["record"] for entry in json.loads(capsys.readouterr().out)]
+    assert [record["key"] for record in records] == [key_id, key_id]
+    assert all(record["by"].startswith(f"uid {os.getuid()}") for record in records)
+    assert "requests_per_minute: 5 -> 6" in records[0]["changes"]
+    assert "models: demo -> none" in records[0]["changes"]
+    assert "cost_in_all: 2500000 -> none" in records[1]["changes"]
+
+
 def test_content_is_recorded_where_there_is_a_place_for_it(config: Path, tmp_path: Path, capsys) -> None:
     """The switch is shown, and a key in place of another has it too; without a place there is no such key."""
     wanted = ("create", "--owner", "me", "--record-content")
@@ -131,6 +167,26 @@ def test_usage_is_shown_by_key_and_model(config: Path, settings: AccessSettings,
     assert json.loads(told)["usage"] == []
 
 
+def test_usage_says_from_when_on_it_is_whole(config: Path, settings: AccessSettings, capsys) -> None:
+    """Once lines have gone, as `access.usage_retention_days` wants it; before, nothing is said of it."""
+    now_ns = time.time_ns()
+    _, text, _ = serve(capsys, config, "create", "--owner", "me")
+    access = Access.open(settings, {}, lambda: now_ns - 100 * 86_400 * 10**9)
+    principal = access.authenticate([(b"authorization", b"Bearer " + text.strip().encode())], None, "inference")
+    access.reserve(principal, model="demo", engine="e", prompt=1, answer=1).stand()
+    access.close()
+    assert "kept from" not in serve(capsys, config, "usage")[2]
+    keeping = settings.model_copy(update={"usage_retention_days": 10})
+    access = Access.open(keeping, {})
+    wait_until(lambda: access.usage_from is not None, "the line is removed")
+    access.close()
+    _, told, _ = serve(capsys, config, "usage", "--since", "2020-01-01", "--json")
+    found = json.loads(told)
+    assert found["usage"] == []
+    assert abs(found["complete_from"] - (now_ns // 10**9 - 100 * 86_400)) <= 1
+    assert "kept from" in serve(capsys, config, "usage")[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
@@ -144,6 +200,10 @@ def test_usage_is_shown_by_key_and_model(config: Path, settings: AccessSettings,
         (["rotate", "nobody"], 4, "`nobody`"),
         (["rotate", "nobody", "--grace", "long"], 2, "--grace long"),
         (["revoke", "no such"], 2, "`id`"),
+        (["change", "nobody", "--concurrency", "1"], 4, "`nobody`"),
+        (["change", "nobody", "--unset", "owner"], 2, "--unset owner"),
+        (["change", "nobody", "--unset", "budget", "--budget", "1"], 2, "both set and unset"),
+        (["change", "nobody", "--network", "10.0.0.0/33"], 2, "networks"),
         (["usage", "--since", "yesterday"], 2, "--since yesterday"),
     ],
 )
@@ -172,6 +232,14 @@ async def test_a_server_is_asked_where_one_runs(settings: AccessSettings) -> Non
             with pytest.raises(ServingError) as raised:
                 await asyncio.to_thread(ask, settings, {}, operation, body)
             assert raised.value.code == error.code
+        acts: list[Record] = []
+        access.on_act(acts.append)
+        wanted = {"id": made["id"], "limits": {"concurrency": 3}}
+        told = await asyncio.to_thread(ask, settings, {}, "change", wanted)
+        assert told["limits"]["concurrency"] == access.find(made["id"]).limits.concurrency == 3
+        (act,) = acts
+        assert isinstance(act, KeyChanged)
+        assert act.by.startswith(f"uid {os.getuid()}")
         ended: list[str] = []
         access.on_revoked(ended.append)
         await asyncio.to_thread(ask, settings, {}, "revoke", {"id": made["id"]})
@@ -232,4 +300,4 @@ async def test_a_path_too_long_for_a_socket_is_told(tmp_path: Path) -> None:
 
 def test_the_operations_are_those_of_the_command() -> None:
     """Nothing can be asked of the socket that the command line does not offer."""
-    assert set(OPERATIONS) == {"create", "list", "rotate", "revoke", "usage"}
+    assert set(OPERATIONS) == {"create", "list", "rotate", "change", "revoke", "usage"}

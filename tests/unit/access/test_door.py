@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -10,10 +11,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from serving.access import Access, Failure, Key, Limits, Tokens, access_directory
+from serving.access import Access, Failure, Key, Limits, Tokens, access_directory, book
 from serving.access.keys import write_key
 from serving.access.quota import SECOND_NS
-from serving.audit.records import KeyRevoked, Record
+from serving.audit.records import KeyChanged, KeyRevoked, PricesUsed, Record
 from serving.errors import (
     BadFile,
     BadSettings,
@@ -330,3 +331,130 @@ def test_a_proxy_that_is_none_is_refused() -> None:
     """By the settings, before anything is trusted."""
     with pytest.raises(ValueError, match="must be addresses or networks"):
         AccessSettings(trusted_proxies=["10.0.0.0/33"])
+
+
+def test_a_change_counts_at_once_and_leaves_what_runs(access: Access, settings: AccessSettings, clock: Clock) -> None:
+    """The next request of the same text has the new limits; one that runs is settled by those that it began with."""
+    key, text = access.create(replace(WANTED, limits=Limits(tokens_per_minute=100)))
+    principal = access.authenticate(bearing(text), None, "inference")
+    running = access.reserve(principal, model="demo", engine="e", prompt=50, answer=50)
+    access.change(key.id, lambda before: replace(before, limits=Limits(tokens_per_minute=1000, concurrency=2)))
+    assert running.is_open
+    assert access.is_valid(principal)
+    now = access.authenticate(bearing(text), None, "inference")
+    assert now.limits == Limits(tokens_per_minute=1000, concurrency=2)
+    second = access.reserve(now, model="demo", engine="e", prompt=0, answer=0)
+    with pytest.raises(RateLimited, match="one time"):
+        access.reserve(now, model="demo", engine="e", prompt=0, answer=0)
+    assert running.settle(Tokens(fresh=100))
+    assert second.cancel()
+    access.change(key.id, lambda before: replace(before, scopes=frozenset({"metrics"}), models=frozenset({"other"})))
+    assert refused(access, bearing(text)).http_status == 403
+    access.close()
+    again = Access.open(settings, {}, clock)
+    assert again.find(key.id) == access.find(key.id)
+    again.close()
+
+
+def test_an_earlier_end_cuts_what_runs(access: Access, clock: Clock) -> None:
+    """As any end does; and what has ended is not changed any more."""
+    key, text = access.create(WANTED)
+    principal = access.authenticate(bearing(text), None, "inference")
+    ended: list[str] = []
+    access.on_revoked(ended.append)
+    access.change(key.id, lambda before: replace(before, expires=START + 5))
+    assert access.is_valid(principal)
+    assert ended == []
+    clock.now_s += 5
+    wait_until(lambda: ended == [key.id], "the end was told")
+    assert not access.is_valid(principal)
+    with pytest.raises(UsageError, match="not valid any more"):
+        access.change(key.id, lambda before: replace(before, expires=None))
+
+
+def test_a_change_that_cannot_be_recorded_is_none(access: Access) -> None:
+    """The record comes first, with what was and what will be; where it raises, the key is as it was."""
+    key, text = access.create(WANTED)
+    acts: list[Record] = []
+
+    def refuse(act: Record) -> None:
+        acts.append(act)
+        raise Unwritable("the disk is full")
+
+    access.on_act(refuse)
+    with pytest.raises(Unwritable):
+        access.change(key.id, lambda before: replace(before, limits=Limits(concurrency=1)), "uid 7")
+    assert acts == [KeyChanged(key=key.id, changes=("concurrency: none -> 1",), by="uid 7")]
+    assert access.authenticate(bearing(text), None, "inference").limits == Limits()
+
+
+def test_a_change_that_the_database_does_not_take_is_none(access: Access, settings: AccessSettings) -> None:
+    """The operator is told, and the key is as it was."""
+    key, _ = access.create(WANTED)
+    with sqlite3.connect(settings.directory / "access.sqlite") as connection:
+        connection.execute("CREATE TRIGGER no BEFORE UPDATE ON keys BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(CapacityError, match="as it was"):
+        access.change(key.id, lambda before: replace(before, limits=Limits(concurrency=1)))
+    assert access.find(key.id) == key
+
+
+def write_book(path: Path, text: str) -> None:
+    """In one rename, as an editor or a deployment does it."""
+    new = path.with_name("new.toml")
+    new.write_text(text)
+    new.replace(path)
+
+
+def test_prices_are_read_again(
+    access: Access, settings: AccessSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new book counts from then on, on record before; one that is broken, gone or in other money changes nothing."""
+    monkeypatch.setattr(book, "_LOOK_S", 0.1)
+    access._next_look_s = 0.0
+    path = settings.price_book
+    assert path is not None
+    _, text = access.create(WANTED)
+    principal = access.authenticate(bearing(text), None, "inference")
+    acts: list[Record] = []
+    access.on_act(acts.append)
+
+    def spent(before: int) -> int:
+        access.reserve(principal, model="demo", engine="e", prompt=10**6, answer=0).stand()
+        return access.ledger.usage(principal.account).all_cost - before
+
+    assert spent(0) == 10**6
+    running = access.reserve(principal, model="demo", engine="e", prompt=10**6, answer=0)
+    first = access.prices
+    for broken in ("version = 1\n", BOOK.replace("EUR", "USD"), None):
+        caplog.clear()
+        path.unlink() if broken is None else write_book(path, broken)
+        wait_until(lambda: "stay as they were" in caplog.text, "the problem was told")
+        assert access.prices is first
+        assert acts == []
+    write_book(path, BOOK.replace("input = 1", "input = 3"))
+    wait_until(lambda: access.prices.version != first.version, "the new book was read")
+    assert acts == [PricesUsed(version=access.prices.version, currency="EUR")]
+    assert running.stand()
+    assert spent(2 * 10**6) == 3 * 10**6
+
+
+def test_prices_that_cannot_be_recorded_are_not_counted_in(
+    access: Access, settings: AccessSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until they can: the change is tried again."""
+    monkeypatch.setattr(book, "_LOOK_S", 0.1)
+    access._next_look_s = 0.0
+    first, is_full, asked = access.prices, True, []
+
+    def record(act: Record) -> None:
+        asked.append(act)
+        if is_full:
+            raise Unwritable("the disk is full")
+
+    access.on_act(record)
+    assert settings.price_book is not None
+    write_book(settings.price_book, BOOK.replace("input = 1", "input = 3"))
+    wait_until(lambda: len(asked) > 1, "it was tried again")
+    assert access.prices is first
+    is_full = False
+    wait_until(lambda: access.prices is not first, "the new book was read")

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -30,10 +30,12 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects import postgresql
 
 from serving.access import schema
+from serving.access.database import _first_usage
 from serving.access.journal import read_entry
 from serving.access.ledger import Ledger, Reservation
 from serving.access.prices import Price, Tokens
 from serving.access.quota import SECOND_NS, UNLIMITED, Limits, Refused
+from serving.access.retention import Retention, decide_cut
 from serving.errors import BadFile, CapacityError, StartError
 
 PRICE = Price(date(2026, 1, 1), "*", "*", 10**6, 10**6, 10**6, 10**6, "v1")  # a micro-unit a token
@@ -457,3 +459,77 @@ def test_nobody_else_may_read_it(tmp_path: Path) -> None:
     reserve(ledger)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
     ledger.close()
+
+
+MONTH_NS = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp()) * SECOND_NS
+
+
+@given(st.integers(0, 4 * 10**9), st.integers(1, 36_500))
+def test_lines_of_a_month_that_is_not_over_are_kept(now_s: int, days: int) -> None:
+    """And all that are younger than was asked for; nothing that is older than both."""
+    cut_ns = decide_cut(now_s * SECOND_NS, days)
+    now, cut = (datetime.fromtimestamp(at_s, UTC) for at_s in (now_s, cut_ns // SECOND_NS))
+    assert now_s * SECOND_NS - cut_ns >= days * 86_400 * SECOND_NS
+    assert (cut.year, cut.month) < (now.year, now.month) or cut == datetime(now.year, now.month, 1, tzinfo=UTC)
+    assert now - cut <= timedelta(days=max(days, 31))
+
+
+def test_old_usage_goes_in_batches_and_counters_stay(tmp_path: Path) -> None:
+    """The earliest first, a batch at a time; what is left is whole from the moment that is said."""
+    clock = Clock(NOON_NS - 100 * 86_400 * SECOND_NS)
+    ledger = Ledger(tmp_path, clock=clock)
+    for _ in range(1200):
+        reserve(ledger).settle(Tokens(1))
+    clock.now_ns = MONTH_NS
+    for _ in range(3):
+        reserve(ledger).settle(Tokens(1))
+    open_one = reserve(ledger)
+    ledger.flush()
+    clock.now_ns = NOON_NS
+    before, database = ledger.usage("one"), ledger.database
+    assert database.usage_from_ns() == 0
+    keeping = Retention(database, 7, clock)
+    left = []
+    for _ in range(4):
+        keeping.tick()
+        left.append(rows(tmp_path, "SELECT count(*) FROM usage")[0][0])
+    assert left == [703, 203, 3, 3]
+    assert NOON_NS - 101 * 86_400 * SECOND_NS < database.usage_from_ns() < MONTH_NS
+    assert sum(total.requests for total in database.totals(None, 0, NOON_NS)) == 3
+    assert open_one.is_open
+    assert rows(tmp_path, "SELECT count(*) FROM reservations") == [(1,)]
+    ledger.close()
+    again = Ledger(tmp_path, clock=clock)
+    assert again.usage("one")._replace(running=0) == before._replace(running=0)
+    again.close()
+
+
+def test_retention_rests_for_an_hour_and_goes_on(tmp_path: Path) -> None:
+    """Also where the clock was set back meanwhile."""
+    clock = Clock()
+    ledger = Ledger(tmp_path, clock=clock)
+    keeping, hour_ns = Retention(ledger.database, 1, clock), 3600 * SECOND_NS
+    keeping.tick()
+    clock.now_ns -= 100 * 86_400 * SECOND_NS
+    reserve(ledger).settle(Tokens(1))
+    ledger.flush()
+    clock.now_ns = NOON_NS + hour_ns // 2
+    keeping.tick()
+    assert rows(tmp_path, "SELECT count(*) FROM usage") == [(1,)]
+    clock.now_ns = NOON_NS + hour_ns
+    keeping.tick()
+    assert rows(tmp_path, "SELECT count(*) FROM usage") == [(0,)]
+    clock.now_ns -= 200 * 86_400 * SECOND_NS
+    reserve(ledger).settle(Tokens(1))
+    ledger.flush()
+    clock.now_ns += 100 * 86_400 * SECOND_NS
+    keeping.tick()
+    assert rows(tmp_path, "SELECT count(*) FROM usage") == [(0,)]
+    ledger.close()
+
+
+def test_postgresql_would_take_what_retention_asks() -> None:
+    """By SQLAlchemy's compiler for it."""
+    said = str(_first_usage(5).compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))
+    asked = "SELECT usage.reservation, usage.made_ns FROM usage ORDER BY usage.reservation LIMIT 5"
+    assert " ".join(said.split()) == asked

@@ -103,3 +103,17 @@ def test_headers_are_named_and_written_as_openais() -> None:
 def test_durations_are_written_as_openais(length_s: float, text: str) -> None:
     """The form that its headers have."""
     assert format_duration(round(length_s * SECOND_NS)) == text
+
+
+def test_what_was_reserved_before_a_clock_was_set_back_gives_nothing_back() -> None:
+    """Time has filled the bucket since, however young it looks by that clock: else each would give a minute's worth."""
+    limits = Limits(tokens_per_minute=100)
+    usage, holds = Usage(), []
+    for minute in range(5):
+        granted = reserve(limits, usage, 100, 0, NOON + minute * 60 * SECOND_NS)
+        usage = granted.usage
+        holds.append(granted.hold)
+    usage = reserve(limits, usage, 100, 0, NOON - 3600 * SECOND_NS).usage
+    for hold in holds:
+        usage = settle(limits, usage, hold, 0, 0, NOON - 3600 * SECOND_NS)
+        assert isinstance(decide_reserve(limits, usage, Ask(1), NOON - 3600 * SECOND_NS), Refused)

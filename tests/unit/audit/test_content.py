@@ -23,9 +23,11 @@ from serving.audit.recording import Bounds
 from serving.audit.sealed import unseal
 from serving.audit.shelf import (
     Erasing,
+    OpenSegment,
     begin_erasing,
     find,
     keys_in,
+    prepare,
     read_headings,
     read_sealed,
     records_in,
@@ -228,6 +230,34 @@ def test_what_cannot_be_written_counts_for_nothing(tmp_path: Path) -> None:
         shown = [heading.content for heading, _ in listed]
         assert shown[0] == first
         assert len(shown) == 2
+
+
+def open_files() -> list[int]:
+    return [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+
+
+def test_a_segment_that_cannot_be_begun_leaves_nothing_open(tmp_path: Path) -> None:
+    """Where descriptors run out half way, after one file, after two, or at what comes behind both."""
+    lock = prepare(tmp_path / "content")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for number in range(1, 4):
+        before = len(open_files())
+        fillers: list[int] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_files()) + 8, hard))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    fillers.append(os.open("/dev/null", os.O_RDONLY))
+            for _ in range(number - 1):
+                os.close(fillers.pop())
+            with pytest.raises(OSError, match="Too many open files"):
+                OpenSegment(tmp_path / "content", number)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for filler in fillers:
+                os.close(filler)
+        assert len(open_files()) == before
+    os.close(lock)
 
 
 def test_half_a_record_is_never_seen(tmp_path: Path) -> None:

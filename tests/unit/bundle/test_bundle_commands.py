@@ -12,9 +12,9 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from serving.bundle.keys import make_pair
 from serving.cli import run
 from serving.cli.runtime import catalogue_of, open_store
+from serving.keyfiles import make_pair
 from serving.settings import load_settings
 from serving.store.bring import Origin, bring_in, look_through
 from tests.support.bundles import ANY, PLATFORM, PYTHON, sha256, wheel

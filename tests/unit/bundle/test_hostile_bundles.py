@@ -27,8 +27,8 @@ from serving.bundle import (
     source_of,
 )
 from serving.bundle.form import END, header
-from serving.bundle.keys import fingerprint_of
 from serving.errors import BadFile, NoFitError, StartError, Untrusted, Unverified, UsageError
+from serving.keyfiles import fingerprint_of
 from tests.support.bundles import (
     ANY,
     CONFIG,

@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.bundle.keys import Trust, fingerprint_of, is_same_fingerprint, load_private, load_public, make_pair
+from serving.bundle.keys import Trust, is_same_fingerprint
 from serving.bundle.keys import next_serial as numbered
 from serving.bundle.manifest import FINGERPRINT
 from serving.errors import BadFile, FileMissing, Untrusted, UsageError
+from serving.keyfiles import fingerprint_of, load_private, load_public, make_pair
 from tests.support.bundles import Draft, Site
 
 

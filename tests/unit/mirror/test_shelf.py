@@ -11,6 +11,7 @@ import pytest
 
 from serving.errors import Unverified
 from serving.mirror.application import Mirror
+from serving.mirror.door import Door
 from serving.mirror.shelf import NotYet, Shelf
 from serving.store import verify
 from serving.store.bring import Origin
@@ -74,7 +75,7 @@ async def test_who_waits_too_long_is_told_when_to_come_again(store: Store) -> No
 
     path = b"/perimeter/small-noise/resolve/main/model.safetensors"
     scope = {"type": "http", "method": "GET", "raw_path": path, "query_string": b"", "headers": []}
-    await Mirror(shelf)(scope, receive, send)  # type: ignore[arg-type]
+    await Mirror(shelf, Door())(scope, receive, send)  # type: ignore[arg-type]
     assert sent[0]["status"] == 429
     assert int(dict(sent[0]["headers"])[b"retry-after"]) >= 1
     assert b"verified" in sent[1]["body"]

@@ -190,3 +190,21 @@ def test_what_kubernetes_puts_into_a_pod_is_no_setting() -> None:
         assert str(caught.value.hint).startswith("did you mean `PERIMETER_SERVER__PORT`")
     with pytest.raises(BadSettings, match="PERIMETER_SERVERPORT"):
         load_settings(environment={"PERIMETER_SERVERPORT": "1"}, site_file=Path("/nowhere"))
+
+
+def test_what_counts_as_left_out_is_as_if_never_written(tmp_path: Path) -> None:
+    """Tables of the file and of the environment; a flag still counts, and what is no table is told."""
+    path = tmp_path / "serving.toml"
+    path.write_text(
+        '[server]\nport = 1\n[server.tls]\ncertificate = "c"\nkey = "k"\nclient_ca = "a"\n[access.oidc]\nissuer = "i"\n'
+        f'[[access.certificates]]\nkey = "k"\nsha256 = "{"0" * 64}"\n'
+    )
+    given = {"PERIMETER_SERVER__TLS__CLIENT_CRL": "l", "PERIMETER_SERVER__PORT": "2"}
+    without = {"PERIMETER_WITHOUT": "server.tls,access.oidc,access.certificates"}
+    settings = load_settings(path, environment=given | without, flags={"server.tls.minimum": "1.3"})
+    assert (settings.server.port, settings.server.tls.certificate, settings.server.tls.minimum) == (2, None, "1.3")
+    assert (settings.access, settings.server.tls.client_crl) == (Settings().access, None)
+    assert load_settings(environment=without, site_file=Path("/nowhere")) == Settings()
+    for wrong in ("server.port", "nothing", "server.tls,nothing.at.all"):
+        with pytest.raises(BadSettings, match="PERIMETER_WITHOUT"):
+            load_settings(environment={"PERIMETER_WITHOUT": wrong}, site_file=Path("/nowhere"))

@@ -1,0 +1,61 @@
+"""Commands and flags of `serve route`."""
+
+# ruff: noqa: PLC0415 -- imports are made when a command runs, so that none pays for another
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+route_app = typer.Typer(help="What may leave this host, and why (docs/routing.md).", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file in place of /etc/perimeter/serving.toml.")]
+
+
+@route_app.command("explain")
+def route_explain(
+    file: Annotated[
+        Path | None, typer.Argument(help="A text, or a request's body in JSON; else standard input.")
+    ] = None,
+    *,
+    model: Annotated[str, typer.Option("--model", help="The model that a text is asked of.")] = "",
+    workload: Annotated[list[str] | None, typer.Option("--class", help="As a key enrolled for this; several.")] = None,
+    residency: Annotated[list[str] | None, typer.Option("--residency", help="Its data may go there; several.")] = None,
+    domain: Annotated[
+        str, typer.Option("--domain", help="Whose texts it is compared with: a key's owner.")
+    ] = "explain",
+    as_json: Json = False,
+    config: Config = None,
+) -> int:
+    """Where a request would go, and why: what was found by place and kind, the rule that decided. Sends nothing."""
+    from serving.cli.route import Question, explain_request
+
+    question = Question(model, tuple(workload or ()), tuple(residency or ()), domain)
+    return explain_request(file, question, config, as_json=as_json)
+
+
+@route_app.command("begin")
+def route_begin(config: Config = None) -> int:
+    """Begin the store of sensitive texts, or begin it again where it is lost: from then on what it had may leave."""
+    from serving.cli.route import begin_store
+
+    return begin_store(config)
+
+
+@route_app.command("close")
+def route_close(config: Config = None) -> int:
+    """Throw the kill switch: nothing leaves from now on, and what streams is cut within a second."""
+    from serving.cli.route import throw
+
+    return throw(config, is_open=False)
+
+
+@route_app.command("open")
+def route_open(config: Config = None) -> int:
+    """Put the kill switch back."""
+    from serving.cli.route import throw
+
+    return throw(config, is_open=True)

@@ -1,0 +1,46 @@
+"""Which addresses are outside: a cloud API is nowhere else, whatever its name resolves to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from serving.errors import DestinationUnavailable
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+def is_outside(address: Address) -> bool:
+    """Whether it belongs to somebody on the internet: not this host, its networks, or a service of the platform.
+
+    `is_global` is IANA's registry of special-purpose addresses: private, shared, link-local (where clouds serve
+    credentials to whoever asks), loopback, documentation, reserved. IPv6 that only carries an IPv4 address is that one.
+    """
+    if isinstance(address, IPv6Address):
+        carried = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or _nat64(address)
+        if carried is not None:
+            return is_outside(carried)
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def _nat64(address: IPv6Address) -> IPv4Address | None:
+    """The address behind the well-known prefix 64:ff9b::/96 (RFC 6052)."""
+    return IPv4Address(int(address) & 0xFFFF_FFFF) if address in IPv6Network("64:ff9b::/96") else None
+
+
+def check_addresses(name: str, found: Sequence[str], allowed: Sequence[Network]) -> None:
+    """See that every address of a name is outside, or in a network that the operator named.
+
+    One of them inside is enough to refuse: who can answer for the name decides which one is taken. Raises
+    DestinationUnavailable.
+    """
+    if not found:
+        raise DestinationUnavailable(f"`{name}` has no address")
+    for text in found:
+        address = ip_address(text.partition("%")[0])
+        if not is_outside(address) and not any(address.version == each.version and address in each for each in allowed):
+            raise DestinationUnavailable(
+                f"`{name}` is at `{address}`, which is not outside",
+                hint="egress.private_networks names the networks in which a provider may be reached privately",
+            )

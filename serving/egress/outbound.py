@@ -1,0 +1,182 @@
+"""The one place from which bytes leave: a client that goes where it was told, over verified TLS, and nowhere else.
+
+No redirect is followed, no environment variable is read, no cookie is kept, and a name is resolved once for each
+connection: the addresses that were checked are those that are connected to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from yarl import URL
+
+from serving.egress.addresses import Network, check_addresses
+from serving.egress.vendors import VendorRequest
+from serving.errors import BadSettings, DestinationUnavailable, ServingError
+from serving.policy.model import Destination
+
+_ANSWER_BYTES: Final = 256 << 20
+_ERROR_BYTES: Final = 1 << 20
+_LINE_BYTES: Final = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How this host gets out."""
+
+    ca: Path | None = None
+    """Certificates that servers' are verified by; None: the system's."""
+    proxy: str | None = None
+    """A proxy that makes a tunnel (CONNECT); TLS goes through it, and it is the one that resolves names."""
+    private_networks: tuple[Network, ...] = ()
+
+
+class Arrived:
+    """An answer whose head has come."""
+
+    def __init__(self, response: aiohttp.ClientResponse, name: str) -> None:
+        self._response = response
+        self._name = name
+        self.status = response.status
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+
+    async def whole(self) -> bytes:
+        """All of it. Raises DestinationUnavailable."""
+        most = _ANSWER_BYTES if self.status == 200 else _ERROR_BYTES
+        parts: list[bytes] = []
+        size = 0
+        async for part in self.pieces():
+            size += len(part)
+            if size > most:
+                raise DestinationUnavailable(f"the destination `{self._name}` sent too long an answer")
+            parts.append(part)
+        return b"".join(parts)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """It as it comes. Raises DestinationUnavailable where it breaks off or falls silent."""
+        with _told(self._name):
+            async for part in self._response.content.iter_any():
+                yield part
+
+
+class Outbound:
+    """Connections to destinations. Made in the event loop that it is used in."""
+
+    def __init__(self, ways: Ways) -> None:
+        """Raises BadSettings where the certificates cannot be read."""
+        self._ways = ways
+        proxy = None if ways.proxy is None else urlsplit(ways.proxy).hostname
+        connector = aiohttp.TCPConnector(
+            ssl=_context(ways.ca), resolver=_Checked(ways.private_networks, proxy), use_dns_cache=False, limit=0
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            raise_for_status=False,
+            skip_auto_headers=("user-agent",),
+            max_line_size=_LINE_BYTES,
+            max_field_size=_LINE_BYTES,
+        )
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._session.close()
+
+    @contextlib.asynccontextmanager
+    async def send(
+        self,
+        to: Destination,
+        request: VendorRequest,
+        credential: Sequence[tuple[str, str]],
+        on_sent: Callable[[], None],
+    ) -> AsyncIterator[Arrived]:
+        """Send exactly these bytes; `on_sent` is called before the first of them. Raises DestinationUnavailable."""
+        url = self._url(to, request)
+        timeout = aiohttp.ClientTimeout(total=None, connect=to.connect_timeout_s, sock_read=to.timeout_s)
+        headers = dict((*request.headers, *credential))
+        with _told(to.name):
+            on_sent()
+            response = await self._session.request(
+                request.method,
+                url,
+                data=request.body,
+                headers=headers,
+                allow_redirects=False,
+                proxy=self._ways.proxy,
+                timeout=timeout,
+            )
+        try:
+            yield Arrived(response, to.name)
+        finally:
+            response.close()  # what has not been read is not waited for
+
+    def _url(self, to: Destination, request: VendorRequest) -> URL:
+        """Where the bytes go. Raises DestinationUnavailable."""
+        parts = urlsplit(to.url)
+        host = parts.hostname or ""
+        if to.zone == "cloud":
+            if parts.scheme != "https":
+                raise DestinationUnavailable(f"the destination `{to.name}` has an address without TLS")
+            with contextlib.suppress(ValueError):  # a name is checked by what it resolves to
+                check_addresses(host, [str(ip_address(host))], self._ways.private_networks)
+        return URL(f"{parts.scheme}://{parts.netloc}{request.path}", encoded=True)
+
+
+class _Checked(AbstractResolver):
+    """Resolves names as the system does, and gives no address that is inside."""
+
+    def __init__(self, allowed: Sequence[Network], proxy: str | None) -> None:
+        self._resolver = ThreadedResolver()
+        self._allowed = tuple(allowed)
+        self._proxy = proxy
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+        """The addresses of a name. Raises OSError, DestinationUnavailable."""
+        found = await self._resolver.resolve(host, port, family)  # type: ignore[arg-type] # as the base class has it
+        if host != self._proxy:  # that one is inside, and the operator's own word
+            check_addresses(host, [each["host"] for each in found], self._allowed)
+        return found
+
+    async def close(self) -> None:
+        """Nothing is held."""
+        await self._resolver.close()
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """What a client's library raises, as what it is to whoever asked. Nothing of the request is in it."""
+    try:
+        yield
+    except ServingError:
+        raise
+    except TimeoutError:
+        raise DestinationUnavailable(f"the destination `{name}` did not answer in time") from None
+    except aiohttp.ClientConnectorCertificateError:
+        hint = "egress.ca names the certificates that it is verified by"
+        raise DestinationUnavailable(f"the certificate of `{name}` is not to be trusted", hint=hint) from None
+    except (aiohttp.ClientError, OSError) as error:
+        kind = type(error.__cause__ or error).__name__
+        raise DestinationUnavailable(f"the destination `{name}` cannot be reached: {kind}") from None
+
+
+def _context(ca: Path | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+    except (OSError, ssl.SSLError) as error:
+        raise BadSettings(
+            f"the certificates `{ca}` cannot be read: {error}", hint="set egress.ca to a PEM file"
+        ) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

@@ -1,0 +1,186 @@
+"""`serve egress`: the process that alone may send anything out, with the credentials and the policy that go with that.
+
+It trusts nobody who asks it, the gateway included: it reads the policy itself, scans what it would send itself, and has
+its own audit log on the disk before a byte leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import signal
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator
+from ipaddress import ip_network
+from pathlib import Path
+
+import uvicorn
+
+import serving
+from serving.audit import Audit
+from serving.audit.keys import make_keys
+from serving.audit.records import PolicyUsed, SettingsUsed
+from serving.desk import DeskProtocol, listen_at
+from serving.egress.credentials import Credentials
+from serving.egress.judge import Judge, PolicyFile
+from serving.egress.outbound import Outbound, Ways
+from serving.egress.rooms import Rooms
+from serving.egress.server import Egress
+from serving.egress.workers import Scanners, command
+from serving.engines.confinement.sealing import hide_memory, leave_no_core
+from serving.errors import BadSettings, StartError, UsageError
+from serving.openai.limits import Limits
+from serving.policy.model import Policy
+from serving.policy.published import published
+from serving.policy.taint_store import TaintStore, begin
+from serving.settings import Settings
+from serving.store.files import write_whole
+
+log = logging.getLogger(__name__)
+_KEY_BYTES = 32
+
+
+async def run(settings: Settings, rooms: Rooms, on_ready: Callable[[Policy], None]) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status. Raises StartError."""
+    if settings.egress.policy is None:
+        raise UsageError("there is no policy", hint="set egress.policy; configs/policy.toml is one to begin with")
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    leave_no_core()
+    hide_memory()
+    _private(rooms.directory)
+    with _audit(settings, rooms) as audit:
+        policy = PolicyFile(settings.egress.policy.expanduser(), lambda it: _used(audit, it))
+        listening = listen_at(rooms.socket, "egress.socket", is_for_group=bool(settings.egress.callers))
+        store = TaintStore(
+            rooms.taint,
+            _taint_key(rooms),
+            keep_s=policy.read().taint.keep_days * 86_400,
+            most=policy.read().taint.most,
+            never=policy.read().taint.never,
+        )
+        if store.problem is not None:
+            log.warning("nothing leaves: what was sensitive is not known", extra={"reason": store.problem})
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(store.close)
+            stack.callback(rooms.socket.unlink, missing_ok=True)
+            scanners = await stack.enter_async_context(_scanning(settings, policy.read()))
+            outbound = Outbound(_ways(settings))
+            stack.push_async_callback(outbound.close)
+            judge = Judge(policy, scanners, store, published(), rooms.switch)
+            egress = Egress(judge, outbound, Credentials(rooms.credentials), audit, Limits())
+            allowed = frozenset({0, os.getuid(), *settings.egress.callers})
+            protocol = type("Protocol", (_Protocol,), {"allowed": allowed})
+            config = uvicorn.Config(
+                egress.application(), http=protocol, ws="none", lifespan="off", log_config=None, access_log=False
+            )
+            server = _Server(config)
+
+            def stop() -> None:
+                server.force_exit = server.should_exit
+                server.should_exit = True
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, stop)
+            on_ready(policy.read())
+            await server.serve(sockets=[listening])
+    return 0
+
+
+def begin_taint(rooms: Rooms) -> int:
+    """Begin the store of sensitive texts, or begin it again where it is lost; how many fingerprints it has.
+
+    What was sensitive before and is lost may leave from then on. Raises StartError where the process runs.
+    """
+    _private(rooms.directory)
+    return begin(rooms.taint, _taint_key(rooms))
+
+
+@contextlib.contextmanager
+def _audit(settings: Settings, rooms: Rooms) -> Iterator[Audit]:
+    places = rooms.audit
+    if not os.path.lexists(places.signing_key):
+        make_keys(places.signing_key, places.fingerprint_key)
+    audit = Audit.from_settings(places, settings.audit, version=serving.__version__)
+    try:
+        audit.record(SettingsUsed(sha256=settings.digest, by=f"uid {os.getuid()}"))
+        yield audit
+    finally:
+        audit.close()
+
+
+def _used(audit: Audit, policy: Policy) -> None:
+    """A policy is about to be in force: on record first. Raises Unwritable."""
+    audit.record(PolicyUsed(sha256=policy.digest, by=f"uid {os.getuid()}"))
+
+
+@contextlib.asynccontextmanager
+async def _scanning(settings: Settings, policy: Policy) -> AsyncIterator[Scanners]:
+    told = {
+        "most_chars": settings.egress.most_chars,
+        "names": "names" in policy.detectors,
+        "terms": {},
+        "patterns": {},
+    }
+    scanners = Scanners(command(json.dumps(told)), settings.egress.workers, settings.egress.scan_timeout_s)
+    try:
+        try:
+            await scanners.start()
+        except (TimeoutError, OSError, EOFError):
+            raise StartError("the processes that scan requests do not come up", hint="their words are above") from None
+        yield scanners
+    finally:
+        await scanners.close()
+
+
+def _ways(settings: Settings) -> Ways:
+    networks = tuple(ip_network(each) for each in settings.egress.private_networks)
+    return Ways(settings.egress.ca, settings.egress.proxy, networks)
+
+
+def _taint_key(rooms: Rooms) -> bytes:
+    """The key of the fingerprints, made where there is none. Raises BadSettings."""
+    path = rooms.taint_key
+    if not os.path.lexists(path):
+        write_whole(path, secrets.token_bytes(_KEY_BYTES), 0o600)
+    try:
+        facts = path.stat(follow_symlinks=False)
+        key = path.read_bytes()
+    except OSError as error:
+        raise BadSettings(f"the key `{path}` cannot be read: {error.strerror}") from None
+    if len(key) != _KEY_BYTES or facts.st_mode & 0o077 or not stat.S_ISREG(facts.st_mode):
+        raise BadSettings(f"`{path}` is no key for this user alone", hint="remove it: the store is begun anew then")
+    return key
+
+
+def _private(directory: Path) -> None:
+    """Make the directory, or see that it is this user's alone. Raises BadSettings."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = directory.lstat()
+    except OSError as error:
+        raise BadSettings(f"the directory `{directory}` cannot be made: {error.strerror}") from None
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+        message = f"the directory `{directory}` is not this user's alone (mode {stat.S_IMODE(facts.st_mode):o})"
+        raise BadSettings(message, hint=f"chmod 700 {directory}, as the user that the process runs as")
+
+
+class _Protocol(DeskProtocol):
+    """Who may ask is in the settings."""
+
+    allowed: frozenset[int] = frozenset()
+
+    def is_served(self, uid: int) -> bool:
+        """Whether that user is."""
+        return uid in self.allowed
+
+
+class _Server(uvicorn.Server):
+    """Signals are this module's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,369 @@
+"""The application of the egress process: judge a request, send one out, remember an answer, explain.
+
+For the gateway it is an engine like any other: OpenAI's protocol over a Unix socket. Where nothing may leave it answers
+403 `stays_inside` with the decision, and the gateway serves the request inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
+
+from serving.audit import Audit
+from serving.audit.records import Intent, Outcome
+from serving.egress.asking import HEADER, Ask, read_ask
+from serving.egress.credentials import Credentials
+from serving.egress.judge import ROUTES, Judge, Judged
+from serving.egress.outbound import Arrived, Outbound
+from serving.egress.vendors import Anthropic, Azure, Compatible, Gemini, OpenAI, OutCall, Vendor, VendorRequest
+from serving.errors import DestinationUnavailable, InvalidRequest, ServingError, StaysInside
+from serving.openai import Usage, responses, serialise
+from serving.openai.asgi import SSE_HEADERS, Handler, Receive, Scope, Send, Server, header, read_body, respond
+from serving.openai.limits import Limits
+from serving.policy.body import texts_of
+from serving.policy.decide import Decision
+from serving.policy.explain import explain, explain_text
+from serving.policy.facts import to_record
+from serving.policy.model import Destination
+
+log = logging.getLogger(__name__)
+_WATCH_S: Final = 0.25
+"""How often the kill switch is looked at while an answer streams."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """A request that has been decided to leave."""
+
+    ask: Ask
+    call: OutCall
+    to: Destination
+    vendor: Vendor
+    request: VendorRequest
+    judged: Judged
+
+
+class Egress:
+    """What the process does; `application` is how it is asked."""
+
+    def __init__(
+        self, judge: Judge, outbound: Outbound, credentials: Credentials, audit: Audit, limits: Limits
+    ) -> None:
+        self._judge = judge
+        self._outbound = outbound
+        self._credentials = credentials
+        self._audit = audit
+        self._limits = limits
+
+    def application(self) -> Server:
+        """The ASGI application."""
+        routes: dict[str, dict[str, Handler]] = {path: {"POST": self._send} for path in ROUTES}
+        routes |= {
+            "/judge": {"POST": self._judged},
+            "/remember": {"POST": self._remember},
+            "/explain": {"POST": self._explain},
+            "/ready": {"GET": self._ready},
+        }
+        return Server(self._limits, routes)
+
+    async def _ready(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        told = {"status": "ready", "open": self._judge.is_open, "policy": self._judge.policy.digest}
+        await respond(send, 200, serialise(told))
+
+    async def _explain(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Where a request would go, and why: nothing is sent, and nothing remembered."""
+        path, body, ask = await self._asked(scope, receive)
+        judged = await self._judge.judge(path, body, ask)
+        given = judged.decision, judged.finding
+        await respond(send, 200, json.dumps({"explained": explain(*given), "text": explain_text(*given)}).encode())
+
+    async def _judged(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What the gateway is to do with a request; one that is not clean is remembered, with the answer to come."""
+        path, body, ask = await self._asked(scope, receive)
+        judged = await self._judge.judge(path, body, ask)
+        answer = None
+        if self._judge.is_sensitive(judged):
+            answer = await self._judge.remember(body, ask.domain)
+        decision = judged.decision
+        remote = self._judge.policy.destination(decision.destination)
+        told = {
+            "destination": decision.destination,
+            "zone": decision.zone,
+            "rule": decision.rule,
+            "reasons": [f"{each.rule}: {each.why}" for each in decision.reasons],
+            "prices": None if remote is None else remote.prices,
+            "remote_model": decision.remote_model,
+            "policy": decision.policy,
+            "facts": to_record(judged.facts),
+            "answer": None if answer is None else str(answer),
+        }
+        await respond(send, 200, json.dumps(told).encode())
+
+    async def _remember(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The answer that was given inside to a request that `judge` has remembered."""
+        ask = read_ask(header(scope, HEADER.encode()))
+        number = header(scope, b"x-egress-answer") or ""
+        if not number.isascii() or not number.isdecimal():
+            raise InvalidRequest("the header `x-egress-answer` is missing")
+        raw = await _raw(receive, self._limits.body_bytes)
+        await self._judge.remember_answer(_texts_of_answer(raw), ask.domain, int(number))
+        await respond(send, 200, b"{}")
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, body, ask = await self._asked(scope, receive)
+        sending = await self._decided(path, body, ask)
+        credential = sending.vendor.auth(self._credentials.of(sending.to.name))
+        number = await self._intend(path, sending)
+        outcome = Outcome(intent=number, request=ask.request, outcome="failed")
+        began = time.monotonic()
+        try:
+            await self._exchange(sending, credential, receive, send, outcome)
+        except ServingError as error:
+            outcome.code = error.code
+            raise
+        except asyncio.CancelledError:
+            outcome.outcome = "cancelled"
+            raise
+        finally:
+            outcome.duration_us = int((time.monotonic() - began) * 1e6)
+            self._audit.outcome(outcome)
+
+    async def _asked(self, scope: Scope, receive: Receive) -> tuple[str, dict[str, object], Ask]:
+        ask = read_ask(header(scope, HEADER.encode()))
+        path = header(scope, b"x-egress-path") or scope["path"]
+        return path, await read_body(scope, receive, self._limits), ask
+
+    async def _decided(self, path: str, body: dict[str, object], ask: Ask) -> _Sending:
+        """The bytes that leave, once it is decided on exactly those that they may. Raises StaysInside, RequestError."""
+        to = self._judge.policy.destination(ask.destination or "")
+        if to is None or to.zone != "cloud":
+            raise StaysInside("the gateway named no destination outside", rule="destination")
+        remote = to.remote_name(str(body.get("model")))
+        if remote is None:
+            raise StaysInside(f"`{to.name}` does not serve this model", rule="destination")
+        vendor = vendor_of(to)
+        call = OutCall(path, body, remote, ask.request, int(time.time()))
+        request = vendor.request(call)
+        judged = await self._judge.judge(path, body, ask, json.loads(request.body))
+        decision = judged.decision
+        if not decision.leaves or decision.destination != to.name:
+            raise _inside(decision)
+        return _Sending(ask, call, to, vendor, request, judged)
+
+    async def _intend(self, path: str, sending: _Sending) -> int | None:
+        """Have it on the disk that these bytes leave. Raises Unwritable."""
+        ask = sending.ask
+        return await self._audit.intent(
+            Intent(
+                request=ask.request,
+                route=ROUTES[path],
+                principal=ask.principal,
+                key=ask.key,
+                model=str(sending.call.body.get("model")),
+                engine=sending.to.vendor,
+                destination=sending.to.name,
+                reasons=(sending.judged.decision.rule, f"policy:{sending.judged.decision.policy}"),
+                prompt=self._audit.fingerprints.of("prompt", sending.request.body),
+                stream=sending.call.stream,
+            )
+        )
+
+    async def _exchange(
+        self,
+        sending: _Sending,
+        credential: tuple[tuple[str, str], ...],
+        receive: Receive,
+        send: Send,
+        outcome: Outcome,
+    ) -> None:
+        is_well: bool | None = None
+        self._judge.began(sending.to)
+        try:
+            async with (
+                _Watch(self._judge, receive) as watch,
+                self._outbound.send(sending.to, sending.request, credential, self._check_open) as arrived,
+            ):
+                if sending.call.stream and arrived.status == 200:
+                    is_well = await self._stream(sending, arrived, send, outcome, watch)
+                else:
+                    is_well = await self._whole(sending, arrived, send, outcome)
+        except DestinationUnavailable:
+            is_well = False
+            raise
+        finally:
+            self._judge.ended(sending.to, is_well=is_well)
+
+    async def _whole(self, sending: _Sending, arrived: Arrived, send: Send, outcome: Outcome) -> bool:
+        answered = sending.vendor.answer(sending.call, arrived.status, arrived.headers, await arrived.whole())
+        if answered.error is not None:
+            if isinstance(answered.error, DestinationUnavailable):
+                raise answered.error
+            outcome.code, outcome.outcome = answered.error.code, "refused"
+            outcome.status = answered.error.http_status
+            await _refuse(send, answered.error)
+            return arrived.status < 500 and arrived.status != 429
+        _count(outcome, answered.usage, 200)
+        await respond(send, 200, answered.body)
+        return True
+
+    async def _stream(
+        self, sending: _Sending, arrived: Arrived, send: Send, outcome: Outcome, watch: _Watch
+    ) -> bool | None:
+        translator = sending.vendor.stream(sending.call)
+        await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
+        outcome.status = 200
+        try:
+            async for piece in arrived.pieces():
+                self._check_open()
+                events = b"".join(translator.feed(piece))
+                if events:
+                    await send({"type": "http.response.body", "body": events, "more_body": True})
+            last = b"".join(translator.close())
+        except (ServingError, asyncio.CancelledError) as failure:
+            error = failure if isinstance(failure, ServingError) else watch.take_reason()
+            if error is None:
+                raise
+            _count(outcome, translator.usage, 200)
+            outcome.code, outcome.outcome = error.code, "failed"
+            await send({"type": "http.response.body", "body": responses.error_event(error)})
+            return None if isinstance(error, StaysInside) else False
+        _count(outcome, translator.usage, 200)
+        if translator.error is not None:
+            outcome.code, outcome.outcome = translator.error.code, "failed"
+        elif not translator.is_complete:
+            outcome.outcome = "failed"
+        await send({"type": "http.response.body", "body": last})
+        return translator.is_complete
+
+    def _check_open(self) -> None:
+        """Raises StaysInside where the kill switch has been thrown."""
+        if not self._judge.is_open:
+            raise _closed()
+
+
+class _Watch:
+    """Ends what is done meanwhile once the client leaves or the kill switch is thrown, also while nothing comes."""
+
+    def __init__(self, judge: Judge, receive: Receive) -> None:
+        self._judge = judge
+        self._receive = receive
+        self._task = asyncio.current_task()
+        self._reason: ServingError | None = None
+        self._watchers: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._watchers = [asyncio.create_task(self._gone()), asyncio.create_task(self._thrown())]
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for each in self._watchers:
+            each.cancel()
+        if kind is asyncio.CancelledError:
+            reason = self.take_reason()
+            if reason is not None:
+                raise reason from None
+
+    def take_reason(self) -> ServingError | None:
+        """Why the task was cancelled, if it is to go on and say so; None where nobody is there to be told."""
+        reason, self._reason = self._reason, None
+        if reason is not None and self._task is not None:
+            self._task.uncancel()
+        return reason
+
+    async def _gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._end(None)
+
+    async def _thrown(self) -> None:
+        while self._judge.is_open:  # noqa: ASYNC110 - files change without telling
+            await asyncio.sleep(_WATCH_S)
+        self._end(_closed())
+
+    def _end(self, reason: ServingError | None) -> None:
+        self._reason = reason
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _closed() -> StaysInside:
+    return StaysInside("the kill switch was thrown", rule="switch")
+
+
+def vendor_of(to: Destination) -> Vendor:
+    """The connector of a destination."""
+    match to.vendor:
+        case "openai":
+            return OpenAI(name=to.name)
+        case "azure-openai":
+            azure = Azure(name=to.name)
+            return azure if to.api_version is None else replace(azure, api_version=to.api_version)
+        case "anthropic":
+            return Anthropic(name=to.name)
+        case "gemini":
+            return Gemini(name=to.name)
+        case _:
+            return Compatible(name=to.name)
+
+
+def _inside(decision: Decision) -> StaysInside:
+    why = decision.reasons[0].why if decision.reasons else "the policy does not let it leave"
+    return StaysInside(why, rule=decision.rule)
+
+
+def _count(outcome: Outcome, usage: Usage | None, status: int) -> None:
+    outcome.outcome, outcome.status = "completed", status
+    if usage is not None:
+        outcome.prompt_tokens, outcome.output_tokens = usage.prompt_tokens, usage.completion_tokens
+        outcome.cached_tokens, outcome.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
+
+
+async def _refuse(send: Send, error: ServingError) -> None:
+    await respond(send, error.http_status, responses.error_body(error))
+
+
+async def _raw(receive: Receive, most: int) -> bytes:
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidRequest("the request broke off")
+        parts.append(message.get("body", b""))
+        if sum(map(len, parts)) > most:
+            raise InvalidRequest("the answer is too long")
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _texts_of_answer(raw: bytes) -> tuple[str, ...] | None:
+    """The texts of an answer as it was sent to the client, whole or as events; None where it cannot be read.
+
+    The pieces of a stream are put together by the place that they stand at, so that no text is cut.
+    """
+    try:
+        if not raw.lstrip().startswith((b"data:", b":", b"event:")):
+            return texts_of(json.loads(raw))
+        joined: dict[str, str] = {}
+        for line in raw.split(b"\n")[:-1]:  # what stands behind the last line's end was cut off
+            if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
+                _join("", json.loads(line[5:]), joined)
+        return tuple(joined.values())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _join(where: str, value: Any, joined: dict[str, str]) -> None:
+    if isinstance(value, str):
+        joined[where] = joined.get(where, "") + value
+    elif isinstance(value, Mapping):
+        place = f"{where}[{value['index']}]" if isinstance(value.get("index"), int) else where
+        for name, below in value.items():
+            _join(f"{place}/{name}", below, joined)
+    elif isinstance(value, list):
+        for below in value:
+            _join(where, below, joined)

@@ -1,0 +1,185 @@
+"""The way out: what the egress process says of a request, and what it is told of answers that were given inside.
+
+The gateway decides nothing here. It asks, reserves the budget of the destination that it is told, and hands the request
+over; the egress process finds out for itself whether it leaves, and what it says no to is served inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from serving.egress.asking import HEADER, Ask, write_ask
+from serving.engines.spec import Capabilities, EngineSpec
+from serving.errors import EngineUnavailable
+from serving.gateway.upstream import EngineBroke, Upstream
+from serving.openai import serialise
+from serving.policy.facts import ROUTE_HEADER, asks_to_stay
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from serving.gateway.exchange import Exchange
+    from serving.gateway.routes import Call, Route
+
+log = logging.getLogger(__name__)
+PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+_TOLD_BYTES: Final = 4 << 20
+_JUDGE_S: Final = 30.0
+_AGAIN_S: Final = 1.0
+_CAPABILITIES: Final = Capabilities(readiness=False, cache_domain="none", tokenize=False, keep_alive_comments=False)
+_KEPT_BYTES: Final = 64 << 20
+"""Of one answer that is to be remembered; of a longer one it is said that it could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What is to become of one request."""
+
+    ask: Ask
+    rule: str
+    prices: str | None
+    """The `engine` of the destination's entries in the price book; None: it is served inside."""
+    answer: str | None
+    """The number under which its answer is to be remembered; None: it need not be."""
+
+    @property
+    def leaves(self) -> bool:
+        """A destination outside is to be tried."""
+        return self.ask.destination is not None
+
+    @property
+    def shown(self) -> str:
+        """The value of `x-perimeter-route` where it is served inside."""
+        return f"perimeter; rule={self.rule}"
+
+    @property
+    def shown_outside(self) -> str:
+        """Its value where the destination answered."""
+        return f"cloud; destination={self.ask.destination}; rule={self.rule}"
+
+    def spec(self, model: str) -> EngineSpec:
+        """The destination in the terms of an engine."""
+        return EngineSpec(model, "remote", capabilities=_CAPABILITIES)
+
+
+class Outside:
+    """The egress process, as the pipeline sees it."""
+
+    def __init__(self, socket: Path, owner: int | None = None) -> None:
+        """`owner`: the user that it runs as, where that is not this process's."""
+        self.upstream = Upstream(socket, owner=owner)
+        self._untold: deque[tuple[str, str, bytes]] = deque()
+        self._teller: asyncio.Task[None] | None = None
+
+    async def judge(self, exchange: Exchange, route: Route, call: Call, headers: Mapping[bytes, bytes]) -> Way | None:
+        """What is to become of a request that has a key; None where it could not leave anyhow.
+
+        Raises InvalidRequest, EngineUnavailable.
+
+        Where the egress process does not answer, a request whose texts it would have had to remember is not served:
+        what was said meanwhile could leave later.
+        """
+        given = headers.get(ROUTE_HEADER.encode())
+        asked_local = asks_to_stay(None if given is None else given.decode("latin-1"))
+        key = exchange.principal.key
+        if key is None or route.path not in PATHS:
+            return None
+        ask = Ask(
+            request=exchange.request_id,
+            principal=exchange.principal.name,
+            key=key.key_id,
+            domain=key.cache_domain,
+            classes=key.classes,
+            residency=key.residency,
+            asked_local=asked_local,
+            budget="available",
+        )
+        told = await self._told("/judge", ask, serialise(call.body), f"x-egress-path: {route.path}\r\n")
+        destination, prices = told.get("destination"), told.get("prices")
+        answer, rule = told.get("answer"), str(told.get("rule"))
+        leaves = told.get("zone") == "cloud" and isinstance(destination, str) and isinstance(prices, str)
+        if leaves:
+            ask = replace(ask, destination=str(destination), budget="reserved")
+        return Way(ask, rule, str(prices) if leaves else None, answer if isinstance(answer, str) else None)
+
+    def headers(self, way: Way) -> str:
+        """What goes with a request that is handed over."""
+        return (
+            f"content-type: application/json\r\nx-request-id: {way.ask.request}\r\n{HEADER}: {write_ask(way.ask)}\r\n"
+        )
+
+    def remember(self, way: Way, answer: bytes | None) -> None:
+        """Have the answer to a sensitive request remembered; it is said until it has been heard."""
+        if way.answer is None:
+            return
+        self._untold.append((write_ask(way.ask), way.answer, b"\0" if answer is None else answer))
+        if self._teller is None or self._teller.done():
+            self._teller = asyncio.create_task(self._tell())
+
+    async def close(self) -> None:
+        """Say what is left, for a moment."""
+        if self._teller is not None:
+            await asyncio.wait([self._teller], timeout=_AGAIN_S)
+            self._teller.cancel()
+        self.upstream.close()
+
+    async def _tell(self) -> None:
+        while self._untold:
+            ask, number, answer = self._untold[0]
+            head = f"content-type: application/json\r\n{HEADER}: {ask}\r\nx-egress-answer: {number}\r\n"
+            try:
+                async with asyncio.timeout(_JUDGE_S):
+                    response = await self.upstream.request("POST", "/remember", head, answer)
+                    await response.read_all(_TOLD_BYTES)
+            except (EngineUnavailable, TimeoutError):
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            if response.status != 200:
+                log.error("an answer could not be remembered: everything stays inside from now on")
+            self._untold.popleft()
+
+    async def _told(self, path: str, ask: Ask, body: bytes, more: str) -> dict[str, object]:
+        head = f"content-type: application/json\r\nx-request-id: {ask.request}\r\n{HEADER}: {write_ask(ask)}\r\n{more}"
+        try:
+            async with asyncio.timeout(_JUDGE_S):
+                response = await self.upstream.request("POST", path, head, body)
+                raw = await response.read_all(_TOLD_BYTES)
+            told = json.loads(raw)
+        except (EngineBroke, TimeoutError, ValueError):
+            raise _silent() from None
+        if response.status != 200 or not isinstance(told, dict):
+            raise _silent()
+        return told
+
+
+class Heard:
+    """Keeps what a client is sent, up to a bound, for who has to remember it."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def take(self, data: bytes) -> None:
+        """Some of the answer."""
+        self._size += len(data)
+        if self._size <= _KEPT_BYTES:
+            self._parts.append(bytes(data))
+
+    @property
+    def whole(self) -> bytes | None:
+        """All of it; None where it was too long."""
+        return b"".join(self._parts) or b"{}" if self._size <= _KEPT_BYTES else None
+
+
+def _silent() -> EngineUnavailable:
+    return EngineUnavailable(
+        "the process that sees what may leave does not answer, and what it does not see could leave later",
+        retry_after_s=2,
+        hint="the operator starts `serve egress`",
+    )

@@ -1,0 +1,61 @@
+"""Identifiers made of digits of the United States."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from serving.policy.detect.fold import Near
+from serving.policy.detect.numbers import Rule, luhn, weighted
+
+
+def is_ssn(digits: str) -> bool:
+    """Area not 000, 666 or 9xx, group not 00, serial not 0000 (Social Security Administration, since 2011)."""
+    is_area = digits[:3] not in {"000", "666"} and digits[0] != "9"
+    return is_area and digits[3:5] != "00" and digits[5:] != "0000" and digits not in _SPECIMENS
+
+
+_SPECIMENS: Final = frozenset({"078051120", "219099999"})
+"""Numbers that were printed in advertisements and belong to nobody."""
+
+
+def is_itin(digits: str) -> bool:
+    """9, and a group that is given: 50 to 65, 70 to 88, 90 to 92, 94 to 99 (IRS, publication 1915)."""
+    group = int(digits[3:5])
+    return digits[0] == "9" and (50 <= group <= 65 or 70 <= group <= 88 or 90 <= group <= 92 or group >= 94)
+
+
+def is_npi(digits: str) -> bool:
+    """Luhn with 80840 before it, 1 or 2 first (45 CFR 162.406)."""
+    return digits[0] in "12" and luhn("80840" + digits)
+
+
+def is_aba(digits: str) -> bool:
+    """Routing number: a Federal Reserve district first, weights 3 7 1 (American Bankers Association)."""
+    district = int(digits[:2])
+    is_district = district <= 12 or 21 <= district <= 32 or 61 <= district <= 72 or district == 80
+    return is_district and int(digits) > 0 and weighted(digits, (3, 7, 1) * 3) % 10 == 0
+
+
+def is_nanp(digits: str) -> bool:
+    """A telephone number of the North American plan: area and exchange begin with 2 to 9."""
+    ten = digits[-10:]
+    return ten[0] in "23456789" and ten[3] in "23456789" and (len(digits) == 10 or digits[0] == "1")
+
+
+_TELEPHONE: Final = Near(
+    "phone telephone mobile call_me reach_me ring_me dial$ tel$ cell$ fax contact whatsapp sms$ telefon handy mobil "
+    "rufnummer telefono telefone тел$ тел. телефон моб$ моб."
+)
+
+RULES: Final = (
+    Rule("us.ssn", (9,), is_ssn, Near("ssn social_security socialsecurity социальн_страхован"),
+         own=frozenset({(3, 2, 4)})),
+    Rule("us.itin", (9,), is_itin, Near("itin taxpayer individual_taxpayer"), own=frozenset({(3, 2, 4)})),
+    Rule("us.ein", (9,), lambda digits: digits[:2] != "00", Near("ein$ employer_id fein$ employer_identification"),
+         frozenset({(2, 7)})),
+    Rule("us.npi", (10,), is_npi, Near("npi$ national_provider provider_id")),
+    Rule("us.aba_routing", (9,), is_aba, Near("routing aba$ rtn$")),
+    Rule("phone", (10, 11), is_nanp, _TELEPHONE, frozenset({(1, 3, 3, 4)}), frozenset({(3, 3, 4)})),
+    Rule("phone", (9, 10, 11, 12, 13), lambda digits: digits[0] == "0", _TELEPHONE),
+    Rule("phone", (10,), lambda digits: digits[0] == "0" and digits[1] != "0", own=frozenset({(2, 2, 2, 2, 2)})),
+)  # fmt: skip

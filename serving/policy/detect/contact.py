@@ -1,0 +1,179 @@
+"""Ways to reach somebody: e-mail addresses, telephone numbers with a country's code, postal addresses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from serving.policy.detect.finding import Hit
+from serving.policy.detect.fold import Phrases, View, fold, stems
+
+_LOCAL_CHARS: Final = 64
+_LOCAL: Final = re.compile(r"[\w.+%'-]{1,64}")
+_DOMAIN: Final = re.compile(r"[^\W_](?:[\w-]{0,62}\.){1,6}?(?:[^\W\d_]{2,24}|xn--[a-z0-9-]{2,40})(?![\w(]|[.-]\w)")
+_DOMAIN_LITERAL: Final = re.compile(r"\[[0-9a-f.:]{4,40}\]")
+_NOBODY: Final = frozenset({"git", "hg", "svn"})
+"""Users of source repositories: `git@host:path` is a place and not a person."""
+_SPELLED: Final = re.compile(
+    r"(?<![\w.-])[\w.+-]{2,64}\s{0,2}(?P<at>@|[(\[{<]\s?(?:@|at|{a}|sobaka)\s?[)\]}>]|\s(?:at|{a}|sobaka)\s)\s{0,2}"
+    r"[\w-]{2,40}(?:\s?(?P<dot>\.|[(\[{]\s?(?:dot|{d}|tocka|punkt|\.)\s?[)\]}]|\s(?:dot|{d}|tocka|punkt)\s)\s?"
+    r"[^\W\d_]{2,24}){1,3}".replace("{a}", fold("собака")).replace("{d}", fold("точка"))
+)
+_ZONES: Final = frozenset(
+    {"ru", "su", "com", "org", "net", "de", "eu", "fr", "es", "it", "nl", "pl", "uk", *stems("рф")}
+)
+_SPELLED_WORDS: Final = frozenset(fold("at dot собака точка sobaka tocka punkt").split())
+
+_PLUS: Final = re.compile(r"(?<![\w+])(?:\+|\(\+)[ ]?(?=[1-9])")
+_DIALLED: Final = re.compile(r"[0-9](?:[ ./()_-]{0,3}+[0-9]){7,14}+(?![0-9])")
+_COUNTRY: Final = re.compile(
+    r"1|7|2[07]|2[1234569][0-9]|3[0123469]|3[578][0-9]|4[013-9]|42[0-9]|5[1-8]|5[09][0-9]|6[0-6]|6[789][0-9]|8[1246]"
+    r"|8[0578][0-9]|9[0-58]|9[679][0-9]"
+)
+"""Country codes that are assigned (ITU-T E.164, list of 15 December 2016)."""
+
+
+def find_emails(view: View) -> Iterator[Hit]:
+    """Around every `@`; and where `at` and `dot` are spelled out, in English, Russian or German."""
+    folded = view.folded
+    at = folded.find("@")
+    while at >= 0:
+        local = _LOCAL.match(folded[max(0, at - _LOCAL_CHARS) : at][::-1])
+        domain = _DOMAIN.match(folded, at + 1) or _DOMAIN_LITERAL.match(folded, at + 1)
+        if local is not None and domain is not None:
+            name = local[0][::-1].lstrip(".'-%")
+            if name and name not in _NOBODY:
+                yield Hit(at - len(name), domain.end(), "email")
+        at = folded.find("@", at + 1)
+    if "@" in folded or not _SPELLED_WORDS.isdisjoint(view.words):
+        yield from _spelled(folded)
+
+
+def _spelled(folded: str) -> Iterator[Hit]:
+    for match in _SPELLED.finditer(folded):
+        is_bracketed = match["at"].strip()[0] in "([{<"
+        is_word = match["at"].strip().isalpha()
+        is_dot_word = match["dot"].strip() != "."
+        is_spread = (
+            match["at"] == "@"
+            and any(map(str.isspace, match[0]))
+            and (is_dot_word or match[0].split(".")[-1].strip() in _ZONES)
+        )
+        if is_bracketed or is_spread or (is_word and is_dot_word):
+            yield Hit(match.start(), match.end(), "email")
+
+
+def find_international(view: View) -> Iterator[Hit]:
+    """`+`, an assigned country code, eight to fifteen digits (ITU-T E.164)."""
+    folded = view.folded
+    if "+" not in folded:
+        return
+    for plus in _PLUS.finditer(folded):
+        number = _DIALLED.match(folded, plus.end())
+        if number is None or not _COUNTRY.match(number[0]):
+            continue
+        digits = "".join(filter(str.isdigit, number[0]))
+        if len(set(digits)) > 2:
+            yield Hit(plus.start(), number.end(), "ru.phone" if digits[0] == "7" and len(digits) == 11 else "phone")
+
+
+_RUSSIAN_STREETS: Final = Phrases(
+    "ул$ улица улице улицы улицу пр-т$ пр-кт$ просп$ проспект пер$ переул шоссе ш$ наб$ набереж бульвар б-р$ площад "
+    "мкр "
+    "микрорайон проезд тупик алле квартал"
+)
+_RUSSIAN_HOUSE: Final = re.compile(
+    r"[^\n]{0,48}?[\s,.](?:{d})\.?\s{0,2}[0-9]{1,4}"
+    r"|\.?,[ ]{0,2}[0-9]{1,4}[^\W\d_]?(?![0-9.])"
+    r"|\.?[ ]{1,2}[^\W\d_][\w .-]{2,40}?,?[ ]{1,2}[0-9]{1,4}(?:[/-]?[0-9]{1,3})?(?![0-9.])"
+    .replace("{d}", "|".join(stems("д дом домовлад корп стр вл")))
+)  # fmt: skip
+_RUSSIAN_SURE: Final = stems("ул улиц пр-т просп переул шоссе набереж бульвар проезд")
+_NEXT_NUMBER: Final = re.compile(r"[ ]{1,2}[0-9]{1,3}(?:[/-]?[0-9]{1,2})?[^\W\d_]?(?![\w.])")
+"""`Невский проспект 28`; beside `площадь` or `квартал` a number is something else."""
+_FLAT: Final = re.compile(
+    r"(?<![^\W\d_])(?:{h})\.?\s{0,2}[0-9]{1,4}[^\n]{0,20}?[\s,](?:{f})\.?\s{0,2}[0-9]{1,4}"
+    .replace("{h}", "|".join(stems("д дом"))).replace("{f}", "|".join(stems("кв квартира оф офис")))
+)  # fmt: skip
+_WESTERN: Final = re.compile(
+    r"(?<![\w.])[0-9]{1,5}[a-z]?,?[ ](?:(?:[nsew]\.?|north|south|east|west)[ ])?(?:[^\W\d_][\w'.-]{1,24}[ ]){1,4}?"
+    r"(?:street|st|avenue|ave|road|rd|lane|ln|drive|dr|boulevard|blvd|court|ct|square|sq|terrace|place|pl|way|close|"
+    r"crescent|highway|hwy|parkway|pkwy)(?![\w(=])"
+)
+_WESTERN_WORDS: Final = frozenset(
+    "street st avenue ave road rd lane ln drive dr boulevard blvd court ct square sq terrace place pl way close "
+    "crescent "
+    "highway hwy parkway pkwy".split()
+)
+_WESTERN_SURE: Final = re.compile(r"(?:street|avenue|road|lane|boulevard|crescent|ave|blvd|rd|highway|parkway)$")
+_BOX: Final = re.compile(r"(?<!\w)(?:p\.?\s?o\.?\s?box|postfach|{p})[ :]{1,2}[0-9]{1,6}".replace("{p}", fold("а/я")))
+_GERMAN: Final = re.compile(
+    r"(?:stra(?:ss|ß)e|str\.|weg|platz|allee|gasse|ring|ufer|damm|chaussee)[ ]{1,2}[0-9]{1,4}[ ]?[a-z]?(?![\w.])"
+)
+_GERMAN_NAME: Final = re.compile(r"[^\W\d_]{0,30}(?:[ -][\w.]{1,29}[^\W\d_])?")
+"""Read backwards from the ending: the word's own beginning, and perhaps a word before it (`Am Alten Weg`)."""
+_ROMANCE: Final = re.compile(
+    r"(?<!\w)(?:[0-9]{1,4}(?:[ ]?(?:bis|ter))?,?[ ](?:rue|avenue|boulevard|place|allee|chemin|quai|impasse)[ ]"
+    r"(?:de|du|des|la|le|l'|d')?[ ]?[^\W\d_][\w' -]{2,40}"
+    r"|(?:via|viale|piazza|corso|calle|avenida|plaza|paseo|rua|ulica|ul\.|al\.|aleja)[ ][^\W\d_][\w'. -]{2,40}?,?[ ]"
+    r"(?:n[.o]?[ ]?)?[0-9]{1,4})(?![\w.])"
+)
+_ROMANCE_WORDS: Final = frozenset(
+    "rue avenue boulevard place allee chemin quai impasse via viale piazza corso calle avenida plaza paseo rua ulica "
+    "ul al "
+    "aleja".split()
+)
+_GERMAN_ENDS: Final = ("strasse", "straße", "str", "weg", "platz", "allee", "gasse", "ring", "ufer", "damm", "chaussee")
+_RUSSIAN_SHORT: Final = frozenset(stems("ул пр пер просп наб б пл мкр ш"))
+_RUSSIAN_STEMS: Final = stems("улиц проспект переул шоссе набереж бульвар площад микрорайон проезд тупик алле квартал")
+
+
+def find_addresses(view: View) -> Iterator[Hit]:
+    """A street with a house's number: Russian, English, German, and the usual French, Italian, Spanish and Polish."""
+    for form in (_russian, _western, _german, _romance, _boxes):
+        yield from (Hit(start, end, "address") for start, end in form(view))
+
+
+def _russian(view: View) -> Iterator[tuple[int, int]]:
+    if not _RUSSIAN_SHORT.isdisjoint(view.words) or view.has(_RUSSIAN_STEMS):
+        for start, end in _RUSSIAN_STREETS.spans(view):
+            house = _RUSSIAN_HOUSE.match(view.folded, end)
+            if house is None and view.folded.startswith(_RUSSIAN_SURE, start):
+                house = _NEXT_NUMBER.match(view.folded, end)
+            if house is not None:
+                yield start, house.end()
+    if not _FLAT_WORDS.isdisjoint(view.words):
+        yield from (match.span() for match in _FLAT.finditer(view.folded))
+
+
+def _western(view: View) -> Iterator[tuple[int, int]]:
+    if not _WESTERN_WORDS.isdisjoint(view.words):
+        for match in _WESTERN.finditer(view.folded):
+            if _WESTERN_SURE.search(match[0]) or view.plain[match.start() : match.end()].istitle():
+                yield match.span()
+
+
+def _german(view: View) -> Iterator[tuple[int, int]]:
+    if any(word.endswith(_GERMAN_ENDS) for word in view.words):
+        for match in _GERMAN.finditer(view.folded):
+            name = _GERMAN_NAME.match(view.folded[max(0, match.start() - 64) : match.start()][::-1])
+            start = match.start() - (len(name[0]) if name else 0)
+            if any(map(str.isupper, view.plain[start : match.start() + 1])):
+                yield start, match.end()
+
+
+def _romance(view: View) -> Iterator[tuple[int, int]]:
+    if not _ROMANCE_WORDS.isdisjoint(view.words):
+        for match in _ROMANCE.finditer(view.folded):
+            if any(map(str.isupper, view.plain[match.start() : match.end()])):
+                yield match.span()
+
+
+def _boxes(view: View) -> Iterator[tuple[int, int]]:
+    if not _BOX_WORDS.isdisjoint(view.words):
+        yield from (match.span() for match in _BOX.finditer(view.folded))
+
+
+_BOX_WORDS: Final = frozenset({"box", "postfach", *stems("я")})
+_FLAT_WORDS: Final = frozenset(stems("кв квартира офис оф"))

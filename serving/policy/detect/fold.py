@@ -1,0 +1,230 @@
+"""Many ways of writing made one, with the way back to the original offsets.
+
+`plain`: compatibility forms decomposed (NFKD) and marks dropped, digits of all scripts as ASCII, format characters
+(zero-width spaces and joiners, soft hyphens, direction marks) removed, every space a space, every dash a hyphen.
+`folded` has the same length: lower case, and letters of the Cyrillic and Greek scripts that look like Latin ones
+written as those. Words to look for go through the same function, so that `пaспорт` with a Latin letter is the word
+that it looks like.
+
+Decomposed rather than composed (NFKC), because a mark that is dropped needs no composing: `й` is `и` in both forms.
+
+Characters are translated one by one from tables that are filled as characters are met; they hold at most what Unicode
+has. A text of ASCII alone is taken as it stands, but for its case.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+_DROPPED: Final = frozenset({"Mn", "Me", "Cf"})
+_BLANK: Final = frozenset("\u115f\u1160\u3164\uffa0")
+"""Hangul fillers: letters to Unicode, nothing to the eye."""
+_SAME: Final = {
+    **dict.fromkeys("\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", "\n"),
+    **dict.fromkeys("\u2212\u2043\u02d7\u2796\u00af\u30fc", "-"),
+    **dict.fromkeys("\u2044\u2215\u29f8", "/"),
+    **dict.fromkeys("\u00b7\u2022\u2219\u22c5\u30fb\u3002\u2024\u25cf", "."),
+    **dict.fromkeys("\u201c\u201d\u201e\u00ab\u00bb", '"'),
+    **dict.fromkeys("\u2018\u2019\u201a\u02bc", "'"),
+    "\u2800": " ",
+}
+_SIGNS: Final = {"\u2116": "#", "\u2026": "."}
+"""Signs of Russian and of prose whose compatibility forms are longer: `№` would be `No`."""
+_ALIKE: Final = dict(
+    zip(
+        "авекмнорстухіјѕԛԝһԁѵαβεζηικμνορτυχıɡɑłøđᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
+        "abekmhopctyxijsqwhdvabezhikmnoptyxigalodabcdefghijklmnoprstuvwyz",
+        strict=True,
+    )
+)
+"""Of Unicode's confusables (UTS 39) those of one letter; capitals count, since case is folded: `В` looks like `B`."""
+
+
+def _plain(letter: str) -> str:
+    if letter in _SIGNS:
+        return _SIGNS[letter]
+    out = []
+    for piece in unicodedata.normalize("NFKD", letter):
+        kind = unicodedata.category(piece)
+        if kind in _DROPPED or piece in _BLANK:
+            continue
+        digit = unicodedata.digit(piece, None)
+        if digit is not None:
+            out.append(str(digit))
+        elif kind == "Zs":
+            out.append(" ")
+        elif kind == "Pd":
+            out.append("-")
+        else:
+            out.append(_SAME.get(piece, piece))
+    return "".join(out)
+
+
+def _look(letter: str) -> str:
+    low = letter.lower()
+    if len(low) != 1:
+        low = letter
+    return _ALIKE.get(low, low)
+
+
+class _Table:
+    """What each character becomes: filled as characters are met, looked up through arrays by their codes."""
+
+    def __init__(self, made: Callable[[str], str]) -> None:
+        self._made = made
+        self._codes = np.arange(sys.maxunicode + 1, dtype=np.uint32)
+        """Of letters that become one letter; of others the letter itself."""
+        self._lengths = np.ones(sys.maxunicode + 1, np.uint8)
+        self._odd: dict[str, str] = {}
+        """Letters that become none, or several."""
+        self._met: set[str] = set()
+
+    def written(self, text: str) -> tuple[str, npt.NDArray[np.int64] | None]:
+        """The text with each letter made; and where each one's ends, unless every letter became one."""
+        distinct = set(text)
+        for letter in distinct - self._met:
+            made = self._made(letter)
+            if len(made) == 1:
+                self._codes[ord(letter)] = ord(made)
+            else:
+                self._odd[letter] = made
+                self._lengths[ord(letter)] = len(made)
+            self._met.add(letter)
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        written = self._codes[codes].tobytes().decode("utf-32-le", "surrogatepass")
+        odd = [letter for letter in distinct if letter in self._odd]
+        if not odd:
+            return written, None
+        if len(odd) > _FEW_ODD:
+            written = written.translate({ord(letter): self._odd[letter] for letter in odd})
+        else:
+            for letter in odd:  # what letters become is made no further, so their order does not matter
+                written = written.replace(letter, self._odd[letter])
+        return written, np.cumsum(self._lengths[codes], dtype=np.int64)
+
+
+_FEW_ODD: Final = 32
+_PLAIN: Final = _Table(_plain)
+_LOOKS: Final = _Table(_look)
+_HASH: Final = re.compile(
+    r"(?<![^\W_])(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=[0-9]{0,40}+[a-f])[0-9a-f]{24,}+)(?![^\W_])"
+)
+_LOOKED_AT: Final = 7
+_RETURN: Final = re.compile(r"[\r\x0b\x0c\x1c-\x1e]")
+_WORD: Final = re.compile(r"[^\W\d_]+")
+
+
+@dataclass(frozen=True)
+class View:
+    """A text, its two normal forms, and the way back. `ends` is None where nothing was moved."""
+
+    text: str
+    plain: str
+    folded: str
+    ends: npt.NDArray[np.int64] | None
+    """For each character of the text, where what became of it ends in the normal forms."""
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The distinct words of `folded`, letters alone: a cheap look whether something can be there at all."""
+        return frozenset(_WORD.findall(self.folded))
+
+    def has(self, stems: tuple[str, ...]) -> bool:
+        """Whether any word may begin with one of the (folded) stems: their first letters are looked at."""
+        return any(stem[:_LOOKED_AT] in self._beginnings for stem in stems)
+
+    @cached_property
+    def without_hashes(self) -> str:
+        """`folded` with UUIDs and long hexadecimal words crossed out, letter by letter: nobody's number is in them."""
+        return _HASH.sub(lambda match: "x" * len(match[0]), self.folded)
+
+    @cached_property
+    def _beginnings(self) -> frozenset[str]:
+        """Of all words: so a gate costs its own stems, and not the words times the stems."""
+        return frozenset(word[:size] for word in self.words for size in range(1, min(len(word), _LOOKED_AT) + 1))
+
+    def origin(self, start: int, end: int) -> tuple[int, int]:
+        """Offsets in `text` of a stretch of the normal forms."""
+        if self.ends is None:
+            return start, end
+        first, last = np.searchsorted(self.ends, (start, max(start, end - 1)), side="right")
+        return int(first), int(last) + 1
+
+
+def view_of(text: str) -> View:
+    """The text with its normal forms."""
+    if text.isascii():
+        plain = _RETURN.sub("\n", text)
+        return View(text, plain, plain.lower(), None)
+    plain, ends = _PLAIN.written(text)
+    return View(text, plain, _LOOKS.written(plain)[0], ends)
+
+
+def fold(text: str) -> str:
+    """The folded form alone: for words to look for."""
+    return view_of(text).folded
+
+
+def stems(text: str) -> tuple[str, ...]:
+    """Words of a list in one string, folded; a word that has a space in it is joined by `_`."""
+    return tuple(fold(word).replace("_", " ") for word in text.split())
+
+
+def _branch(stem: str) -> str:
+    body = re.escape(stem.removesuffix("$")).replace("\\ ", r"[^\W\d_]{0,5}[\s_-]{1,3}")
+    return body + r"(?![^\W\d_])" if stem.endswith("$") else body
+
+
+class Near:
+    """Words to look for beside a place: those that begin with one of the stems; `$` behind a stem: that word alone.
+
+    An underscore stands for any ending of its word and a space of any kind; a hyphen, a dot or a slash for themselves.
+    It is for short stretches: over whole texts `Phrases` is many times as fast.
+    """
+
+    __slots__ = ("_heads", "pattern")
+
+    def __init__(self, text: str) -> None:
+        found = sorted(stems(text), key=len, reverse=True)
+        self.pattern = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(map(_branch, found))})")
+        self._heads = tuple({stem.removesuffix("$").split(" ")[0] for stem in found})
+
+    def may_be_in(self, folded: str) -> bool:
+        """False where none of the words is anywhere: a quick look, for memory of the answer."""
+        return any(head in folded for head in self._heads)
+
+
+class Phrases:
+    """As `Near`, for whole texts: the first word of each is looked for as it stands, and the rest where it is."""
+
+    def __init__(self, text: str) -> None:
+        found: dict[str, list[str]] = {}
+        for stem in sorted(stems(text), key=len, reverse=True):
+            found.setdefault(stem.removesuffix("$").split(" ")[0], []).append(stem)
+        self._wholes = {head: re.compile(f"(?:{'|'.join(map(_branch, same))})") for head, same in found.items()}
+        self._words = frozenset(head for head, same in found.items() if same == [head + "$"] and head.isalpha())
+        """Words that stand alone: a look at the distinct words of a text says whether they are there."""
+
+    def spans(self, view: View) -> list[tuple[int, int]]:
+        """Where they stand, in order."""
+        folded, found = view.folded, []
+        for head, whole in self._wholes.items():
+            if head in self._words and head not in view.words:
+                continue
+            at = folded.find(head)
+            while at >= 0:
+                if at == 0 or not folded[at - 1].isalpha():
+                    match = whole.match(folded, at)
+                    if match is not None:
+                        found.append(match.span())
+                at = folded.find(head, at + 1)
+        return sorted(found)

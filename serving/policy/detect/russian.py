@@ -1,0 +1,177 @@
+"""Identifiers of the Russian Federation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from serving.policy.detect.finding import Hit
+from serving.policy.detect.fold import Near, View, fold
+from serving.policy.detect.numbers import AFTER, BEFORE, Rule, distance_of, luhn, weighted
+
+_PASSPORT: Final = Near("паспорт passport pasport серия серии выдан удостоверя загран personalausweis")
+ORDER: Final = re.compile(
+    Near(
+        "заказ order накладн артикул трек отправлен track invoice счет-фактур тикет ticket обращени bestell rechnung "
+        "sku$ id$ uid$ pid$ ts$ time$ timestamp offset bytes size commit build версия version rev$ №$ no$ part$ serial"
+    ).pattern.pattern
+    + r"[^\n]{0,12}$"
+)
+"""What says that a number beside it counts things and not people."""
+
+_REGIONS: Final = frozenset(
+    "01 03 04 05 07 08 10 11 12 14 15 17 18 19 20 22 24 25 26 27 28 29 30 32 33 34 35 36 37 38 40 41 42 43 44 45 46 "
+    "47 49 "
+    "50 52 53 54 56 57 58 60 61 63 64 65 66 67 68 69 70 71 73 74 75 76 77 78 79 80 81 82 83 84 85 86 87 88 89 90 91 "
+    "92 93 "
+    "94 95 96 97 98 99".split()
+)
+"""First two digits of a passport's series: the region by OKATO (OK 019-95)."""
+
+
+def is_passport(digits: str) -> bool:
+    """Ten digits: region by OKATO, the year that the form was printed in (since 1997), six of the number. No checksum.
+
+    Source: Government decree 828 of 8 July 1997.
+    """
+    return digits[:2] in _REGIONS and (digits[2:4] >= "97" or digits[2:4] <= "40") and digits[4:] != "000000"
+
+
+def is_snils(digits: str) -> bool:
+    """Nine digits by weights 9…1, modulo 101 (100 counts as 0), are the last two.
+
+    Source: Pension Fund board decree 192p of 31 July 2006; numbers to 001-001-998 have none.
+    """
+    if digits[:9] <= "001001998":
+        return False
+    return weighted(digits, (9, 8, 7, 6, 5, 4, 3, 2, 1)) % 101 % 100 == int(digits[9:])
+
+
+def is_inn_company(digits: str) -> bool:
+    """Weights 2 4 10 3 5 9 4 6 8, modulo 11, modulo 10. One random number in ten passes.
+
+    Source: Ministry of Taxes order BG-3-09/178 of 3 March 2004, annex.
+    """
+    return digits[:2] != "00" and weighted(digits, (2, 4, 10, 3, 5, 9, 4, 6, 8)) % 11 % 10 == int(digits[9])
+
+
+def is_inn_person(digits: str) -> bool:
+    """As for a company, with two check digits: weights 7 2 4 10 3 5 9 4 6 8, then 3 before them. One in a hundred."""
+    weights = (7, 2, 4, 10, 3, 5, 9, 4, 6, 8)
+    return (
+        digits[:2] != "00"
+        and weighted(digits, weights) % 11 % 10 == int(digits[10])
+        and weighted(digits, (3, *weights)) % 11 % 10 == int(digits[11])
+    )
+
+
+def is_ogrn(digits: str) -> bool:
+    """The number without its last digit, modulo 11, modulo 10; the first digit is 1, 2 or 5.
+
+    Source: Ministry of Finance order 165n of 30 October 2017.
+    """
+    return digits[0] in "125" and int(digits[:12]) % 11 % 10 == int(digits[12])
+
+
+def is_ogrnip(digits: str) -> bool:
+    """The number without its last digit, modulo 13, modulo 10; the first digit is 3 or 4. Source: as OGRN."""
+    return digits[0] in "34" and int(digits[:14]) % 13 % 10 == int(digits[14])
+
+
+def is_medical_policy(digits: str) -> bool:
+    """Sixteen digits of the unified policy (ENP).
+
+    Its check digit is Luhn's in other words (Federal Fund order 79 of 7 April 2011, annex), and not asked for: with the
+    word beside it one mistyped is a policy too.
+    """
+    return digits[0] != "0" or luhn(digits)
+
+
+_CURRENCIES: Final = frozenset({"810", "643", "840", "978", "156", "826", "756", "392", "398", "933", "949", "784"})
+_ACCOUNTS: Final = tuple("301 302 303 304 401 402 403 404 405 406 407 408 40 42 43 44 45 47 20".split())
+
+
+def is_account(digits: str) -> bool:
+    """Twenty digits: a balance account of Bank of Russia's chart (809-P), and a currency in places 6 to 8."""
+    return digits[5:8] in _CURRENCIES and digits.startswith(_ACCOUNTS)
+
+
+def fits_bik(account: str, bik: str) -> bool:
+    """The key: weights 7 1 3 over three digits of the bank and the account, a multiple of ten.
+
+    The three are the last of the BIK; `0` and its digits 5 and 6 for accounts with the Bank of Russia (301…).
+    Source: Bank of Russia, order of 8 September 1997, No. 515.
+    """
+    bank = "0" + bik[4:6] if account.startswith("301") else bik[6:9]
+    return weighted(bank + account, (7, 1, 3) * 8) % 10 == 0
+
+
+def is_phone(digits: str) -> bool:
+    """7 or 8, then a code that is given: 3, 4, 8 for places, 9 for mobiles (Russian numbering plan)."""
+    return digits[0] in "78" and digits[1] in "3489" and len(set(digits[1:])) > 2
+
+
+def is_mobile(digits: str) -> bool:
+    """As `is_phone`, mobile only: what may stand without grouping."""
+    return is_phone(digits) and digits[1] == "9"
+
+
+_TELEPHONE: Final = Near(
+    "тел$ тел. телефон моб$ моб. мобильн сотов звон позвон факс whatsapp ватсап viber вайбер телеграм telegram "
+    "phone mobile tel$ cell$ handy mobil fax contact контакт msisdn sms$ смс$"
+)
+
+RULES: Final = (
+    Rule("ru.passport", (10,), is_passport, _PASSPORT, frozenset({(4, 6), (2, 2, 6), (2, 2, 3, 3)}),
+         frozenset({(2, 2, 6)})),
+    Rule("ru.driving_licence", (10,), lambda digits: digits[:2] != "00",
+         Near("водительск вод. в/у$ права driver driving fuhrerschein driver_license"),
+         frozenset({(4, 6), (2, 2, 6)})),
+    Rule("ru.inn_company", (10,), is_inn_company, Near("инн$ inn$ налогоплат taxpayer tin$ иннкпп")),
+    Rule("ru.inn_person", (12,), is_inn_person, Near("инн$ inn$ налогоплат taxpayer tin$ иннфл")),
+    Rule("ru.snils", (11,), is_snils, Near("снилс snils страховой_номер пенсионн страхов_свидетельств пфр$ сфр$"),
+         frozenset({(3, 3, 5)}), frozenset({(3, 3, 3, 2)})),
+    Rule("ru.ogrn", (13,), is_ogrn, Near("огрн ogrn егрюл госрегистрац государственн_регистрац")),
+    Rule("ru.ogrnip", (15,), is_ogrnip, Near("огрнип ogrnip огрн ogrn егрип предпринимат")),
+    Rule("ru.medical_policy", (16,), is_medical_policy, Near("полис омс$ oms$ енп$ enp$ polis policy"),
+         frozenset({(4, 4, 4, 4)})),
+    Rule("ru.bank_account", (20,), is_account, alone=True),
+    Rule("ru.phone", (11,), is_phone, _TELEPHONE, own=frozenset({
+        (1, 3, 3, 2, 2), (1, 3, 3, 4), (1, 10), (1, 3, 7), (1, 4, 2, 2, 2), (1, 4, 3, 3), (1, 4, 6), (1, 5, 2, 3),
+        (4, 3, 2, 2), (4, 3, 4), (1, 3, 2, 2, 3), (1, 3, 2, 5), (4, 7)}), unless=ORDER),
+    Rule("ru.phone", (11,), is_mobile, alone=True, unless=ORDER),
+    Rule("ru.phone", (10,), lambda digits: digits[0] in "3489", _TELEPHONE,
+         frozenset({(3, 3, 2, 2), (3, 3, 4), (3, 7)})),
+)  # fmt: skip
+
+_PAIR: Final = re.compile(
+    r"(?<![0-9])[0-9]{2}[ -]?[0-9]{2}(?:[\s,;:\"'-]{0,6}(?:no|n|h|#|number|num|{n}[^\W\d_]{0,3})[.:\s\"']{0,6}|,[ ])"
+    r"[0-9]{3}[ -]?[0-9]{3}(?![0-9])".replace("{n}", fold("номер"))
+)
+"""`45 10 № 123456`, `4510, номер 123456`."""
+_BIK: Final = re.compile(r"(?<![0-9])04[0-9]{7}(?![0-9])")
+_TWENTY: Final = re.compile(r"(?<![0-9])[0-9]{20}(?![0-9])")
+
+
+def find_passport_pairs(view: View) -> Iterator[Hit]:
+    """A series and a number with the word `number` between them."""
+    if not _PASSPORT.may_be_in(view.folded):
+        return
+    for match in _PAIR.finditer(view.folded):
+        before = view.folded[max(0, match.start() - BEFORE) : match.start()]
+        after = view.folded[match.end() : match.end() + AFTER]
+        digits = "".join(filter(str.isdigit, match[0]))
+        if is_passport(digits) and distance_of(_PASSPORT, before, after) is not None:
+            yield Hit(match.start(), match.end(), "ru.passport")
+
+
+def find_accounts_by_bik(view: View) -> Iterator[Hit]:
+    """Twenty digits whose key fits a BIK that is near: accounts of charts that `is_account` does not know."""
+    folded = view.folded
+    if "04" not in folded:
+        return
+    for match in _TWENTY.finditer(folded):
+        around = folded[max(0, match.start() - 2 * BEFORE) : match.end() + 2 * BEFORE]
+        if not is_account(match[0]) and any(fits_bik(match[0], bik) for bik in _BIK.findall(around)):
+            yield Hit(match.start(), match.end(), "ru.bank_account")

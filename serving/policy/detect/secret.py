@@ -1,0 +1,162 @@
+"""Secrets: private keys, keys of clouds and of model vendors, JWTs, passwords.
+
+The forms of keys are their issuers' own, published so that they can be found (GitHub's secret scanning partners, the
+vendors' documents). A form is looked for only where its fixed beginning stands in the text at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from serving.policy.detect.finding import Hit
+from serving.policy.detect.fold import View, stems
+
+
+class Form(NamedTuple):
+    """A secret's fixed beginning, and the whole."""
+
+    label: str
+    mark: str
+    pattern: re.Pattern[str]
+    least_kinds: int = 6
+    """Distinct characters: fewer is an example such as `sk-xxxxxxxx`."""
+
+
+def _form(label: str, mark: str, rest: str) -> Form:
+    return Form(label, mark, re.compile(rf"(?<![A-Za-z0-9]){re.escape(mark)}{rest}"))
+
+
+_CLOUD: Final = "secret.cloud_key"
+_MODEL: Final = "secret.model_key"
+FORMS: Final = (
+    *(_form(_CLOUD, mark, r"[A-Z0-9]{16}(?![A-Za-z0-9])") for mark in ("AKIA", "ASIA", "ABIA", "ACCA")),
+    _form(_CLOUD, "AIza", r"[0-9A-Za-z_-]{35}"),
+    _form(_CLOUD, "GOCSPX-", r"[0-9A-Za-z_-]{20,40}"),
+    _form(_CLOUD, "ya29.", r"[0-9A-Za-z_-]{20,}+"),
+    *(_form(_CLOUD, mark, r"[A-Za-z0-9]{36,251}") for mark in ("ghp_", "gho_", "ghu_", "ghs_", "ghr_")),
+    _form(_CLOUD, "github_pat_", r"[A-Za-z0-9_]{22,255}"),
+    _form(_CLOUD, "glpat-", r"[A-Za-z0-9_-]{20,}+"),
+    *(_form(_CLOUD, mark, r"[A-Za-z0-9-]{10,}+") for mark in ("xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-", "xapp-")),
+    *(_form(_CLOUD, mark, r"[A-Za-z0-9]{16,}+") for mark in ("sk_live_", "rk_live_", "sk_test_", "whsec_")),
+    _form(_CLOUD, "dop_v1_", r"[a-f0-9]{64}"),
+    _form(_CLOUD, "npm_", r"[A-Za-z0-9]{36}"),
+    _form(_CLOUD, "pypi-", r"[A-Za-z0-9_-]{50,}+"),
+    _form(_CLOUD, "SG.", r"[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{32,64}"),
+    _form(_CLOUD, "hvs.", r"[A-Za-z0-9_-]{24,}+"),
+    _form(_CLOUD, "shpat_", r"[a-fA-F0-9]{32}"),
+    _form(_CLOUD, "AQVN", r"[A-Za-z0-9_-]{30,}+"),
+    *(_form(_CLOUD, mark, r"[A-Za-z0-9_-]{30,}+") for mark in ("y0_", "y1_", "t1.9eu", "AQAAAA")),
+    _form(_CLOUD, "AccountKey=", r"[A-Za-z0-9+/]{40,}+={0,2}"),
+    _form(_CLOUD, "SharedAccessKey=", r"[A-Za-z0-9+/]{40,}+={0,2}"),
+    *(
+        _form(_MODEL, mark, r"[A-Za-z0-9_-]{20,}+")
+        for mark in ("sk-", "gsk_", "xai-", "pplx-", "r8_", "csk-", "fw_", "nvapi-", "tgp_v1_", "co_")
+    ),
+    _form(_MODEL, "hf_", r"[A-Za-z0-9]{30,}+"),
+    _form(_MODEL, "pk_", r"[0-9A-Za-z]{12}_[0-9A-Za-z]{49}"),
+    _form("secret.jwt", "eyJ", r"[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*+"),
+    Form("secret.private_key", "PRIVATE KEY", re.compile(
+        r"-{4,5}[ ]?BEGIN[ ](?:[A-Z0-9]{1,10}[ ]){0,3}PRIVATE[ ]KEY(?:[ ]BLOCK)?[ ]?-{4,5}"
+        r"(?:[^-]{0,8192}+-{5}END[^-\n]{0,40}-{5})?")),
+    Form("secret.private_key", "PuTTY-User-Key-File", re.compile(r"PuTTY-User-Key-File-[0-9]")),
+    Form("secret.private_key", "SSH2 ENCRYPTED PRIVATE", re.compile(r"SSH2 ENCRYPTED PRIVATE KEY")),
+    _form("secret.private_key", "AGE-SECRET-KEY-1", r"[A-Z0-9]{58}"),
+)  # fmt: skip
+
+_TELEGRAM: Final = re.compile(r"(?<![0-9])[0-9]{8,10}:AA[A-Za-z0-9_-]{32,34}(?![A-Za-z0-9_-])")
+_AWS_SECRET: Final = re.compile(
+    r"(?i:(?:aws)?_?-?secret_?-?(?:access)?_?-?key(?:_id)?)[\"']?\s{0,3}(?:=|:|is)\s{0,3}[\"']?"
+    r"(?P<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"
+)
+_URL: Final = re.compile(r"://[^\s:@/?#\"'<>{}$]{1,64}:(?P<value>[^\s:@/?#\"'<>]{3,128})@[\w.\[-]")
+_WORDS: Final = (
+    *("password passwort passwd passphrase passcode kennwort pwd contrasena haslo wachtwoord pin credential".split()),
+    *("pass", "token", "secret", "apikey", "api key", "api_key", "api-key", "access_key", "access key", "access-key"),
+    *("private_key", "encryption_key", "auth_key", "mot de passe"),
+    *stems("парол пин-код пинкод кодовое_слово секретный_ключ"),
+)
+_PASSWORD: Final = re.compile(
+    r"[^\W\d]{0,16}(?:[ ][^\W\d_]{1,14}){0,3}?[\"'`*]{0,3}[ \t]{0,4}"
+    r"(?P<sign>[:=-]{1,3}>?|[ ]is[ ]|[ ]ist[ ]|[ ]{e}[ ]|\n"
+    r"|[ ](?=\S{0,24}[0-9])(?=\S{0,24}[^\W\d_]))"
+    r"[ \t]{0,4}(?P<quote>[\"'`*]{0,3})(?P<value>[^\s\"'`]{4,128})(?P<end>[\"'`]?)".replace("{e}", stems("это")[0])
+)
+_PLACEHOLDER: Final = re.compile(
+    r"(?i)[<{$%\[(*.•…]|x{3,}|(?:sha|md5|base|utf|oauth|argon|x509|bcrypt|http|aes|rsa)[-_]?\d|none\b|null\b|true\b|false\b|undefined|required|optional|string|str\b|your|change.?me"
+    r"|example|"
+    r"secret$|password$|token$|passw(?:or|o)rd|(?:os|env|process|self|this|config|settings|request|args|options"
+    r"|ctx)[.\[]"
+)
+_COMPUTED: Final = re.compile(r"\$\{|\{\{|^[A-Za-z_][\w.]*[\[(]|\\n|^--")
+"""What a program works out, a line that goes on, another flag."""
+_NAMED: Final = re.compile(r"[A-Za-z_][A-Za-z_]*(?:[.:](?:[A-Za-z_]+))*[;,.)]*")
+_COMMON: Final = frozenset(
+    "qwerty qwertyuiop password letmein welcome dragon monkey iloveyou sunshine princess football admin passwort hallo "
+    "geheim schatz".split()
+) | frozenset(stems("йцукен пароль привет любовь"))
+_WEAK_NAMES: Final = frozenset({"token", "secret", "credential"})
+"""What programs call many things: only a long value with letters and digits counts."""
+
+
+def find_secrets(view: View) -> Iterator[Hit]:
+    """Keys by their forms, passwords by the word before them."""
+    plain = view.plain
+    for form in FORMS:
+        if form.mark in plain:
+            for match in form.pattern.finditer(plain):
+                if len(set(match[0])) - len(set(form.mark)) // 2 >= form.least_kinds:
+                    yield Hit(match.start(), match.end(), form.label)
+    if ":AA" in plain:
+        yield from (Hit(match.start(), match.end(), _CLOUD) for match in _TELEGRAM.finditer(plain))
+    if "key" in view.folded:
+        yield from (Hit(*match.span("value"), _CLOUD) for match in _AWS_SECRET.finditer(plain))
+    if "://" in plain:
+        for match in _URL.finditer(plain):
+            if not _PLACEHOLDER.match(match["value"]):
+                yield Hit(*match.span("value"), "secret.password")
+    yield from _passwords(view)
+
+
+def _passwords(view: View) -> Iterator[Hit]:
+    folded = view.folded
+    done: set[int] = set()
+    for word in _WORDS:
+        at = folded.find(word)
+        while at >= 0:
+            is_whole = _stands(folded, at, word)
+            match = _PASSWORD.match(folded, at + len(word)) if is_whole else None
+            if match is not None and match.start("value") not in done:
+                start, end = match.span("value")
+                value = view.plain[start:end].rstrip(".,;)]}*")
+                if _is_password(word, value, match):
+                    done.add(start)
+                    yield Hit(start, start + len(value), "secret.password")
+            at = folded.find(word, at + len(word))
+
+
+def _stands(folded: str, at: int, word: str) -> bool:
+    """Whether a short word is one, and not part of `opinion` or `passport`."""
+    if word == "pin" and at and folded[at - 1].isalpha():
+        return False
+    return word not in {"pin", "pass"} or not folded[at + len(word) : at + len(word) + 1].isalpha()
+
+
+def _is_password(word: str, value: str, match: re.Match[str]) -> bool:
+    if len(value) < 4 or _PLACEHOLDER.match(value) or _COMPUTED.search(value):
+        return False
+    sign = match["sign"].strip()
+    is_mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
+    if word in _WEAK_NAMES or "key" in word:
+        return len(value) >= 16 and is_mixed and sign not in {"", "-"}
+    if not sign.strip("-"):
+        return is_mixed and len(value) >= 6
+    is_quoted = bool(match["quote"] and match["end"]) and len(value) >= 6
+    is_word = _NAMED.fullmatch(value) is not None
+    return value.lower() in _COMMON or (not is_word and (is_quoted or is_mixed or _has_no_words(value)))
+
+
+def _has_no_words(value: str) -> bool:
+    """Digits alone, or letters with signs among them."""
+    return value.isdigit() or (len(value) >= 6 and any(map(str.isalpha, value)) and not value.isalpha())
