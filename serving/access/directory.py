@@ -18,14 +18,14 @@ def access_directory(configured: Path | None, environment: Mapping[str, str]) ->
     return configured.expanduser().absolute()
 
 
-def make_private(directory: Path) -> None:
-    """Make the directory, or see that it is this user's alone. Raises BadSettings."""
+def make_private(directory: Path, setting: str = "access.directory") -> None:
+    """Make the directory, which `setting` names, or see that it is this user's alone. Raises BadSettings."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         facts = directory.lstat()
     except OSError as error:
-        message = f"the access directory `{directory}` cannot be made: {error.strerror}"
-        raise BadSettings(message, hint="set access.directory to one that this user may write to") from None
+        message = f"the directory `{directory}` cannot be made: {error.strerror}"
+        raise BadSettings(message, hint=f"set {setting} to one that this user may write to") from None
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
-        message = f"the access directory `{directory}` is not this user's alone (mode {stat.S_IMODE(facts.st_mode):o})"
-        raise BadSettings(message, hint=f"chmod 700 {directory}, as the user that the server runs as")
+        message = f"the directory `{directory}` is not this user's alone (mode {stat.S_IMODE(facts.st_mode):o})"
+        raise BadSettings(message, hint=f"chmod 700 {directory}, as the user that the process runs as")

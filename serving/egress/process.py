@@ -16,11 +16,11 @@ import signal
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from ipaddress import ip_network
-from pathlib import Path
 
 import uvicorn
 
 import serving
+from serving.access.directory import make_private
 from serving.audit import Audit
 from serving.audit.keys import make_keys
 from serving.audit.records import PolicyUsed, SettingsUsed
@@ -51,7 +51,7 @@ async def run(settings: Settings, rooms: Rooms, on_ready: Callable[[Policy], Non
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     leave_no_core()
     hide_memory()
-    _private(rooms.directory)
+    make_private(rooms.directory, "egress.directory")
     with _audit(settings, rooms) as audit:
         policy = PolicyFile(settings.egress.policy.expanduser(), lambda it: _used(audit, it))
         listening = listen_at(rooms.socket, "egress.socket", is_for_group=bool(settings.egress.callers))
@@ -95,7 +95,7 @@ def begin_taint(rooms: Rooms) -> int:
 
     What was sensitive before and is lost may leave from then on. Raises StartError where the process runs.
     """
-    _private(rooms.directory)
+    make_private(rooms.directory, "egress.directory")
     return begin(rooms.taint, _taint_key(rooms))
 
 
@@ -154,18 +154,6 @@ def _taint_key(rooms: Rooms) -> bytes:
     if len(key) != _KEY_BYTES or facts.st_mode & 0o077 or not stat.S_ISREG(facts.st_mode):
         raise BadSettings(f"`{path}` is no key for this user alone", hint="remove it: the store is begun anew then")
     return key
-
-
-def _private(directory: Path) -> None:
-    """Make the directory, or see that it is this user's alone. Raises BadSettings."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        facts = directory.lstat()
-    except OSError as error:
-        raise BadSettings(f"the directory `{directory}` cannot be made: {error.strerror}") from None
-    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
-        message = f"the directory `{directory}` is not this user's alone (mode {stat.S_IMODE(facts.st_mode):o})"
-        raise BadSettings(message, hint=f"chmod 700 {directory}, as the user that the process runs as")
 
 
 class _Protocol(DeskProtocol):
