@@ -78,13 +78,20 @@ async def flood(address: tuple[str, int], known: str, *, rate: float, seconds: f
 
     async def one(number: int, _due: float) -> None:
         nonlocal opened
-        if fresh or not idle:
-            source = f"127.0.{1 + opened % SOURCES // 16}.{1 + opened % 16}"
-            opened += 1
-            pair = await asyncio.open_connection(*address, local_addr=(source, 0))
-        else:
+        while True:
+            is_new = fresh or not idle
+            if is_new:
+                source = f"127.0.{1 + opened % SOURCES // 16}.{1 + opened % 16}"
+                opened += 1
+                idle.append(await asyncio.open_connection(*address, local_addr=(source, 0)))
             pair = idle.pop()
-        status, is_kept = await exchange(*pair, wrong[number % 3])
+            try:
+                status, is_kept = await exchange(*pair, wrong[number % 3])
+                break
+            except (asyncio.IncompleteReadError, ConnectionError):
+                await close(pair[1])  # it was not used for a while, and the server has ended it
+                if is_new:
+                    raise
         statuses[status] = statuses.get(status, 0) + 1
         if is_kept and not fresh:
             idle.append(pair)

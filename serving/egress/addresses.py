@@ -7,6 +7,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from serving.errors import DestinationUnavailable
 
+_PLATFORM = IPv4Address("168.63.129.16")
+"""Azure's own service for its machines; a public address that is on every one of them."""
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -21,7 +23,9 @@ def is_outside(address: Address) -> bool:
         carried = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or _nat64(address)
         if carried is not None:
             return is_outside(carried)
-    return address.is_global and not address.is_multicast and not address.is_reserved
+        if address.is_site_local:
+            return False
+    return address.is_global and not address.is_multicast and not address.is_reserved and address != _PLATFORM
 
 
 def _nat64(address: IPv6Address) -> IPv4Address | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,11 +15,11 @@ from typing import Final
 from serving.egress.asking import Ask
 from serving.egress.breaker import Circuit, begun, ended, left, lets_through
 from serving.egress.texts import every_text
-from serving.egress.workers import Scanners
-from serving.errors import ServingError
+from serving.egress.workers import FAILURES, Scanners
+from serving.errors import InvalidRequest, ServingError
 from serving.policy.body import complexity_of, fields_of, texts_of
 from serving.policy.decide import Decision, decide
-from serving.policy.detect import Finding, Part, parts_of
+from serving.policy.detect import Finding, Part, Verdict, parts_of
 from serving.policy.facts import Facts, Found, Published, Taint, taints
 from serving.policy.load import load_policy
 from serving.policy.model import Destination, Policy
@@ -92,6 +93,8 @@ class Judge:
         self._published = published
         self._switch = switch
         self._circuits: dict[str, Circuit] = {}
+        self._answering: dict[str, set[int]] = {}
+        """Of each domain, the answers to sensitive requests that are being given."""
 
     @property
     def policy(self) -> Policy:
@@ -101,20 +104,20 @@ class Judge:
     @property
     def is_open(self) -> bool:
         """Whether anything may leave now: neither the policy nor the kill switch keeps all of it."""
-        return self.policy.cloud and not self._switch.exists()
+        return self.policy.cloud and not os.path.lexists(self._switch)
 
     async def judge(self, path: str, body: dict[str, object], ask: Ask, sent: object = None) -> Judged:
         """Look at a request, and decide; `sent` is the parsed body that would leave, where there is one already.
 
-        A verdict is the worse of what the request holds and what would be sent. Never raises for what is in them.
+        A verdict is the worse of what the request holds and what would be sent. Raises InvalidRequest for what is
+        nested too deeply to be read at all.
         """
-        policy = self.policy
+        if texts_of(body) is None:
+            raise InvalidRequest("the request is nested too deeply to be read")
         finding = await self._scan(body, sent)
-        texts = texts_of(body)
-        seek = self._store.fingerprinter(ask.domain).seek
-        taint = Taint.UNKNOWN
-        if texts is not None:
-            taint = await asyncio.to_thread(lambda: self._store.look(seek(texts)))
+        taint = await self._look(body, ask.domain)
+        policy = self.policy  # as it is now: the scan took its time
+        finding = _with_missing(finding, frozenset(policy.detectors) - self._scanners.detectors)
         facts = Facts(
             decider="gateway" if sent is None else "egress",
             attempt=ask.attempt,
@@ -137,16 +140,25 @@ class Judge:
         )
         return Judged(facts, decide(facts, policy), finding)
 
-    async def remember(self, body: dict[str, object], domain: str) -> int:
-        """Remember the texts of a sensitive request; the number under which its answer is awaited."""
-        texts = texts_of(body)
+    async def _look(self, body: dict[str, object], domain: str) -> Taint:
+        """Whether something of it was sensitive. While such a request is being answered nobody knows what is read."""
+        texts = _all_texts(body)
+        seek = self._store.fingerprinter(domain).seek
+        taint = await asyncio.to_thread(lambda: self._store.look(None if texts is None else seek(texts)))
+        return Taint.UNKNOWN if taint is Taint.NONE and self._answering.get(domain) else taint
 
-        def keep() -> int:
-            number = self._store.open_answer()
-            self._store.add(None if texts is None else self._store.fingerprinter(domain).keep(texts))
-            return number
+    async def remember(self, body: dict[str, object], domain: str) -> None:
+        """Remember the texts of a sensitive request."""
+        texts = _all_texts(body)
+        await asyncio.to_thread(
+            lambda: self._store.add(None if texts is None else self._store.fingerprinter(domain).keep(texts))
+        )
 
-        return await asyncio.to_thread(keep)
+    async def await_answer(self, domain: str) -> int:
+        """An answer to a sensitive request begins: the number under which it is to be remembered."""
+        number = await asyncio.to_thread(self._store.open_answer)
+        self._answering.setdefault(domain, set()).add(number)
+        return number
 
     async def remember_answer(self, texts: tuple[str, ...] | None, domain: str, number: int) -> None:
         """Remember the answer to a sensitive request; None is one that could not be read."""
@@ -156,10 +168,17 @@ class Judge:
             self._store.add(kept, closes=number)
 
         await asyncio.to_thread(keep)
+        self._answering.get(domain, set()).discard(number)
 
     def is_sensitive(self, judged: Judged) -> bool:
         """Whether its texts and its answer are to be remembered."""
         return taints(judged.facts)
+
+    def keeps_texts(self, judged: Judged) -> bool:
+        """Whether the texts of the request itself are: not where a scan only failed, for they will be scanned again."""
+        has_failed = all(each.startswith(FAILURES) for each in judged.finding.reasons)
+        is_unread = judged.finding.verdict is Verdict.UNKNOWN and judged.finding.reasons and has_failed
+        return self.is_sensitive(judged) and not (is_unread and judged.facts.taint is not Taint.TAINTED)
 
     # How the destinations are
 
@@ -188,3 +207,18 @@ class Judge:
         if sent is not None:
             parts += every_text(sent)
         return await self._scanners.scan(parts)
+
+
+def _all_texts(body: dict[str, object]) -> tuple[str, ...] | None:
+    """What is compared with what was sensitive: texts as they follow each other, and every name and id by itself."""
+    texts = texts_of(body)
+    return None if texts is None else (*texts, *(part.text for part in every_text(body)))
+
+
+def _with_missing(finding: Finding, missing: frozenset[str]) -> Finding:
+    """The finding, where detectors that the policy requires were not asked."""
+    if not missing:
+        return finding
+    reasons = (*finding.reasons, *(f"not_installed:{name}" for name in sorted(missing)))
+    verdict = Verdict.UNKNOWN if finding.verdict is Verdict.CLEAN else finding.verdict
+    return Finding(verdict, finding.spans, reasons)

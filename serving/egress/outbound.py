@@ -6,7 +6,9 @@ connection: the addresses that were checked are those that are connected to.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +24,10 @@ from yarl import URL
 
 from serving.egress.addresses import Network, check_addresses
 from serving.egress.vendors import VendorRequest
-from serving.errors import BadSettings, DestinationUnavailable, ServingError
+from serving.errors import BadSettings, DestinationUnavailable, ServingError, StaysInside
 from serving.policy.model import Destination
 
-_ANSWER_BYTES: Final = 256 << 20
+_ANSWER_BYTES: Final = 16 << 20
 _ERROR_BYTES: Final = 1 << 20
 _LINE_BYTES: Final = 64 << 10
 
@@ -108,15 +110,17 @@ class Outbound:
         headers = dict((*request.headers, *credential))
         with _told(to.name):
             on_sent()
-            response = await self._session.request(
-                request.method,
-                url,
-                data=request.body,
-                headers=headers,
-                allow_redirects=False,
-                proxy=self._ways.proxy,
-                timeout=timeout,
-            )
+            # the whole of it, besides the silence between two bytes: a head may drip for ever
+            async with asyncio.timeout(to.connect_timeout_s + to.timeout_s):
+                response = await self._session.request(
+                    request.method,
+                    url,
+                    data=request.body,
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=self._ways.proxy,
+                    timeout=timeout,
+                )
         try:
             yield Arrived(response, to.name)
         finally:
@@ -166,12 +170,16 @@ def _told(name: str) -> Iterator[None]:
     except aiohttp.ClientConnectorCertificateError:
         hint = "egress.ca names the certificates that it is verified by"
         raise DestinationUnavailable(f"the certificate of `{name}` is not to be trusted", hint=hint) from None
+    except aiohttp.ClientConnectorError as error:
+        kind = type(error.os_error).__name__
+        raise StaysInside(f"the destination `{name}` cannot be reached: {kind}", rule="availability") from None
     except (aiohttp.ClientError, OSError) as error:
         kind = type(error.__cause__ or error).__name__
         raise DestinationUnavailable(f"the destination `{name}` cannot be reached: {kind}") from None
 
 
 def _context(ca: Path | None) -> ssl.SSLContext:
+    os.environ.pop("SSLKEYLOGFILE", None)  # it would be written to
     try:
         context = ssl.create_default_context(cafile=None if ca is None else str(ca))
     except (OSError, ssl.SSLError) as error:

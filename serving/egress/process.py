@@ -104,7 +104,9 @@ def _audit(settings: Settings, rooms: Rooms) -> Iterator[Audit]:
     places = rooms.audit
     if not os.path.lexists(places.signing_key):
         make_keys(places.signing_key, places.fingerprint_key)
-    audit = Audit.from_settings(places, settings.audit, version=serving.__version__)
+    # no record, no egress; and a receiver of the server's records is not one of these
+    own = settings.audit.model_copy(update={"on_failure": "refuse", "anchor_file": None})
+    audit = Audit.from_settings(places, own, version=serving.__version__)
     try:
         audit.record(SettingsUsed(sha256=settings.digest, by=f"uid {os.getuid()}"))
         yield audit

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 from serving.audit import Audit
 from serving.audit.records import Intent, Outcome
@@ -32,6 +33,7 @@ from serving.policy.facts import to_record
 from serving.policy.model import Destination
 
 log = logging.getLogger(__name__)
+_REMEMBERED_BYTES: Final = 64 << 20
 _WATCH_S: Final = 0.25
 """How often the kill switch is looked at while an answer streams."""
 
@@ -88,7 +90,9 @@ class Egress:
         judged = await self._judge.judge(path, body, ask)
         answer = None
         if self._judge.is_sensitive(judged):
-            answer = await self._judge.remember(body, ask.domain)
+            answer = await self._judge.await_answer(ask.domain)
+            if self._judge.keeps_texts(judged):
+                await self._judge.remember(body, ask.domain)
         decision = judged.decision
         remote = self._judge.policy.destination(decision.destination)
         told = {
@@ -110,8 +114,8 @@ class Egress:
         number = header(scope, b"x-egress-answer") or ""
         if not number.isascii() or not number.isdecimal():
             raise InvalidRequest("the header `x-egress-answer` is missing")
-        raw = await _raw(receive, self._limits.body_bytes)
-        await self._judge.remember_answer(_texts_of_answer(raw), ask.domain, int(number))
+        raw = await _raw(receive)
+        await self._judge.remember_answer(None if raw is None else _texts_of_answer(raw), ask.domain, int(number))
         await respond(send, 200, b"{}")
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,6 +156,8 @@ class Egress:
         judged = await self._judge.judge(path, body, ask, json.loads(request.body))
         decision = judged.decision
         if not decision.leaves or decision.destination != to.name:
+            if self._judge.keeps_texts(judged):
+                await self._judge.remember(body, ask.domain)
             raise _inside(decision)
         return _Sending(ask, call, to, vendor, request, judged)
 
@@ -186,7 +192,7 @@ class Egress:
         try:
             async with (
                 _Watch(self._judge, receive) as watch,
-                self._outbound.send(sending.to, sending.request, credential, self._check_open) as arrived,
+                self._outbound.send(sending.to, sending.request, credential, lambda: self._check(sending)) as arrived,
             ):
                 if sending.call.stream and arrived.status == 200:
                     is_well = await self._stream(sending, arrived, send, outcome, watch)
@@ -211,23 +217,31 @@ class Egress:
         await respond(send, 200, answered.body)
         return True
 
-    async def _stream(
+    async def _stream(  # noqa: C901 - the ways in which a stream can end
         self, sending: _Sending, arrived: Arrived, send: Send, outcome: Outcome, watch: _Watch
     ) -> bool | None:
         translator = sending.vendor.stream(sending.call)
-        await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
-        outcome.status = 200
         try:
             async for piece in arrived.pieces():
                 self._check_open()
                 events = b"".join(translator.feed(piece))
+                if translator.error is not None and not outcome.status:
+                    raise translator.error  # the client can still be answered from inside
                 if events:
+                    await _begin_stream(send, outcome)
                     await send({"type": "http.response.body", "body": events, "more_body": True})
+                if translator.is_complete:
+                    break
             last = b"".join(translator.close())
+            if translator.error is not None and not outcome.status:
+                raise translator.error
+            await _begin_stream(send, outcome)
         except (ServingError, asyncio.CancelledError) as failure:
             error = failure if isinstance(failure, ServingError) else watch.take_reason()
             if error is None:
                 raise
+            if not outcome.status:
+                raise error from None
             _count(outcome, translator.usage, 200)
             outcome.code, outcome.outcome = error.code, "failed"
             await send({"type": "http.response.body", "body": responses.error_event(error)})
@@ -239,6 +253,12 @@ class Egress:
             outcome.outcome = "failed"
         await send({"type": "http.response.body", "body": last})
         return translator.is_complete
+
+    def _check(self, sending: _Sending) -> None:
+        """Before the first byte: the policy is the one that was decided by. Raises StaysInside."""
+        self._check_open()
+        if self._judge.policy.digest != sending.judged.decision.policy:
+            raise StaysInside("the policy has changed meanwhile", rule="switch")
 
     def _check_open(self) -> None:
         """Raises StaysInside where the kill switch has been thrown."""
@@ -297,9 +317,10 @@ def _closed() -> StaysInside:
 
 def vendor_of(to: Destination) -> Vendor:
     """The connector of a destination."""
+    prefix = urlsplit(to.url).path.rstrip("/") or "/v1"
     match to.vendor:
         case "openai":
-            return OpenAI(name=to.name)
+            return OpenAI(name=to.name, prefix=prefix)
         case "azure-openai":
             azure = Azure(name=to.name)
             return azure if to.api_version is None else replace(azure, api_version=to.api_version)
@@ -308,7 +329,7 @@ def vendor_of(to: Destination) -> Vendor:
         case "gemini":
             return Gemini(name=to.name)
         case _:
-            return Compatible(name=to.name)
+            return Compatible(name=to.name, prefix=prefix)
 
 
 def _inside(decision: Decision) -> StaysInside:
@@ -327,17 +348,25 @@ async def _refuse(send: Send, error: ServingError) -> None:
     await respond(send, error.http_status, responses.error_body(error))
 
 
-async def _raw(receive: Receive, most: int) -> bytes:
+async def _begin_stream(send: Send, outcome: Outcome) -> None:
+    if not outcome.status:
+        await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
+        outcome.status = 200
+
+
+async def _raw(receive: Receive) -> bytes | None:
+    """An answer that is to be remembered; None where it is too long for that. Raises InvalidRequest."""
     parts: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise InvalidRequest("the request broke off")
-        parts.append(message.get("body", b""))
-        if sum(map(len, parts)) > most:
-            raise InvalidRequest("the answer is too long")
+        size += len(message.get("body", b""))
+        if size <= _REMEMBERED_BYTES:
+            parts.append(message.get("body", b""))
         if not message.get("more_body", False):
-            return b"".join(parts)
+            return b"".join(parts) if size <= _REMEMBERED_BYTES else None
 
 
 def _texts_of_answer(raw: bytes) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from serving.egress.workers import read_parts, unknown, written
 from serving.engines.confinement.sealing import hide_memory, leave_no_core
-from serving.policy.detect import DetectSettings, NameFinder, Scanner
+from serving.policy.detect import DetectSettings, Finding, NameFinder, Scanner, Verdict
 from serving.policy.detect.vocabulary import Pattern, SiteVocabulary, Terms
 
 _HEAD = 4
@@ -29,7 +29,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
     answers, questions = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(0), "rb")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    answers.write(written(unknown("ready")))
+    answers.write(written(Finding(Verdict.UNKNOWN, (), tuple(sorted(scanner.detectors)))))
     answers.flush()
     while (message := _next(questions)) is not None:
         try:

@@ -20,7 +20,11 @@ from serving.policy.detect import Finding, Part, Span, Verdict
 
 log = logging.getLogger(__name__)
 _HEAD: Final = 4
+FAILURES: Final = ("detector_failed", "timeout")
+"""Reasons of a verdict that another scan may not have."""
 _CACHED: Final = 4096
+_FEW: Final = 64
+"""Places in a finding that is remembered."""
 _START_S: Final = 60.0
 """For a worker to come up, models of names and all."""
 
@@ -63,6 +67,8 @@ class Scanners:
         self._all = [_Worker(self._argv) for _ in range(count)]
         self._key = secrets.token_bytes(32)
         self._found: OrderedDict[bytes, Finding] = OrderedDict()
+        self.detectors: frozenset[str] = frozenset()
+        """Those that every scan asks."""
 
     async def scan(self, parts: Sequence[Part]) -> Finding:
         """What is in the parts. Never raises: what goes wrong is UNKNOWN, and is not remembered."""
@@ -80,7 +86,7 @@ class Scanners:
         except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
             log.error("a scan failed", extra={"reason": type(error).__name__})  # noqa: TRY400 - traces hold texts
             return unknown("detector_failed:worker")
-        if not any(each.startswith(("detector_failed", "timeout")) for each in finding.reasons):
+        if len(finding.spans) <= _FEW and not any(each.startswith(FAILURES) for each in finding.reasons):
             self._found[mark] = finding
             while len(self._found) > _CACHED:
                 self._found.popitem(last=False)
@@ -89,7 +95,8 @@ class Scanners:
     async def start(self) -> None:
         """Begin all workers, and wait until they can scan. Raises TimeoutError, OSError, EOFError."""
         async with asyncio.timeout(_START_S):
-            await asyncio.gather(*(worker.start() for worker in self._all))
+            started = await asyncio.gather(*(worker.start() for worker in self._all))
+        self.detectors = frozenset.intersection(*started)
         for worker in self._all:
             self._free.put_nowait(worker)
 
@@ -118,13 +125,13 @@ class _Worker:
         self._argv = argv
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
-        """Begin it, and wait for its first word."""
+    async def start(self) -> frozenset[str]:
+        """Begin it, and wait for its first word: the detectors that it has."""
         environment = {"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parents[2])}
         self._process = await asyncio.create_subprocess_exec(
             *self._argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=environment, cwd="/"
         )
-        await self._read(self._process)
+        return frozenset(read_finding(await self._read(self._process)).reasons)
 
     async def ask(self, message: bytes) -> Any:
         """Its answer. Raises OSError, EOFError, ValueError."""

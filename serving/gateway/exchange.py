@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from serving.access import Principal as KeyPrincipal
     from serving.access import Reservation as Hold
-    from serving.audit.recording import Recording
+    from serving.audit.recording import Kept, Recording
     from serving.gateway.admission import Reservation
     from serving.gateway.relay import Settled
     from serving.gateway.upstream import Response
@@ -77,6 +77,7 @@ class Exchange:
         "on_intent",
         "outcome",
         "principal",
+        "prompt_kept",
         "reason",
         "reasons",
         "recording",
@@ -117,6 +118,8 @@ class Exchange:
         """Codes of the rules by which it goes where it goes, where there was a choice."""
         self.on_end: Callable[[], None] | None = None
         """Called once it has ended, however."""
+        self.prompt_kept: Kept | None = None
+        """What the content store has of it."""
         self.has_intent = False
         self.intent: int | None = None
         """Number of its entry in the audit log."""
@@ -169,7 +172,7 @@ class Exchange:
             self.response.close()
             self.response = None
         self.is_sent = self.is_refused = self.is_held_back = False
-        self.settled, self.answer_mac = None, None
+        self.settled = None
         self.last_byte_at = time.monotonic()
 
     def end(self, outcome: Outcome, code: str = "") -> bool:

@@ -18,7 +18,7 @@ from serving.audit import Audit
 from serving.audit.content import ContentStore, content_directory
 from serving.audit.log import places_of
 from serving.audit.records import Intent, KeyRevoked, ModelLoaded, Outcome, PricesUsed, SettingsUsed
-from serving.errors import DestinationUnavailable, PermissionDenied, ServingError, Unwritable
+from serving.errors import DestinationUnavailable, EngineUnavailable, PermissionDenied, ServingError, Unwritable
 from serving.gateway.answers import CERTIFICATE
 from serving.gateway.exchange import ANYBODY, Principal
 
@@ -44,6 +44,8 @@ _SCOPES: Final[Mapping[str, Scope]] = {"/metrics": "metrics"}
 _TEMPLATE_TOKENS: Final = 1024
 """What a template may add to a prompt, beyond a token for each byte of the request."""
 _UNKNOWN_CONTEXT: Final = 131_072
+_ANY_CONTEXT: Final = 1 << 40
+"""Of a model outside: what it takes is not known here, and what it charges for has to be."""
 
 
 class Guard:
@@ -119,7 +121,7 @@ class Guard:
         self._access.check_model(key, exchange.model)
         backend, context = engine.spec.backend, engine.supervisor.state.facts.get("n_ctx_seq")
         exchange.is_held_back = "tools" in call.body or backend != "llamacpp" or prices is not None
-        prompt, answer = bounds_of(call.body, exchange.bytes_in, context if prices is None else None)
+        prompt, answer = bounds_of(call.body, exchange.bytes_in, context if prices is None else _ANY_CONTEXT)
         exchange.hold = self._access.reserve(
             key, model=exchange.model, engine=prices or backend, prompt=prompt, answer=answer
         )
@@ -158,12 +160,13 @@ class Guard:
         """Have the prompt on the disk, where it is to be. Raises Unwritable."""
         if exchange.recording is None or self._audit is None:
             return None
-        try:
-            return await exchange.recording.keep_prompt()
-        except Unwritable:
-            if self._audit.refuses:
-                raise
-            return None
+        if exchange.prompt_kept is None:
+            try:
+                exchange.prompt_kept = await exchange.recording.keep_prompt()
+            except Unwritable:
+                if self._audit.refuses:
+                    raise
+        return exchange.prompt_kept
 
     async def intend(self, exchange: Exchange, call: Call, engine: Engine, way: Way | None = None) -> None:
         """Have it on the disk that the request goes to the engine, or out by that way. Raises Unwritable."""
@@ -202,7 +205,7 @@ class Guard:
         Where nobody knows what the destination did, and may ask money for, the reservation stands.
         """
         if exchange.hold is not None:
-            if isinstance(error, DestinationUnavailable):
+            if isinstance(error, DestinationUnavailable | EngineUnavailable):
                 exchange.hold.stand()
             else:
                 exchange.hold.cancel()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from serving.egress.asking import HEADER, Ask, write_ask
 from serving.engines.spec import Capabilities, EngineSpec
-from serving.errors import EngineUnavailable
+from serving.errors import EngineUnavailable, InvalidRequest
 from serving.gateway.upstream import EngineBroke, Upstream
 from serving.openai import serialise
 from serving.policy.facts import ROUTE_HEADER, asks_to_stay
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from serving.gateway.routes import Call, Route
 
 log = logging.getLogger(__name__)
-PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 _TOLD_BYTES: Final = 4 << 20
 _JUDGE_S: Final = 30.0
 _AGAIN_S: Final = 1.0
@@ -88,7 +87,7 @@ class Outside:
         given = headers.get(ROUTE_HEADER.encode())
         asked_local = asks_to_stay(None if given is None else given.decode("latin-1"))
         key = exchange.principal.key
-        if key is None or route.path not in PATHS:
+        if key is None:
             return None
         ask = Ask(
             request=exchange.request_id,
@@ -100,13 +99,25 @@ class Outside:
             asked_local=asked_local,
             budget="available",
         )
-        told = await self._told("/judge", ask, serialise(call.body), f"x-egress-path: {route.path}\r\n")
+        asking = asyncio.create_task(
+            self._told("/judge", ask, serialise(call.body), f"x-egress-path: {route.path}\r\n")
+        )
+        try:
+            told = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # its client has left; what was told is heard all the same, since an answer is waited for
+            asking.add_done_callback(lambda done: self._never_began(ask, done))
+            raise
         destination, prices = told.get("destination"), told.get("prices")
         answer, rule = told.get("answer"), str(told.get("rule"))
         leaves = told.get("zone") == "cloud" and isinstance(destination, str) and isinstance(prices, str)
         if leaves:
             ask = replace(ask, destination=str(destination), budget="reserved")
         return Way(ask, rule, str(prices) if leaves else None, answer if isinstance(answer, str) else None)
+
+    def _never_began(self, ask: Ask, asked: asyncio.Task[dict[str, object]]) -> None:
+        if not asked.cancelled() and asked.exception() is None and isinstance(number := asked.result()["answer"], str):
+            self.remember(Way(ask, "", None, number), b"{}")
 
     def headers(self, way: Way) -> str:
         """What goes with a request that is handed over."""
@@ -153,6 +164,8 @@ class Outside:
             told = json.loads(raw)
         except (EngineBroke, TimeoutError, ValueError):
             raise _silent() from None
+        if response.status == InvalidRequest.http_status:
+            raise InvalidRequest("the request is nested too deeply to be read", hint="send its texts as they are")
         if response.status != 200 or not isinstance(told, dict):
             raise _silent()
         return told

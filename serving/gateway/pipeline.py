@@ -132,12 +132,12 @@ class Pipeline:
         gone: asyncio.Task[None] | None = None
         try:
             call, engine = await self._admit(exchange, route, scope, headers, receive)
+            self._guard.listen(exchange, answer)
             if self._outside is not None and self._guard.is_watched(exchange):
                 gone = asyncio.create_task(_watch(receive, exchange))
                 if await self._serve_outside(self._outside, exchange, route, call, engine, headers, answer):
                     return
             answer.extra += self._guard.reserve(exchange, call, engine)
-            self._guard.listen(exchange, answer)
             await self._guard.intend(exchange, call, engine)
             gone = gone or asyncio.create_task(_watch(receive, exchange))
             head = self._headers_for(exchange, engine)
@@ -296,7 +296,6 @@ class Pipeline:
         answer.extra.append((ROUTE_HEADER.encode(), way.shown_outside.encode("ascii")))
         await self._guard.intend(exchange, call, engine, way)
         spec, head = way.spec(engine.spec.model), outside.headers(way)
-        self._guard.listen(exchange, answer)
         await self._relay(exchange, route, call, spec, outside.upstream, head, answer)
 
     # To the engine and back.

@@ -188,6 +188,7 @@ class TaintStore:
         for number, expires, kind in rows[rows["check"] != FINGERPRINT].tolist():
             if kind == CLOSED:
                 self._opened.pop(number, None)
+                self._holes.pop(number, None)  # told after a restart
             else:
                 (self._opened if kind == OPENED else self._holes)[number] = expires
 

@@ -74,6 +74,11 @@ class Scanner:
         if self._settings.names and names is None:
             self._missing.append("not_installed:names")
 
+    @property
+    def detectors(self) -> frozenset[str]:
+        """The names of those that are asked in each scan."""
+        return frozenset(self._detectors) | ({"names"} if self._names is not None else frozenset())
+
     def scan(self, parts: Sequence[Part]) -> Finding:
         """What is in the parts. SENSITIVE if anything was found, UNKNOWN if anything was not judged, or CLEAN."""
         reasons = dict.fromkeys(self._missing)
