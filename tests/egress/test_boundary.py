@@ -14,7 +14,7 @@ import pytest
 
 from serving.egress.addresses import is_outside
 from tests.egress.conftest import ASK, CLEAN, SENSITIVE, Outside, begin, body_of, outside, policy_for
-from tests.egress.test_egress import _children, _command, _workers
+from tests.egress.test_egress_process import _children, _command, _workers
 from tests.support.vendors.openai_api import OpenAIServer
 
 SUMMARY = "The customer wants the second clause struck out, and will sign on Thursday if the rate stays as offered."

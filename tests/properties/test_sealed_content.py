@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.audit.auditor import fingerprint_of
 from serving.audit.content import ContentStore, batched
 from serving.audit.counter import Erase, erase
 from serving.audit.sealed import SECRET_BYTES, BrokenSeal, Heading, Sealed, seal, unseal
@@ -20,6 +19,7 @@ from serving.audit.shelf import wrapped_keys
 from serving.desk import myself
 from serving.errors import FileMissing
 from serving.gateway.relay import framed_events, unframed
+from serving.keyfiles import fingerprint_of
 from tests.support.contents import REASON, keeping
 
 PRIVATE = X25519PrivateKey.generate()
