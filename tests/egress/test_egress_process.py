@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.egress.conftest import ASK, CLEAN, SENSITIVE, SOURCE, Outside, begin, body_of, outside, policy_for
+from tests.support.certificates import Authority
 from tests.support.harness import wait_until
 from tests.support.vendors.openai_api import OpenAIServer
 from tests.support.vendors.server import KEY, Fail, Say
@@ -239,8 +240,12 @@ def test_a_vendor_with_a_foreign_certificate_or_without_any_is_sent_nothing(dire
     directory.chmod(0o700)
     with outside(directory, OpenAIServer()) as made:
         begin(made)
-        made.write_policy(policy_for(made.front.url.replace("localhost", "127.0.0.2")))
+        Authority(directory / "other")
         made.start()
+        made.stop()
+        config = made.directory / "serving.toml"
+        config.write_text(config.read_text().replace("/pki/", "/other/"))
+        made.start_with(config)
         assert made.chat(CLEAN).code == "destination_unavailable"
         made.write_policy(policy_for(made.front.url.replace("https", "http")))
         assert made.chat(CLEAN).status != 200
@@ -257,7 +262,7 @@ def test_a_destination_inside_is_no_cloud(directory: Path) -> None:
         config = made.directory / "serving.toml"
         config.write_text(config.read_text().replace('"127.0.0.0/8", "::1/128"', ""))
         made.start_with(config)
-        assert made.chat(CLEAN).code == "stays_inside"
+        assert made.chat(CLEAN).code == "destination_unavailable"
         assert made.front.connections == 0
 
 
