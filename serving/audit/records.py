@@ -192,6 +192,24 @@ class KeyRevoked(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Routed(Record):
+    """Where a request may go was decided, by what is known of it: enough to decide it again under another policy."""
+
+    kind: ClassVar[str] = "route"
+    request: str
+    principal: str
+    key: str | None = None
+    destination: str
+    """Its name, `local` for the engines here, or `refuse`."""
+    rule: str
+    """The code of the rule that decided."""
+    policy: str
+    """SHA-256 of the policy."""
+    facts: dict[str, object]
+    """As `policy.facts.to_record` has them: labels, counts and names of fields that schemas have, no text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContentRead(Record):
     """Somebody is about to read content that is stored."""
 

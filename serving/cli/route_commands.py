@@ -37,6 +37,22 @@ def route_explain(
     return explain_request(file, question, config, as_json=as_json)
 
 
+@route_app.command("replay")
+def route_replay(
+    policy: Annotated[Path, typer.Option("--policy", help="The policy to try.")],
+    directory: Annotated[
+        Path | None, typer.Argument(help="The audit log of `serve egress`; else the one that the settings name.")
+    ] = None,
+    *,
+    as_json: Json = False,
+    config: Config = None,
+) -> int:
+    """What another policy would have done with the requests of the record: which would go elsewhere, and why."""
+    from serving.cli.route_replay import replay_log
+
+    return replay_log(directory, policy, config, as_json=as_json)
+
+
 @route_app.command("begin")
 def route_begin(config: Config = None) -> int:
     """Begin the store of sensitive texts, or begin it again where it is lost: from then on what it had may leave."""

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from serving.audit import Audit
-from serving.audit.records import Intent, Outcome
+from serving.audit.records import Intent, Outcome, Routed
 from serving.egress.asking import HEADER, Ask, read_ask
 from serving.egress.credentials import Credentials
 from serving.egress.judge import ROUTES, Judge, Judged
@@ -29,8 +29,8 @@ from serving.openai.limits import Limits
 from serving.policy.body import texts_of
 from serving.policy.decide import Decision
 from serving.policy.explain import explain, explain_text
-from serving.policy.facts import to_record
 from serving.policy.model import Destination
+from serving.policy.replay import recorded
 
 log = logging.getLogger(__name__)
 _REMEMBERED_BYTES: Final = 64 << 20
@@ -94,6 +94,7 @@ class Egress:
             if self._judge.keeps_texts(judged):
                 await self._judge.remember(body, ask.domain)
         decision = judged.decision
+        self._record(ask, judged)
         remote = self._judge.policy.destination(decision.destination)
         told = {
             "destination": decision.destination,
@@ -103,7 +104,6 @@ class Egress:
             "prices": None if remote is None else remote.prices,
             "remote_model": decision.remote_model,
             "policy": decision.policy,
-            "facts": to_record(judged.facts),
             "answer": None if answer is None else str(answer),
         }
         await respond(send, 200, json.dumps(told).encode())
@@ -156,10 +156,26 @@ class Egress:
         judged = await self._judge.judge(path, body, ask, json.loads(request.body))
         decision = judged.decision
         if not decision.leaves or decision.destination != to.name:
+            self._record(ask, judged)
             if self._judge.keeps_texts(judged):
                 await self._judge.remember(body, ask.domain)
             raise _inside(decision)
         return _Sending(ask, call, to, vendor, request, judged)
+
+    def _record(self, ask: Ask, judged: Judged) -> None:
+        """What was decided, by which facts. Nobody waits for the disk; for the intent of what leaves somebody does."""
+        decision = judged.decision
+        self._audit.event(
+            Routed(
+                request=ask.request,
+                principal=ask.principal,
+                key=ask.key,
+                destination=decision.destination,
+                rule=decision.rule,
+                policy=decision.policy,
+                facts=recorded(judged.facts, self._judge.policy),
+            )
+        )
 
     async def _intend(self, path: str, sending: _Sending) -> int | None:
         """Have it on the disk that these bytes leave. Raises Unwritable."""

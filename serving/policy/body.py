@@ -17,10 +17,24 @@ DEPTH: Final = 4
 MOST_FIELDS: Final = 4096
 STRANGE: Final = "?"
 """Stands for a name that no schema has, and for all fields where there are too many: no allow-list has it."""
+KNOWN_NAMES: Final = frozenset({
+    "additionalProperties", "arguments", "body", "call_id", "content", "contents", "description", "dimensions",
+    "documents", "encoding_format", "enum", "frequency_penalty", "function", "functionCall", "functionResponse",
+    "id", "include_usage", "input", "inputSchema", "input_schema", "instructions", "items", "json_schema",
+    "logit_bias", "logprobs", "max_completion_tokens", "max_tokens", "messages", "metadata", "model", "n", "name",
+    "output", "parallel_tool_calls", "parameters", "parts", "presence_penalty", "prompt", "properties", "query",
+    "reasoning_effort", "refusal", "required", "response_format", "role", "schema", "seed", "service_tier", "stop",
+    "store", "stream", "stream_options", "strict", "suffix", "summary", "system", "temperature", "text",
+    "tool_call_id", "tool_calls", "tool_choice", "tool_result", "tool_use", "tools", "top_k", "top_logprobs",
+    "top_n", "top_p", "type", "user",
+})  # fmt: skip
+"""Names of schemas. Any other one may be a caller's, and stands in no explanation and no record."""
 _MAX_DEPTH: Final = 128
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _STRUCTURE: Final = frozenset({"role", "type", "model", "id", "tool_call_id", "tool_use_id"})
 """Names whose values are words of the protocol; between two parts of a text they would break it in two."""
+_MOST_COUNT: Final = (1 << 53) - 1
+"""A number beyond it, which JSON does not promise to keep, counts as this."""
 _WORD_CHARS: Final = 64
 """A value of those that is longer is no word."""
 _CODE: Final = re.compile(
@@ -43,6 +57,12 @@ def fields_of(body: object) -> frozenset[str]:
             if len(found) > MOST_FIELDS:
                 return frozenset({STRANGE})
     return frozenset(found)
+
+
+def without_names(paths: frozenset[str], known: frozenset[str]) -> frozenset[str]:
+    """Paths of fields, blanking every name that neither schemas nor `known` have: a caller may have made it."""
+    names = KNOWN_NAMES | known
+    return frozenset(".".join(each if each in names else STRANGE for each in path.split(".")) for path in paths)
 
 
 def texts_of(body: object) -> tuple[str, ...] | None:
@@ -114,4 +134,4 @@ def _length(value: object) -> int:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return min(value, _MOST_COUNT) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

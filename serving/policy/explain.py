@@ -8,53 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from serving.policy.decide import PASSED, Decision, decide
-from serving.policy.facts import Facts
-from serving.policy.model import REFUSE, Policy
+from serving.policy.body import KNOWN_NAMES
+from serving.policy.decide import PASSED, Decision
+from serving.policy.model import REFUSE
 from serving.policy.verdict import Verdict
 
-_KNOWN: Final = frozenset(
-    [
-        "messages",
-        "content",
-        "text",
-        "role",
-        "name",
-        "tool_calls",
-        "function",
-        "arguments",
-        "tools",
-        "description",
-        "parameters",
-        "system",
-        "prompt",
-        "input",
-        "query",
-        "documents",
-        "metadata",
-        "response_format",
-        "json_schema",
-        "schema",
-        "user",
-        "stop",
-        "suffix",
-        "refusal",
-        "parts",
-        "contents",
-        "tool_use",
-        "tool_result",
-        "functionCall",
-        "functionResponse",
-        "inputSchema",
-        "input_schema",
-        "body",
-    ]
-)
-"""Names of schemas. Any other one may be a caller's."""
 _CODE: Final = re.compile(r"[A-Za-z0-9._+-]{1,64}(: ?[A-Za-z0-9._+-]{1,64})?")
 _PART: Final = re.compile(r"[^/#.\[\]]+")
 _HIDDEN: Final = "?"
@@ -114,7 +75,7 @@ def explain(decision: Decision, finding: FindingLike | None) -> dict[str, Any]:
         "verdict": (Verdict.UNKNOWN if finding is None else finding.verdict).value,
         "spans": [_span(each) for each in spans[:_MOST]],
         "spans_left_out": max(0, len(spans) - _MOST),
-        "unknown_because": [] if finding is None else [_code(each) for each in finding.reasons],
+        "unknown_because": [] if finding is None else [shown(each) for each in finding.reasons],
         "reasons": [{"rule": each.rule, "why": each.why} for each in decision.reasons],
         "not_taken": [
             {"destination": each.destination, "rule": each.rule, "why": each.why} for each in decision.not_taken
@@ -152,57 +113,25 @@ def route_header(decision: Decision) -> str:
     return f"{decision.zone or 'refused'}; rule={decision.rule}"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A request of the record that another policy would have sent elsewhere."""
-
-    at: str
-    """What names it in the record."""
-    before: str
-    """Where it went: the name of a destination, or `refuse`."""
-    after: Decision
-
-
-def replay(requests: Iterable[tuple[str, Facts, str]], policy: Policy) -> list[Change]:
-    """What another policy would have changed, of requests as (name in the record, facts, where it went)."""
-    found = []
-    for at, facts, before in requests:
-        after = decide(facts, policy)
-        if after.destination != before:
-            found.append(Change(at, before, after))
-    return found
-
-
-def replay_text(changes: Sequence[Change], of: int) -> str:
-    """Those changes for a terminal, of so many requests; what would leave, and did not, stands first."""
-    out = [each for each in changes if each.after.zone == "cloud"]
-    rest = [each for each in changes if each.after.zone != "cloud"]
-    lines = [
-        f"{_code(each.at)}: `{each.before}` → `{each.after.destination}` (rule `{each.after.rule}`)"
-        for each in [*out, *rest]
-    ]
-    return "\n".join([*lines, f"{len(changes)} of {of} requests would go elsewhere, {len(out)} of them to a cloud"])
-
-
 def _span(span: SpanLike) -> dict[str, object]:
     return {
         "where": _place(span.where),
         "start": span.start,
         "end": span.end,
-        "label": _code(span.label),
-        "detector": _code(span.detector),
+        "label": shown(span.label),
+        "detector": shown(span.detector),
     }
 
 
 def _place(where: str) -> str:
     """A path with the names that a caller may have chosen blanked."""
-    return _PART.sub(lambda part: part[0] if part[0] in _KNOWN or _is_position(part[0]) else _HIDDEN, where)
+    return _PART.sub(lambda part: part[0] if part[0] in KNOWN_NAMES or _is_position(part[0]) else _HIDDEN, where)
 
 
 def _is_position(part: str) -> bool:
     return part.isascii() and part.isdigit() and len(part) <= 6
 
 
-def _code(text: str) -> str:
-    """A word of ours; whatever does not look like one is not shown."""
+def shown(text: str) -> str:
+    """A word of ours; whatever does not look like one is blanked."""
     return text if _CODE.fullmatch(text) else _HIDDEN

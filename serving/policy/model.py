@@ -221,6 +221,11 @@ class Policy:
         """The entry of a route; None where it may not leave."""
         return next((each for each in self.endpoints if each.route == route), None)
 
+    @property
+    def field_names(self) -> frozenset[str]:
+        """The names that paths of its endpoints are made of."""
+        return frozenset(name for each in self.endpoints for path in each.fields for name in path.split("."))
+
     def is_refused(self, reason: str) -> bool:
         """Whether a request with that reason is refused, where others are served inside.
 

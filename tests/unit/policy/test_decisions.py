@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from serving.audit.canonical import canonical
 from serving.errors import InvalidRequest
+from serving.policy.body import complexity_of, without_names
 from serving.policy.decide import decide
-from serving.policy.explain import Change, explain, explain_json, explain_text, replay, replay_text, route_header
-from serving.policy.facts import Found, Published, Taint, asks_to_stay, from_record, taints, to_record
+from serving.policy.explain import explain, explain_json, explain_text, route_header
+from serving.policy.facts import Found, Published, Taint, asks_to_stay, from_record, taints
 from serving.policy.model import Destination, Hard, RemoteModel, UnknownReason, WorkloadClass
+from serving.policy.replay import Change, Decided, decided, recorded, replay, replay_text
 from serving.policy.verdict import Verdict, worst
 from tests.support.policies import LEAVING, OUT, POLICY
 
@@ -214,20 +217,45 @@ def test_a_replay_shows_what_another_policy_would_have_done() -> None:
     """From the facts of the record alone; what would have left stands first."""
     gateway = replace(LEAVING, decider="gateway", only=None)
     sensitive = replace(gateway, found=Found(Verdict.SENSITIVE))
-    record = [
-        (name, from_record(json.loads(json.dumps(to_record(facts)))), decide(facts, POLICY).destination)
+    lines = [
+        {
+            "request": name,
+            "destination": decide(facts, POLICY).destination,
+            "facts": json.loads(canonical(recorded(facts, POLICY))),
+        }
         for name, facts in (("1", sensitive), ("2", gateway), ("3", sensitive))
     ]
+    assert decided({**lines[1], "facts": {**lines[1]["facts"], "decider": "egress"}}, LEAVING.published) is None
+    record = [decided(line, LEAVING.published) for line in lines]
     assert replay(record, POLICY) == []
     closed = replay(record, replace(POLICY, cloud=False))
     assert [(each.at, each.before, each.after.destination) for each in closed] == [("2", "vendor", "local")]
-    opened = replay([("9", gateway, "local"), *record], POLICY)
+    opened = replay([Decided("9", gateway, "local"), *record], POLICY)
     assert [each.at for each in opened] == ["9"]
     assert replay_text(opened, 4) == (
         "9: `local` → `vendor` (rule `passed`)\n1 of 4 requests would go elsewhere, 1 of them to a cloud"
     )
     mixed = [Change("1", "vendor", decide(sensitive, POLICY)), *opened]
     assert replay_text(mixed, 4).startswith("9: ")
+
+
+def test_no_name_that_a_caller_made_gets_into_the_record() -> None:
+    """Names of fields that no schema has are blanked, below a name that may leave too; and a text that is none is."""
+    strange = frozenset({"model", "4509123456", "metadata.ivanov", "tools.function.parameters.properties.ivanov"})
+    facts = replace(
+        LEAVING, fields=strange, model="m" * 300 + "\ud800", complexity=complexity_of({"max_tokens": 10**40})
+    )
+    told = canonical(recorded(facts, POLICY)).decode()
+    assert "ivanov" not in told
+    assert "4509123456" not in told
+    assert from_record(json.loads(told)).fields == {
+        "model",
+        "?",
+        "metadata.?",
+        "tools.function.parameters.properties.?",
+    }
+    assert canonical(recorded(replace(LEAVING, model="\ud800"), POLICY))
+    assert without_names(frozenset({"site_field"}), frozenset({"site_field"})) == {"site_field"}
 
 
 @pytest.mark.parametrize(
