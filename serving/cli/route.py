@@ -82,7 +82,7 @@ def begin_store(config: Path | None) -> int:
     return 0
 
 
-def throw(config: Path | None, *, is_open: bool) -> int:
+def throw(config: Path | None, *, is_open: bool, is_quiet: bool = False) -> int:
     """Throw the kill switch, or put it back. Raises StartError."""
     switch = rooms_of(settings_for(config), os.environ).switch
     try:
@@ -94,7 +94,8 @@ def throw(config: Path | None, *, is_open: bool) -> int:
         raise StartError(
             f"`{switch}` cannot be changed: {error.strerror}", hint="run it as the user of `serve egress`"
         ) from None
-    print("what the policy lets out leaves again" if is_open else "nothing leaves any more")
+    if not is_quiet:
+        print("what the policy lets out leaves again" if is_open else "nothing leaves any more")
     return 0
 
 

@@ -53,6 +53,25 @@ def route_replay(
     return replay_log(directory, policy, config, as_json=as_json)
 
 
+@route_app.command("drill")
+def route_drill(
+    *,
+    model: Annotated[str, typer.Option("--model", "-m", help="A model that a destination serves.")],
+    key_file: Annotated[Path, typer.Option("--key-file", help="File with a key that is enrolled for a class.")],
+    url: Annotated[str | None, typer.Option("--url", help="The server; else this host's, at the port it has.")] = None,
+    ca: Annotated[
+        Path | None, typer.Option("--ca", help="PEM file that the server's certificate is verified by.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="It is meant: others are served inside meanwhile.")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> int:
+    """Try an outage of the provider, and the kill switch, on the running site: what is asked is served all the same."""
+    from serving.cli.route_drill import drill
+
+    return drill(url, model, key_file, config, ca=ca, is_meant=yes, as_json=as_json)
+
+
 @route_app.command("begin")
 def route_begin(config: Config = None) -> int:
     """Begin the store of sensitive texts, or begin it again where it is lost: from then on what it had may leave."""

@@ -14,6 +14,7 @@ from typing import Final
 
 from serving.egress.asking import Ask
 from serving.egress.breaker import Circuit, begun, ended, left, lets_through
+from serving.egress.drill import out_of_order
 from serving.egress.texts import every_text
 from serving.egress.workers import FAILURES, Scanners
 from serving.errors import InvalidRequest, ServingError
@@ -85,13 +86,15 @@ class Judge:
         store: TaintStore,
         published: tuple[Published, ...],
         switch: Path,
+        drill: Path,
     ) -> None:
-        """`switch` is the kill switch: nothing leaves while there is a file of that name."""
+        """`switch` is the kill switch: nothing leaves while there is a file of that name. `drill`: see `drill.py`."""
         self._policy = policy
         self._scanners = scanners
         self._store = store
         self._published = published
         self._switch = switch
+        self._drill = drill
         self._circuits: dict[str, Circuit] = {}
         self._answering: dict[str, set[int]] = {}
         """Of each domain, the answers to sensitive requests that are being given."""
@@ -105,6 +108,10 @@ class Judge:
     def is_open(self) -> bool:
         """Whether anything may leave now: neither the policy nor the kill switch keeps all of it."""
         return self.policy.cloud and not os.path.lexists(self._switch)
+
+    def is_drilled(self, to: Destination) -> bool:
+        """Whether somebody plays that the destination is out of order."""
+        return out_of_order(self._drill, time.time()) == to.name
 
     async def judge(self, path: str, body: dict[str, object], ask: Ask, sent: object = None) -> Judged:
         """Look at a request, and decide; `sent` is the parsed body that would leave, where there is one already.

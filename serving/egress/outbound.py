@@ -30,6 +30,8 @@ from serving.policy.model import Destination
 _ANSWER_BYTES: Final = 16 << 20
 _ERROR_BYTES: Final = 1 << 20
 _LINE_BYTES: Final = 64 << 10
+UNREACHED: Final = "availability"
+"""The rule of what stays inside because there was no connection: not a byte of it was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ def _told(name: str) -> Iterator[None]:
         raise DestinationUnavailable(f"the certificate of `{name}` is not to be trusted", hint=hint) from None
     except aiohttp.ClientConnectorError as error:
         kind = type(error.os_error).__name__
-        raise StaysInside(f"the destination `{name}` cannot be reached: {kind}", rule="availability") from None
+        raise StaysInside(f"the destination `{name}` cannot be reached: {kind}", rule=UNREACHED) from None
     except (aiohttp.ClientError, OSError) as error:
         kind = type(error.__cause__ or error).__name__
         raise DestinationUnavailable(f"the destination `{name}` cannot be reached: {kind}") from None

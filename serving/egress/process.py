@@ -70,7 +70,7 @@ async def run(settings: Settings, rooms: Rooms, on_ready: Callable[[Policy], Non
             scanners = await stack.enter_async_context(_scanning(settings, policy.read()))
             outbound = Outbound(_ways(settings))
             stack.push_async_callback(outbound.close)
-            judge = Judge(policy, scanners, store, published(), rooms.switch)
+            judge = Judge(policy, scanners, store, published(), rooms.switch, rooms.drill)
             egress = Egress(judge, outbound, Credentials(rooms.credentials), audit, Limits())
             allowed = frozenset({0, os.getuid(), *settings.egress.callers})
             protocol = type("Protocol", (_Protocol,), {"allowed": allowed})

@@ -34,6 +34,11 @@ class Rooms:
         return self.directory / "closed"
 
     @property
+    def drill(self) -> Path:
+        """An outage that is played."""
+        return self.directory / "drill"
+
+    @property
     def audit(self) -> Places:
         """Its audit log, and the keys of that."""
         keys = self.directory / "audit-keys"

@@ -10,9 +10,9 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from itertools import count
+from typing import Final
 from urllib.parse import urlsplit
 
 from serving.audit import Audit
@@ -20,13 +20,14 @@ from serving.audit.records import Intent, Outcome, Routed
 from serving.egress.asking import HEADER, Ask, read_ask
 from serving.egress.credentials import Credentials
 from serving.egress.judge import ROUTES, Judge, Judged
-from serving.egress.outbound import Arrived, Outbound
+from serving.egress.outbound import UNREACHED, Arrived, Outbound
+from serving.egress.texts import texts_of_answer
 from serving.egress.vendors import Anthropic, Azure, Compatible, Gemini, OpenAI, OutCall, Vendor, VendorRequest
-from serving.errors import DestinationUnavailable, InvalidRequest, ServingError, StaysInside
+from serving.egress.watch import Watch, closed
+from serving.errors import DestinationUnavailable, InvalidRequest, Overloaded, ServingError, StaysInside
 from serving.openai import Usage, responses, serialise
 from serving.openai.asgi import SSE_HEADERS, Handler, Receive, Scope, Send, Server, header, read_body, respond
 from serving.openai.limits import Limits
-from serving.policy.body import texts_of
 from serving.policy.decide import Decision
 from serving.policy.explain import explain, explain_text
 from serving.policy.model import Destination
@@ -34,8 +35,10 @@ from serving.policy.replay import recorded
 
 log = logging.getLogger(__name__)
 _REMEMBERED_BYTES: Final = 64 << 20
-_WATCH_S: Final = 0.25
-"""How often the kill switch is looked at while an answer streams."""
+_PAUSE_S: Final = 0.25
+"""Before a request is sent again; twice as long each time."""
+_MOST_PAUSE_S: Final = 2.0
+"""Who is asked to come back later than this serves the request inside instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +118,29 @@ class Egress:
         if not number.isascii() or not number.isdecimal():
             raise InvalidRequest("the header `x-egress-answer` is missing")
         raw = await _raw(receive)
-        await self._judge.remember_answer(None if raw is None else _texts_of_answer(raw), ask.domain, int(number))
+        texts = None if raw is None else await asyncio.to_thread(texts_of_answer, raw)
+        await self._judge.remember_answer(texts, ask.domain, int(number))
         await respond(send, 200, b"{}")
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send a request out, and again where a destination did not take it and the policy says so: decided anew."""
         path, body, ask = await self._asked(scope, receive)
-        sending = await self._decided(path, body, ask)
+        for tried in count():
+            sending = await self._decided(path, body, ask)
+            try:
+                await self._try(path, sending, receive, send)
+            except ServingError as error:
+                pause = _pause(error, sending.to, tried)
+                if pause is None:
+                    raise
+            else:
+                return
+            await asyncio.sleep(pause)
+
+    async def _try(self, path: str, sending: _Sending, receive: Receive, send: Send) -> None:
         credential = sending.vendor.auth(self._credentials.of(sending.to.name))
         number = await self._intend(path, sending)
-        outcome = Outcome(intent=number, request=ask.request, outcome="failed")
+        outcome = Outcome(intent=number, request=sending.ask.request, outcome="failed")
         began = time.monotonic()
         try:
             await self._exchange(sending, credential, receive, send, outcome)
@@ -207,34 +224,35 @@ class Egress:
         self._judge.began(sending.to)
         try:
             async with (
-                _Watch(self._judge, receive) as watch,
+                Watch(self._judge, receive) as watch,
                 self._outbound.send(sending.to, sending.request, credential, lambda: self._check(sending)) as arrived,
             ):
                 if sending.call.stream and arrived.status == 200:
                     is_well = await self._stream(sending, arrived, send, outcome, watch)
                 else:
                     is_well = await self._whole(sending, arrived, send, outcome)
-        except DestinationUnavailable:
+        except (DestinationUnavailable, Overloaded):
             is_well = False
             raise
         finally:
             self._judge.ended(sending.to, is_well=is_well)
 
     async def _whole(self, sending: _Sending, arrived: Arrived, send: Send, outcome: Outcome) -> bool:
-        answered = sending.vendor.answer(sending.call, arrived.status, arrived.headers, await arrived.whole())
+        told = sending.call, arrived.status, arrived.headers, await arrived.whole()
+        answered = await asyncio.to_thread(sending.vendor.answer, *told)  # it may be long
         if answered.error is not None:
-            if isinstance(answered.error, DestinationUnavailable):
+            if isinstance(answered.error, DestinationUnavailable | Overloaded):
                 raise answered.error
             outcome.code, outcome.outcome = answered.error.code, "refused"
             outcome.status = answered.error.http_status
             await _refuse(send, answered.error)
-            return arrived.status < 500 and arrived.status != 429
+            return arrived.status < 500
         _count(outcome, answered.usage, 200)
         await respond(send, 200, answered.body)
         return True
 
     async def _stream(  # noqa: C901 - the ways in which a stream can end
-        self, sending: _Sending, arrived: Arrived, send: Send, outcome: Outcome, watch: _Watch
+        self, sending: _Sending, arrived: Arrived, send: Send, outcome: Outcome, watch: Watch
     ) -> bool | None:
         translator = sending.vendor.stream(sending.call)
         try:
@@ -273,62 +291,28 @@ class Egress:
     def _check(self, sending: _Sending) -> None:
         """Before the first byte: the policy is the one that was decided by. Raises StaysInside."""
         self._check_open()
+        if self._judge.is_drilled(sending.to):
+            raise StaysInside(f"the destination `{sending.to.name}` is out of order for a drill", rule=UNREACHED)
         if self._judge.policy.digest != sending.judged.decision.policy:
             raise StaysInside("the policy has changed meanwhile", rule="switch")
 
     def _check_open(self) -> None:
         """Raises StaysInside where the kill switch has been thrown."""
         if not self._judge.is_open:
-            raise _closed()
+            raise closed()
 
 
-class _Watch:
-    """Ends what is done meanwhile once the client leaves or the kill switch is thrown, also while nothing comes."""
+def _pause(error: ServingError, to: Destination, tried: int) -> float | None:
+    """Seconds until the request may be sent again; None: it is not.
 
-    def __init__(self, judge: Judge, receive: Receive) -> None:
-        self._judge = judge
-        self._receive = receive
-        self._task = asyncio.current_task()
-        self._reason: ServingError | None = None
-        self._watchers: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> Self:
-        self._watchers = [asyncio.create_task(self._gone()), asyncio.create_task(self._thrown())]
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for each in self._watchers:
-            each.cancel()
-        if kind is asyncio.CancelledError:
-            reason = self.take_reason()
-            if reason is not None:
-                raise reason from None
-
-    def take_reason(self) -> ServingError | None:
-        """Why the task was cancelled, if it is to go on and say so; None where nobody is there to be told."""
-        reason, self._reason = self._reason, None
-        if reason is not None and self._task is not None:
-            self._task.uncancel()
-        return reason
-
-    async def _gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._end(None)
-
-    async def _thrown(self) -> None:
-        while self._judge.is_open:  # noqa: ASYNC110 - files change without telling
-            await asyncio.sleep(_WATCH_S)
-        self._end(_closed())
-
-    def _end(self, reason: ServingError | None) -> None:
-        self._reason = reason
-        if self._task is not None:
-            self._task.cancel()
-
-
-def _closed() -> StaysInside:
-    return StaysInside("the kill switch was thrown", rule="switch")
+    Only what was not taken is: nothing of it was read, or the destination said that it takes no more. What may have
+    been taken may also be charged for, and the budget holds it once.
+    """
+    untaken = isinstance(error, Overloaded) or (isinstance(error, StaysInside) and error.rule == UNREACHED)
+    asked = error.retry_after_s or 0 if isinstance(error, Overloaded) else 0
+    if not untaken or tried >= to.retries or asked > _MOST_PAUSE_S:
+        return None
+    return max(float(asked), _PAUSE_S * (1 << tried))
 
 
 def vendor_of(to: Destination) -> Vendor:
@@ -383,32 +367,3 @@ async def _raw(receive: Receive) -> bytes | None:
             parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return b"".join(parts) if size <= _REMEMBERED_BYTES else None
-
-
-def _texts_of_answer(raw: bytes) -> tuple[str, ...] | None:
-    """The texts of an answer as it was sent to the client, whole or as events; None where it cannot be read.
-
-    The pieces of a stream are put together by the place that they stand at, so that no text is cut.
-    """
-    try:
-        if not raw.lstrip().startswith((b"data:", b":", b"event:")):
-            return texts_of(json.loads(raw))
-        joined: dict[str, str] = {}
-        for line in raw.split(b"\n")[:-1]:  # what stands behind the last line's end was cut off
-            if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
-                _join("", json.loads(line[5:]), joined)
-        return tuple(joined.values())
-    except (ValueError, RecursionError):
-        return None
-
-
-def _join(where: str, value: Any, joined: dict[str, str]) -> None:
-    if isinstance(value, str):
-        joined[where] = joined.get(where, "") + value
-    elif isinstance(value, Mapping):
-        place = f"{where}[{value['index']}]" if isinstance(value.get("index"), int) else where
-        for name, below in value.items():
-            _join(f"{place}/{name}", below, joined)
-    elif isinstance(value, list):
-        for below in value:
-            _join(where, below, joined)

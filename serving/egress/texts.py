@@ -1,9 +1,12 @@
-"""Every text in a body of JSON, whoever's API it is for: what is scanned is what is sent."""
+"""Every text in a body of JSON, whoever's API it is for, and in an answer: what is scanned is what is sent."""
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from collections.abc import Mapping
+from typing import Any, Final
 
+from serving.policy.body import texts_of
 from serving.policy.detect import Part
 
 _LONG_NUMBER: Final = 100_000
@@ -27,3 +30,32 @@ def every_text(body: object) -> tuple[Part, ...]:
         elif isinstance(value, int | float) and abs(value) >= _LONG_NUMBER:
             found.append(Part(where, repr(value)))
     return tuple(found)
+
+
+def texts_of_answer(raw: bytes) -> tuple[str, ...] | None:
+    """The texts of an answer as it was sent to the client, whole or as events; None where it cannot be read.
+
+    The pieces of a stream are put together by the place that they stand at, so that no text is cut.
+    """
+    try:
+        if not raw.lstrip().startswith((b"data:", b":", b"event:")):
+            return texts_of(json.loads(raw))
+        joined: dict[str, str] = {}
+        for line in raw.split(b"\n")[:-1]:  # what stands behind the last line's end was cut off
+            if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
+                _join("", json.loads(line[5:]), joined)
+        return tuple(joined.values())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _join(where: str, value: Any, joined: dict[str, str]) -> None:
+    if isinstance(value, str):
+        joined[where] = joined.get(where, "") + value
+    elif isinstance(value, Mapping):
+        place = f"{where}[{value['index']}]" if isinstance(value.get("index"), int) else where
+        for name, below in value.items():
+            _join(f"{place}/{name}", below, joined)
+    elif isinstance(value, list):
+        for below in value:
+            _join(where, below, joined)

@@ -1,0 +1,39 @@
+"""An outage that an operator plays: a file that names a destination, and until when it is out of order.
+
+Whoever may write in the directory of `serve egress` may do that, as with the kill switch; it keeps requests inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+from serving.store.files import write_whole
+
+LONGEST_S: Final = 600.0
+"""An outage that a drill did not end, because it was killed, ends by itself."""
+
+
+def begin_outage(path: Path, destination: str, now: float, lasts_s: float = LONGEST_S) -> None:
+    """From now on, seconds since 1970, no connection to the destination is made. Raises BadSettings."""
+    told = {"destination": destination, "until": now + min(lasts_s, LONGEST_S)}
+    write_whole(path, json.dumps(told).encode(), 0o600)
+
+
+def end_outage(path: Path) -> None:
+    """It is over. Raises OSError."""
+    path.unlink(missing_ok=True)
+
+
+def out_of_order(path: Path, now: float) -> str | None:
+    """The destination that is out of order; None: none is. What cannot be read is no outage, and lets nothing out."""
+    if not os.path.lexists(path):
+        return None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        told = json.loads(path.read_bytes())
+        if now < min(float(told["until"]), now + LONGEST_S):
+            return str(told["destination"])
+    return None
