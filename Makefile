@@ -23,8 +23,19 @@ help: ## what can be made
 serve: $(VENV)/.base ## make the environment, install, serve the demo model
 	@$(VENV)/bin/serve --model "$(MODEL)" $(SERVE_FLAGS)
 
-test: $(VENV)/.dev ## make the environment, install, run the tests
+# Tests that start no server run beside those that do, at lower priority: these wait more than they compute.
+PURE = tests/docs tests/properties tests/unit
+SERVING = $(filter-out tests/__pycache__ tests/support $(PURE),$(patsubst %/,%,$(sort $(wildcard tests/*/))))
+
+test: $(VENV)/.dev ## make the environment, install, run the tests: make test [TESTS=…]
+ifdef TESTS
 	$(VENV)/bin/python -m pytest $(TESTS)
+else
+	@mkdir -p build
+	nice $(VENV)/bin/python -m pytest $(PURE) >build/pure.log 2>&1 & pure=$$!; \
+	$(VENV)/bin/python -m pytest $(SERVING); status=$$?; \
+	wait $$pure || status=1; cat build/pure.log; exit $$status
+endif
 
 # vLLM's CPU build and Transformers, in an environment of their own. Its vision and audio packages do not match a CPU
 # build of PyTorch, and fail on import.

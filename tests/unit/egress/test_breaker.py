@@ -46,4 +46,4 @@ def test_it_never_stays_open_for_longer_than_it_is_to(steps: list[tuple[float, s
             circuit = begun(circuit)
             circuit = left(circuit) if how == "left" else ended(circuit, BOUNDS, now, is_well=how == "well")
         assert len(circuit.failures) <= BOUNDS.failures
-    assert lets_through(circuit, BOUNDS, now + BOUNDS.open_s)
+    assert lets_through(circuit, BOUNDS, now + BOUNDS.open_s + 1e-6)  # sums of times are not exact
