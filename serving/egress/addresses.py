@@ -9,6 +9,8 @@ from serving.errors import DestinationUnavailable
 
 _PLATFORM = IPv4Address("168.63.129.16")
 """Azure's own service for its machines; a public address that is on every one of them."""
+_RELAY = IPv4Network("192.88.99.0/24")
+"""The nearest relay of 6to4, whoever runs that (RFC 7526 ended it); some registries still call it global."""
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -20,17 +22,20 @@ def is_outside(address: Address) -> bool:
     credentials to whoever asks), loopback, documentation, reserved. IPv6 that only carries an IPv4 address is that one.
     """
     if isinstance(address, IPv6Address):
-        carried = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or _nat64(address)
+        carried = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or _behind(address)
         if carried is not None:
             return is_outside(carried)
         if address.is_site_local:
             return False
-    return address.is_global and not address.is_multicast and not address.is_reserved and address != _PLATFORM
+    if address == _PLATFORM or (address.version == 4 and address in _RELAY):
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-def _nat64(address: IPv6Address) -> IPv4Address | None:
-    """The address behind the well-known prefix 64:ff9b::/96 (RFC 6052)."""
-    return IPv4Address(int(address) & 0xFFFF_FFFF) if address in IPv6Network("64:ff9b::/96") else None
+def _behind(address: IPv6Address) -> IPv4Address | None:
+    """The address behind the well-known prefix 64:ff9b::/96 (RFC 6052), or in the last half of ISATAP's (RFC 5214)."""
+    is_isatap = int(address) >> 32 & 0xFCFF_FFFF == 0x0000_5EFE  # either value of its two bits for who gave it out
+    return IPv4Address(int(address) & 0xFFFF_FFFF) if is_isatap or address in IPv6Network("64:ff9b::/96") else None
 
 
 def check_addresses(name: str, found: Sequence[str], allowed: Sequence[Network]) -> None:

@@ -42,6 +42,8 @@ from serving.store.files import write_whole
 
 log = logging.getLogger(__name__)
 _KEY_BYTES = 32
+_ESCAPED = 3
+"""Times its length that a text in JSON may have: two bytes of a letter become six."""
 
 
 async def run(settings: Settings, rooms: Rooms, on_ready: Callable[[Policy], None]) -> int:
@@ -71,7 +73,7 @@ async def run(settings: Settings, rooms: Rooms, on_ready: Callable[[Policy], Non
             outbound = Outbound(_ways(settings))
             stack.push_async_callback(outbound.close)
             judge = Judge(policy, scanners, store, published(), rooms.switch, rooms.drill)
-            egress = Egress(judge, outbound, Credentials(rooms.credentials), audit, Limits())
+            egress = Egress(judge, outbound, Credentials(rooms.credentials), audit, _limits(settings))
             allowed = frozenset({0, os.getuid(), *settings.egress.callers})
             protocol = type("Protocol", (_Protocol,), {"allowed": allowed})
             config = uvicorn.Config(
@@ -136,6 +138,11 @@ async def _scanning(settings: Settings, policy: Policy) -> AsyncIterator[Scanner
         yield scanners
     finally:
         await scanners.close()
+
+
+def _limits(settings: Settings) -> Limits:
+    """What the server takes, this takes too: it is written anew on the way, with escapes."""
+    return Limits(body_bytes=_ESCAPED * settings.limits.body_bytes)
 
 
 def _ways(settings: Settings) -> Ways:

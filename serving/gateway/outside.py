@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from serving.egress.asking import HEADER, Ask, write_ask
 from serving.engines.spec import Capabilities, EngineSpec
-from serving.errors import EngineUnavailable, InvalidRequest
+from serving.errors import EngineUnavailable, InvalidRequest, ShuttingDown
 from serving.gateway.upstream import EngineBroke, Upstream
 from serving.openai import serialise
 from serving.policy.facts import ROUTE_HEADER, asks_to_stay
@@ -149,6 +149,9 @@ class Outside:
                     response = await self.upstream.request("POST", "/remember", head, answer)
                     await response.read_all(_TOLD_BYTES)
             except (EngineUnavailable, TimeoutError):
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            if response.status == ShuttingDown.http_status:  # the next one is told
                 await asyncio.sleep(_AGAIN_S)
                 continue
             if response.status != 200:

@@ -259,9 +259,11 @@ class Pipeline:
         answer: Answer,
     ) -> bool:
         """Whether a destination outside has answered; where not, the request is as if none had been asked."""
+        began = time.monotonic()
         way = await outside.judge(exchange, route, call, headers)
         if way is None:
             return False
+        self._metrics.judged_seconds.observe((), time.monotonic() - began)
         if way.answer is not None:
             heard = Heard()
             answer.copy_to(heard.take)
@@ -278,7 +280,9 @@ class Pipeline:
                 self._guard.fall_back(exchange, error)
                 exchange.reasons = (error.code,)
             else:
+                self._metrics.routed.labels("cloud", way.ask.destination, way.rule).inc()
                 return True
+        self._metrics.routed.labels("perimeter", "local", exchange.reasons[0]).inc()
         answer.extra = [(ROUTE_HEADER.encode(), f"perimeter; rule={exchange.reasons[0]}".encode("ascii"))]
         return False
 

@@ -24,7 +24,7 @@ from typing import Final
 
 import numpy as np
 
-from serving.errors import BadSettings
+from serving.errors import BadSettings, ShuttingDown
 from serving.policy.facts import Taint
 from serving.policy.taint import KEY_BYTES, NO_FINGERPRINTS, Fingerprinter, Fingerprints
 from serving.policy.taint_file import (
@@ -89,6 +89,7 @@ class TaintStore:
         self._holes: dict[int, int] = {}
         self._rewritten = 0
         self._file: TaintFile | None = None
+        self._is_closed = False
         self._is_noted = False
         """The marker says no longer that the store is whole."""
         self._fingerprinter = lru_cache(_DOMAINS)(self._make_fingerprinter)
@@ -127,9 +128,11 @@ class TaintStore:
     def add(self, kept: Fingerprints | None, *, closes: int | None = None) -> None:
         """Remember these, durably, and that an answer has ended. None is a text that could not be read.
 
-        Where that cannot be done the store is lost from then on; no error is raised for it.
+        Where that cannot be done the store is lost from then on; no error is raised for it. Raises ShuttingDown once it
+        is closed: who asks is told, and nothing is lost by that.
         """
         with self._writing:
+            self._check_open()
             now = self._now()
             until = now + self._keep
             wanted = np.unique(kept) if kept is not None else NO_FINGERPRINTS
@@ -147,19 +150,28 @@ class TaintStore:
                 self._rewrite(now)
 
     def open_answer(self) -> int:
-        """An answer to a sensitive request begins: if this process dies before `add(…, closes=…)`, that is known."""
+        """An answer to a sensitive request begins: if this process dies before `add(…, closes=…)`, that is known.
+
+        Raises ShuttingDown once the store is closed.
+        """
         number = secrets.randbits(64)
         with self._writing:
+            self._check_open()
             self._append(rows_of([number], self._now() + self._keep, OPENED))
         return number
 
     def close(self) -> None:
         """Give its files back."""
         with self._writing:
+            self._is_closed = True
             self._shut("the store is closed")
             if self._locked >= 0:
                 os.close(self._locked)
             self._locked = -1
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ShuttingDown("the store of sensitive texts is closed")
 
     def _make_fingerprinter(self, domain: str) -> Fingerprinter:
         return Fingerprinter(self._key, domain, self._never)

@@ -178,6 +178,15 @@ class Metrics:
                 registry=self.registry,
             )
         )
+        self.routed = Counter(
+            "perimeter_routed",
+            "Requests that were looked at before they went anywhere, by who answered and the rule that decided.",
+            ["zone", "destination", "rule"],
+            registry=self.registry,
+        )
+        self.judged_seconds = Histogram(
+            "perimeter_judged_seconds", "That such a request waited for the decision.", (), SECONDS_FINE, self.registry
+        )
         labels = ("route", "model")
         self.request_seconds = Histogram(
             "perimeter_request_seconds", "From the request's head to its end.", labels, SECONDS, self.registry

@@ -280,7 +280,14 @@ def long_stream(site: Site) -> Iterator[http.client.HTTPResponse]:
 
 def answered_by(site: Site) -> str:
     """What the model says to the prompt, whole and streamed: at this temperature nobody has said it before."""
-    body = {"model": "demo", "prompt": site.prompt, "temperature": 1.5, "max_tokens": 160, "ignore_eos": True, "seed": 5}
+    body = {
+        "model": "demo",
+        "prompt": site.prompt,
+        "temperature": 1.5,
+        "max_tokens": 160,
+        "ignore_eos": True,
+        "seed": 5,
+    }
     status, whole = site.ask("POST", COMPLETIONS, body)
     assert status == 200
     status, streamed = site.ask("POST", COMPLETIONS, {**body, "stream": True})

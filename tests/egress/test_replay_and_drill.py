@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -18,18 +19,25 @@ def test_a_replay_says_which_requests_of_the_record_another_policy_would_have_le
     """By the names of the requests; what was sensitive stays whatever the policy says, and no word is on record."""
     client = both.enrolled()
     ways = []
-    for text, fields in ((CLEAN, {}), (SENSITIVE, {}), (CLEAN, {"seed": 7, "user": "ivanov-4509123456"})):
+    for text, fields in ((CLEAN, {}), (CLEAN, {"seed": 7, "user": "ivanov-4509123456"}), (SENSITIVE, {})):
         raw = client.chat.completions.with_raw_response.create(
             model="demo", messages=[{"role": "user", "content": text}], max_tokens=4, **fields
         )
         ways.append((raw.headers["x-request-id"], raw.headers["x-perimeter-route"]))
-    assert [way.rpartition("=")[2] for _, way in ways] == ["passed", "data", "field"]
+    assert [way.rpartition("=")[2] for _, way in ways] == ["passed", "field", "data"]
+    operator = both.key("--scope", "metrics", owner="operator")
+    asked = Request(f"{both.stack.url}/metrics", headers={"authorization": f"Bearer {operator.api_key}"})
+    with urlopen(asked, timeout=30) as response:
+        metrics = response.read().decode()
+    assert 'perimeter_routed_total{destination="vendor",rule="passed",zone="cloud"} 1.0' in metrics
+    assert 'perimeter_routed_total{destination="local",rule="data",zone="perimeter"} 1.0' in metrics
+    assert "perimeter_judged_seconds_count 3" in metrics
     same = _replay(both, both.vendor.policy.read_text())
     assert (same["requests"], same["unread"], same["changes"]) == (3, 0, [])
     wider = both.vendor.policy.read_text().replace('"temperature"', '"temperature", "seed", "user"')
     (change,) = _replay(both, wider)["changes"]
     assert (change["request"], change["before"], change["after"], change["zone"]) == (
-        ways[2][0],
+        ways[1][0],
         "local",
         "vendor",
         "cloud",

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.egress.asking import Ask, read_ask, write_ask
-from serving.egress.server import _texts_of_answer
-from serving.egress.texts import every_text
+from serving.egress.texts import every_text, texts_of_answer
 from serving.errors import InvalidRequest
 
 words = st.text(max_size=20)
@@ -84,8 +83,8 @@ def test_the_pieces_of_a_streamed_answer_are_put_together() -> None:
     stream = (
         event(0, "The cont") + event(1, "Nobody ") + event(0, "ract ends.") + event(1, "knows.") + b"data: [DONE]\n\n"
     )
-    assert set(_texts_of_answer(stream) or ()) >= {"The contract ends.", "Nobody knows."}
-    assert set(_texts_of_answer(stream[: len(event(0, "The cont")) + 9]) or ()) == {"The cont"}
-    assert _texts_of_answer(b"{}") == ()
-    assert _texts_of_answer(b"\0") is None
-    assert _texts_of_answer(b"") is None
+    assert set(texts_of_answer(stream) or ()) >= {"The contract ends.", "Nobody knows."}
+    assert set(texts_of_answer(stream[: len(event(0, "The cont")) + 9]) or ()) == {"The cont"}
+    assert texts_of_answer(b"{}") == ()
+    assert texts_of_answer(b"\0") is None
+    assert texts_of_answer(b"") is None

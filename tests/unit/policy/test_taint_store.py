@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.errors import BadSettings, StartError
+from serving.errors import BadSettings, ShuttingDown, StartError
 from serving.policy.facts import Taint
 from serving.policy.taint_index import Index
 from serving.policy.taint_store import TaintStore, begin
@@ -65,6 +65,22 @@ def directory(tmp_path: Path) -> Path:
     with closing(opened(tmp_path / "taint")) as store:
         keep(store, TEXT)
     return tmp_path / "taint"
+
+
+def test_a_store_that_is_closed_says_so_and_is_not_lost_by_it(tmp_path: Path) -> None:
+    """What somebody wanted to be remembered meanwhile, they are told that it was not."""
+    begin(tmp_path, KEY)
+    store = opened(tmp_path)
+    keep(store, TEXT)
+    store.close()
+    with pytest.raises(ShuttingDown):
+        keep(store, OTHER)
+    with pytest.raises(ShuttingDown):
+        store.open_answer()
+    with closing(opened(tmp_path)) as again:
+        assert again.problem is None
+        assert look(again, TEXT) is Taint.TAINTED
+        assert look(again, OTHER) is Taint.NONE
 
 
 def test_what_was_kept_is_found_after_a_restart(directory: Path) -> None:
