@@ -77,7 +77,7 @@ class KeyBook:
         """All keys, in the order they were made."""
         return sorted(self._keys.values(), key=lambda key: (key.created, key.id))
 
-    def is_watched(self, domain: str) -> bool:
+    def enrols(self, domain: str) -> bool:
         """Whether some key of that cache domain is enrolled for work that may leave."""
         if self._watched is None or self._watched[0] is not self._keys:
             enrolled = {key.cache_domain or key.owner for key in self._keys.values() if key.classes}

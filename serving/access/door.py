@@ -227,6 +227,12 @@ class Access(KeyBook, Entrance):
             message = f"the API key `{principal.key_id}` is not for the model `{model}`"
             raise PermissionDenied(message, param="model", hint="`GET /v1/models` lists those that it is for")
 
+    def is_watched(self, principal: Principal) -> bool:
+        """Whether somebody of its cache domain may send work out: what is said there has to be seen then."""
+        domain = principal.cache_domain
+        by_token = self._issuer is not None and self._issuer.enrols(domain)
+        return bool(principal.classes) or by_token or self.enrols(domain)
+
     def reserve(self, principal: Principal, *, model: str, engine: str, prompt: int, answer: int) -> Reservation:
         """Set aside what a request uses at most: tokens of the prompt, and of all answers to it together.
 

@@ -72,6 +72,8 @@ class Group:
     cache_domain: str = ""
     """Empty: each subject has its own."""
     limits: Limits = UNLIMITED
+    classes: frozenset[str] = frozenset()
+    residency: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,8 @@ def decide_claims(claims: Mapping[str, object], rules: Rules, now: int) -> Princ
         cache_domain=group.cache_domain or key_id,
         limits=group.limits,
         valid_until=expires,
+        classes=group.classes,
+        residency=group.residency,
     )
 
 

@@ -44,6 +44,10 @@ class Issuer:
         """Whether money of anybody is limited."""
         return any(group.limits.has_budget for group in self._rules.groups)
 
+    def enrols(self, domain: str) -> bool:
+        """Whether the members of some group with that cache domain are enrolled for work that may leave."""
+        return any(group.cache_domain == domain and group.classes for group in self._rules.groups)
+
     def close(self) -> None:
         """Ask for keys no more."""
         self._keys.close()
@@ -139,6 +143,8 @@ def _group(settings: OidcGroup) -> Group:
         scopes=frozenset(settings.scopes),
         models=None if settings.models is None else frozenset(settings.models),
         cache_domain=settings.cache_domain or "",
+        classes=frozenset(settings.classes),
+        residency=frozenset(settings.residency),
         limits=Limits(
             requests_per_minute=settings.requests_per_minute,
             requests_per_day=settings.requests_per_day,

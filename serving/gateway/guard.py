@@ -104,7 +104,7 @@ class Guard:
     def is_watched(self, exchange: Exchange) -> bool:
         """Whether somebody of its cache domain may use destinations outside: what is said in it is then remembered."""
         key = exchange.principal.key
-        return self._access is not None and key is not None and self._access.is_watched(key.cache_domain)
+        return self._access is not None and key is not None and self._access.is_watched(key)
 
     def reserve(
         self, exchange: Exchange, call: Call, engine: Engine, prices: str | None = None

@@ -102,6 +102,14 @@ class OidcGroup(Section):
         max_length=127,
         description="Who shares computed prefixes with them; unset: each subject has a domain of its own.",
     )
+    classes: list[Annotated[str, Field(pattern=_TEXT, max_length=127)]] = Field(
+        default=[],
+        max_length=64,
+        description="Classes of work of the policy that they are enrolled for; with none, nothing of theirs leaves.",
+    )
+    residency: list[Annotated[str, Field(pattern=_TEXT, max_length=127)]] = Field(
+        default=[], max_length=64, description="Regions that their data may go to, in the policy's words."
+    )
     requests_per_minute: Count | None = Field(default=None, description="Requests per minute, of each subject.")
     requests_per_day: Count | None = Field(default=None, description="Requests per day.")
     tokens_per_minute: Count | None = Field(default=None, description="Tokens of prompts and answers per minute.")

@@ -291,6 +291,38 @@ def test_what_the_settings_name_is_opened(tmp_path: Path, provider: Provider) ->
     assert also_taken(AccessSettings()) == (None, None)
 
 
+def test_a_group_may_be_enrolled_for_work_that_leaves(tmp_path: Path, provider: Provider, clock: Clock) -> None:
+    """Its members are; what is said by others in a cache domain that it shares has to be seen too, and no more."""
+    path = tmp_path / "keys.json"
+    path.write_bytes(key_set(provider.signer))
+    named = {"classes": ["drafting"], "residency": ["eu"]}
+    groups = [
+        OidcGroup(group="office", cache_domain="shared", **named),
+        OidcGroup(group="editors", **named),
+        OidcGroup(group="staff"),
+    ]
+    issuer, _ = also_taken(AccessSettings(oidc=Oidc(issuer=ISSUER, audience=AUDIENCE, jwks_file=path, groups=groups)))
+    assert issuer is not None
+    issuer.close()
+    access = Access.open(AccessSettings(directory=tmp_path / "access"), {}, clock)
+    try:
+        access.also_take(issuer, None)
+        by_key = {
+            domain: access.authenticate(bearing(access.create(Key("", domain, "n", b"", 0))[1]), None, "inference")
+            for domain in ("shared", "another")
+        }
+        office, editor, staff = (
+            access.authenticate(bearing(provider.token(clock, groups=[name])), None, "inference")
+            for name in ("office", "editors", "staff")
+        )
+        assert (office.classes, office.residency) == (frozenset({"drafting"}), frozenset({"eu"}))
+        assert staff.classes == frozenset()
+        seen = [access.is_watched(each) for each in (office, editor, staff, by_key["shared"], by_key["another"])]
+        assert seen == [True, True, False, True, False]
+    finally:
+        access.close()
+
+
 # Certificates
 
 
