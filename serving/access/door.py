@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
 from serving.access.book import KeyBook
-from serving.access.directory import access_directory, make_private
+from serving.access.directory import access_directory
 from serving.access.entrance import Entrance, Failure, attempts_of
 from serving.access.entrance import presented as _presented
 from serving.access.entrance import token as _token
@@ -40,6 +40,7 @@ from serving.errors import (
     ServingError,
 )
 from serving.settings import Access as AccessSettings
+from serving.store.files import make_private
 
 if TYPE_CHECKING:
     from serving.access.certificates import Certificates, Shown
@@ -98,7 +99,7 @@ class Access(KeyBook, Entrance):
         Raises StartError where another process has them, BadSettings, BadFile, FileMissing, Untrusted.
         """
         directory = access_directory(settings.directory, environment)
-        make_private(directory)
+        make_private(directory, "access.directory")
         file = None if settings.price_book is None else PriceFile(settings.price_book)
         prices = NO_PRICES if file is None else file.read()
         ledger = Ledger(directory, timeout_s=settings.reservation_timeout_s, clock=clock)

@@ -20,7 +20,6 @@ from ipaddress import ip_network
 import uvicorn
 
 import serving
-from serving.access.directory import make_private
 from serving.audit import Audit
 from serving.audit.keys import make_keys
 from serving.audit.records import PolicyUsed, SettingsUsed
@@ -38,7 +37,7 @@ from serving.policy.model import Policy
 from serving.policy.published import published
 from serving.policy.taint_store import TaintStore, begin
 from serving.settings import Settings
-from serving.store.files import write_whole
+from serving.store.files import make_private, write_whole
 
 log = logging.getLogger(__name__)
 _KEY_BYTES = 32

@@ -1,10 +1,11 @@
-"""Single files: hashed whole, written whole, and on the disk before anybody sees them."""
+"""Single files, hashed and written whole and on the disk before anybody sees them; directories that are one user's."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -79,3 +80,16 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_private(directory: Path, setting: str) -> None:
+    """Make the directory, which `setting` names, or see that it is this user's alone. Raises BadSettings."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = directory.lstat()
+    except OSError as error:
+        message = f"the directory `{directory}` cannot be made: {error.strerror}"
+        raise BadSettings(message, hint=f"set {setting} to one that this user may write to") from None
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+        message = f"the directory `{directory}` is not this user's alone (mode {stat.S_IMODE(facts.st_mode):o})"
+        raise BadSettings(message, hint=f"chmod 700 {directory}, as the user that the process runs as")
