@@ -119,7 +119,9 @@ def create_key(
     told |= {"classes": workload, "residency": residency}
     body |= {field: value for field, value in told.items() if value}
     made = _ask(config, "create", body)
-    return _print_key(made, f"the key `{made['id']}` of `{made['owner']}` is made", as_json=as_json)
+    status = _print_key(made, f"the key `{made['id']}` of `{made['owner']}` is made", as_json=as_json)
+    _warn_of_what_was_said(made)
+    return status
 
 
 @keys_app.command("list")
@@ -219,6 +221,8 @@ def change_key(
     if as_json:
         print_json(made)
     sys.stderr.write(f"the key `{made['id']}` of `{made['owner']}` is changed\n")
+    if "classes" in body:
+        _warn_of_what_was_said(made)
     return 0
 
 
@@ -299,6 +303,15 @@ def _print_key(made: Mapping[str, Any], sentence: str, *, as_json: bool) -> int:
     sys.stdout.flush()
     sys.stderr.write(f"{sentence}\nit is shown this once: keep it where secrets are kept\n")
     return 0
+
+
+def _warn_of_what_was_said(key: Mapping[str, Any]) -> None:
+    """What is said where nobody is enrolled is not remembered, and so not recognised when it comes again."""
+    if key["classes"]:
+        sys.stderr.write(
+            f"what was said in `{key['cache_domain']}` before its first key was enrolled is not "
+            "remembered: the detectors alone keep it inside\n"
+        )
 
 
 def _state(key: Mapping[str, Any]) -> str:

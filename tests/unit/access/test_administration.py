@@ -131,6 +131,18 @@ def test_a_key_is_changed_and_what_is_not_named_stays(config: Path, tmp_path: Pa
     assert "cost_in_all: 2500000 -> none" in records[1]["changes"]
 
 
+def test_who_enrols_a_key_is_told_what_is_not_remembered(config: Path, capsys) -> None:
+    """By the name of the cache domain; who does not is told nothing of it."""
+    _, text, said = serve(capsys, config, "create", "--owner", "me", "--class", "drafting", "--residency", "eu")
+    assert "what was said in `me` before" in said
+    assert text.startswith("pk_")
+    _, text, said = serve(capsys, config, "create", "--owner", "me", "--cache-domain", "ward")
+    assert "what was said" not in said
+    key_id = text.split("_")[1]
+    assert "what was said in `ward` before" in serve(capsys, config, "change", key_id, "--class", "drafting")[2]
+    assert "what was said" not in serve(capsys, config, "change", key_id, "--unset", "class")[2]
+
+
 def test_content_is_recorded_where_there_is_a_place_for_it(config: Path, tmp_path: Path, capsys) -> None:
     """The switch is shown, and a key in place of another has it too; without a place there is no such key."""
     wanted = ("create", "--owner", "me", "--record-content")
