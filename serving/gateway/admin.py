@@ -11,6 +11,8 @@ from prometheus_client import generate_latest
 from serving import tripwire
 from serving.engines.reaching_out import unrouted_of
 from serving.gateway.answers import error_headers
+from serving.gateway.explaining import PATH as EXPLAIN
+from serving.gateway.explaining import Explaining
 from serving.gateway.pipeline import model_not_found, names_of
 from serving.gateway.upstream import EngineBroke
 from serving.openai import responses, serialise
@@ -38,12 +40,16 @@ class Admin:
         unready: Callable[[], str | None] = lambda: None,
         *,
         tells_engines: bool = True,
+        explaining: Explaining | None = None,
     ) -> None:
         """`unready` says why nothing should be sent here although the engines are ready, or None.
+
+        `explaining`: what says where a request would go, where any may leave at all.
 
         `tells_engines`: whether `/ready` says of each engine what it does, to whoever asks.
         """
         self._tells_engines = tells_engines
+        self._explaining = explaining
         self._unready = unready
         self._engines = engines
         self._metrics = metrics
@@ -59,6 +65,9 @@ class Admin:
         router.add_api_route("/metrics", self.metrics, methods=["GET"], summary="Prometheus text")
         router.add_api_route("/v1/models", self.models, methods=["GET"], summary="The models that are served")
         router.add_api_route("/v1/models/{model:path}", self.model, methods=["GET"], summary="One model")
+        if self._explaining is not None:
+            told = self._explaining.explain
+            router.add_api_route(EXPLAIN, told, methods=["POST"], summary="Where a chat request would go, and why")
         return router
 
     async def health(self) -> Response:

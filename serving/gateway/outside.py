@@ -11,12 +11,13 @@ import json
 import logging
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from serving.egress.asking import HEADER, Ask, write_ask
 from serving.engines.spec import Capabilities, EngineSpec
-from serving.errors import EngineUnavailable, InvalidRequest, ShuttingDown
+from serving.errors import EngineUnavailable, InvalidRequest, PermissionDenied, ShuttingDown
 from serving.gateway.upstream import EngineBroke, Upstream
 from serving.openai import serialise
 from serving.policy.facts import ROUTE_HEADER, asks_to_stay
@@ -24,7 +25,7 @@ from serving.policy.facts import ROUTE_HEADER, asks_to_stay
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from serving.gateway.exchange import Exchange
+    from serving.gateway.exchange import Exchange, Principal
     from serving.gateway.routes import Call, Route
 
 log = logging.getLogger(__name__)
@@ -84,21 +85,9 @@ class Outside:
         Where the egress process does not answer, a request whose texts it would have had to remember is not served:
         what was said meanwhile could leave later.
         """
-        given = headers.get(ROUTE_HEADER.encode())
-        asked_local = asks_to_stay(None if given is None else given.decode("latin-1"))
-        key = exchange.principal.key
-        if key is None:
+        ask = _ask_of(exchange.request_id, exchange.principal, headers)
+        if ask is None:
             return None
-        ask = Ask(
-            request=exchange.request_id,
-            principal=exchange.principal.name,
-            key=key.key_id,
-            domain=key.cache_domain,
-            classes=key.classes,
-            residency=key.residency,
-            asked_local=asked_local,
-            budget="available",
-        )
         asking = asyncio.create_task(
             self._told("/judge", ask, serialise(call.body), f"x-egress-path: {route.path}\r\n")
         )
@@ -106,7 +95,7 @@ class Outside:
             told = await asyncio.shield(asking)
         except asyncio.CancelledError:
             # its client has left; what was told is heard all the same, since an answer is waited for
-            asking.add_done_callback(lambda done: self._never_began(ask, done))
+            asking.add_done_callback(partial(self._never_began, ask))
             raise
         destination, prices = told.get("destination"), told.get("prices")
         answer, rule = told.get("answer"), str(told.get("rule"))
@@ -114,6 +103,20 @@ class Outside:
         if leaves:
             ask = replace(ask, destination=str(destination), budget="reserved")
         return Way(ask, rule, str(prices) if leaves else None, answer if isinstance(answer, str) else None)
+
+    async def explain(
+        self, request: str, principal: Principal, path: str, body: dict[str, object], headers: Mapping[bytes, bytes]
+    ) -> dict[str, object]:
+        """Where a request of whoever has this key would go, and why: nothing is sent, and nothing remembered.
+
+        Raises InvalidRequest, EngineUnavailable, PermissionDenied for who has none.
+        """
+        ask = _ask_of(request, principal, headers)
+        if ask is None:
+            raise PermissionDenied("without a key nothing leaves, and there is nothing to explain")
+        told = await self._told("/explain", ask, serialise(body), f"x-egress-path: {path}\r\n")
+        explained = told.get("explained")
+        return explained if isinstance(explained, dict) else {}
 
     def _never_began(self, ask: Ask, asked: asyncio.Task[dict[str, object]]) -> None:
         if not asked.cancelled() and asked.exception() is None and isinstance(number := asked.result()["answer"], str):
@@ -191,6 +194,25 @@ class Heard:
     def whole(self) -> bytes | None:
         """All of it; None where it was too long."""
         return b"".join(self._parts) or b"{}" if self._size <= _KEPT_BYTES else None
+
+
+def _ask_of(request: str, principal: Principal, headers: Mapping[bytes, bytes]) -> Ask | None:
+    """What is said of a request of this principal; None where it has no key. Raises InvalidRequest."""
+    given = headers.get(ROUTE_HEADER.encode())
+    asked_local = asks_to_stay(None if given is None else given.decode("latin-1"))
+    key = principal.key
+    if key is None:
+        return None
+    return Ask(
+        request=request,
+        principal=principal.name,
+        key=key.key_id,
+        domain=key.cache_domain,
+        classes=key.classes,
+        residency=key.residency,
+        asked_local=asked_local,
+        budget="available",
+    )
 
 
 def _silent() -> EngineUnavailable:

@@ -270,9 +270,22 @@ class House:
         # FastAPI takes a third of a second to import; imported here, the engines load meanwhile.
         from serving.gateway.admin import Admin  # noqa: PLC0415
         from serving.gateway.app import Gateway  # noqa: PLC0415
+        from serving.gateway.explaining import Explaining  # noqa: PLC0415
 
         tells_engines = not self._guard.asks_keys
-        admin = Admin(self._engines, self._metrics, self._pipeline, self._unready, tells_engines=tells_engines)
+        explaining = (
+            None
+            if self._outside is None
+            else Explaining(self._outside, self._config.limits, self._config.body_timeout_s)
+        )
+        admin = Admin(
+            self._engines,
+            self._metrics,
+            self._pipeline,
+            self._unready,
+            tells_engines=tells_engines,
+            explaining=explaining,
+        )
         gateway = Gateway(self._config, self._pipeline, admin, self._guard)
         context = None if self._tls is None else self._tls.context
         protocol = protocol_for(self._config.connections, self._config.idle_timeout_s, gateway.turn_away)

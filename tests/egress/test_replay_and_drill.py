@@ -7,6 +7,7 @@ import subprocess
 import sys
 from urllib.request import Request, urlopen
 
+import openai
 import pytest
 
 from tests.egress.conftest import CLEAN, SENSITIVE, SOURCE, Outside, policy_for
@@ -48,6 +49,30 @@ def test_a_replay_says_which_requests_of_the_record_another_policy_would_have_le
     assert b'"kind":"route"' in log
     for word in (b"ivanov", b"keller", b"linked list"):
         assert word not in log
+
+
+def test_an_application_may_ask_where_its_request_would_go(both: Both) -> None:
+    """As its key would send it: what was found by place and kind and not by value, the rule, and nothing leaves."""
+    enrolled, other = both.enrolled(), both.key(owner="another")
+
+    def explained(client: openai.OpenAI, text: str, **headers: str) -> dict:
+        body = {"model": "demo", "messages": [{"role": "user", "content": text}]}
+        return client.post("/route/explain", body=body, options={"headers": headers}, cast_to=dict)
+
+    told = explained(enrolled, CLEAN)
+    assert (told["destination"], told["zone"], told["rule"]) == ("vendor", "cloud", "passed")
+    assert explained(enrolled, CLEAN, **{"x-perimeter-route": "local"})["rule"] == "caller"
+    assert explained(other, CLEAN)["rule"] == "class"
+    told = explained(enrolled, SENSITIVE)
+    assert (told["destination"], told["rule"], told["verdict"]) == ("local", "data", "sensitive")
+    assert {"email", "iban"} <= {span["label"] for span in told["spans"]}
+    assert "keller" not in json.dumps(told)
+    assert explained(enrolled, CLEAN)["rule"] == "passed", "nothing is remembered by it"
+    with pytest.raises(openai.BadRequestError):
+        enrolled.post("/route/explain", body=["no request"], cast_to=dict)
+    with pytest.raises(openai.AuthenticationError):
+        explained(openai.OpenAI(api_key="none", base_url=f"{both.stack.url}/v1", max_retries=0), CLEAN)
+    assert both.left == 0
 
 
 def test_a_drill_finds_a_site_that_keeps_serving_and_leaves_it_as_it_was(both: Both) -> None:
