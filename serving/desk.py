@@ -25,7 +25,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
 from serving.errors import (
-    AddressUnavailable,
     InternalError,
     InvalidRequest,
     RequestTooLarge,
@@ -33,11 +32,10 @@ from serving.errors import (
     StartError,
     Untrusted,
 )
-from serving.openai.peers import CheckedProtocol, peer_of
+from serving.listening import DeskProtocol, GroupProtocol, listen_at
+from serving.openai.peers import peer_of
 from serving.settings.wording import mistake, shown
 
-_MAX_PATH: Final = 107
-"""Bytes of a Unix socket's path, unix(7)."""
 _TIMEOUT_S: Final = 30.0
 _MAX_ANSWER: Final = 256 << 20
 MAX_BODY: Final = 1 << 20
@@ -71,29 +69,6 @@ def myself() -> Caller:
 
 Operation = tuple[type[Body], Callable[[Any, Caller], dict[str, Any]]]
 """What it is asked, and what does it; on a thread."""
-
-
-class DeskProtocol(CheckedProtocol):
-    """Only this user and root are served; others are cut off before a byte is read."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Somebody connected: who it is goes with each request."""
-        super().connection_made(transport)
-        peer = peer_of(transport.get_extra_info("socket"))
-        if peer is not None:
-            self.client = (str(peer.uid), peer.pid)
-
-    def is_served(self, uid: int) -> bool:
-        """Whether that user is."""
-        return uid in (0, os.getuid())
-
-
-class GroupProtocol(DeskProtocol):
-    """Whoever the socket's mode lets connect is served: this user, root, and its group."""
-
-    def is_served(self, uid: int) -> bool:  # noqa: ARG002 - the kernel has asked the mode already
-        """Whether that user is."""
-        return True
 
 
 class _Server(uvicorn.Server):
@@ -263,32 +238,6 @@ def _tree(root: type[ServingError]) -> Iterator[type[ServingError]]:
 
 def _leave(path: Path) -> None:
     path.unlink(missing_ok=True)
-
-
-def listen_at(path: Path, setting: str, *, is_for_group: bool) -> socket.socket:
-    """A listening socket for this user alone, or for the group of its directory too. Raises AddressUnavailable."""
-    if len(os.fsencode(path)) > _MAX_PATH:
-        longest = _MAX_PATH - len(os.fsencode(path.name)) - 1
-        message = f"`{path}` is too long a path for a socket"
-        raise AddressUnavailable(message, hint=f"set {setting} to a path of at most {longest} bytes")
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        path.unlink(missing_ok=True)
-        listening.bind(str(path))
-        if is_for_group:
-            os.chown(path, -1, path.parent.stat().st_gid)
-            path.chmod(0o660)
-        listening.listen()
-    except OSError as error:
-        listening.close()
-        hint = None
-        if is_for_group and isinstance(error, PermissionError):
-            hint = f"make the server's user one of the group of `{path.parent}`, or chmod g+s it"
-        raise AddressUnavailable(f"cannot listen at `{path}`: {error.strerror}", hint=hint) from None
-    finally:
-        os.umask(before)
-    return listening
 
 
 def _invalid(errors: Any) -> InvalidRequest:

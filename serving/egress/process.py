@@ -23,7 +23,6 @@ import serving
 from serving.audit import Audit
 from serving.audit.keys import make_keys
 from serving.audit.records import PolicyUsed, SettingsUsed
-from serving.desk import DeskProtocol, listen_at
 from serving.egress.credentials import Credentials
 from serving.egress.judge import Judge, PolicyFile
 from serving.egress.outbound import Outbound, Ways
@@ -32,6 +31,7 @@ from serving.egress.server import Egress
 from serving.egress.workers import Scanners, command
 from serving.engines.confinement.sealing import hide_memory, leave_no_core
 from serving.errors import BadSettings, StartError, UsageError
+from serving.listening import DeskProtocol, listen_at
 from serving.openai.limits import Limits
 from serving.policy.model import Policy
 from serving.policy.published import published
