@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from serving.egress.asking import Ask
 from serving.egress.breaker import Circuit, begun, ended, left, lets_through
 from serving.egress.drill import out_of_order
@@ -24,6 +26,7 @@ from serving.policy.detect import Finding, Part, Verdict, parts_of
 from serving.policy.facts import Facts, Found, Published, Taint, taints
 from serving.policy.load import load_policy
 from serving.policy.model import Destination, Policy
+from serving.policy.taint import NO_FINGERPRINTS, Fingerprints
 from serving.policy.taint_store import TaintStore
 
 log = logging.getLogger(__name__)
@@ -36,12 +39,26 @@ ROUTES: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """A request that nothing is known against, but that answers were being given to sensitive ones of its domain."""
+
+    wanted: Fingerprints
+    """What was looked for on its behalf."""
+    kept: Fingerprints
+    """What would be remembered of it."""
+    under_way: frozenset[int]
+    """The numbers of those answers."""
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """One request, looked at."""
 
     facts: Facts
     decision: Decision
     finding: Finding
+    doubt: Doubt | None = None
+    """Why it is not known to be untainted, where that is all."""
 
 
 class PolicyFile:
@@ -98,6 +115,10 @@ class Judge:
         self._circuits: dict[str, Circuit] = {}
         self._answering: dict[str, set[int]] = {}
         """Of each domain, the answers to sensitive requests that are being given."""
+        self._doubts: dict[int, Doubt] = {}
+        """Of such an answer, what its own request was only in doubt for."""
+        self._heard: dict[int, tuple[str, Fingerprints | None]] = {}
+        """Answers that have ended, of which it is not settled whether they are to be remembered: domain and texts."""
 
     @property
     def policy(self) -> Policy:
@@ -122,7 +143,7 @@ class Judge:
         if texts_of(body) is None:
             raise InvalidRequest("the request is nested too deeply to be read")
         finding = await self._scan(body, sent)
-        taint = await self._look(body, ask.domain)
+        taint, doubt = await self._look(body, ask.domain)
         policy = self.policy  # as it is now: the scan took its time
         finding = _with_missing(finding, frozenset(policy.detectors) - self._scanners.detectors)
         facts = Facts(
@@ -145,14 +166,24 @@ class Judge:
             today=datetime.now(UTC).date(),
             only=ask.destination,
         )
-        return Judged(facts, decide(facts, policy), finding)
+        return Judged(facts, decide(facts, policy), finding, doubt if finding.verdict is Verdict.CLEAN else None)
 
-    async def _look(self, body: dict[str, object], domain: str) -> Taint:
+    async def _look(self, body: dict[str, object], domain: str) -> tuple[Taint, Doubt | None]:
         """Whether something of it was sensitive. While such a request is being answered nobody knows what is read."""
         texts = _all_texts(body)
-        seek = self._store.fingerprinter(domain).seek
-        taint = await asyncio.to_thread(lambda: self._store.look(None if texts is None else seek(texts)))
-        return Taint.UNKNOWN if taint is Taint.NONE and self._answering.get(domain) else taint
+        printer = self._store.fingerprinter(domain)
+
+        def look() -> tuple[Taint, Fingerprints]:
+            wanted = NO_FINGERPRINTS if texts is None else printer.seek(texts)
+            return self._store.look(None if texts is None else wanted), wanted
+
+        before = frozenset(self._answering.get(domain, ()))
+        taint, wanted = await asyncio.to_thread(look)
+        under_way = before | self._answering.get(domain, set())
+        if taint is not Taint.NONE or not under_way:
+            return taint, None
+        kept = await asyncio.to_thread(printer.keep, texts or ())
+        return Taint.UNKNOWN, Doubt(wanted, kept, under_way)
 
     async def remember(self, body: dict[str, object], domain: str) -> None:
         """Remember the texts of a sensitive request."""
@@ -161,18 +192,49 @@ class Judge:
             lambda: self._store.add(None if texts is None else self._store.fingerprinter(domain).keep(texts))
         )
 
-    async def await_answer(self, domain: str) -> int:
-        """An answer to a sensitive request begins: the number under which it is to be remembered."""
+    async def await_answer(self, domain: str, doubt: Doubt | None = None) -> int:
+        """The answer to a sensitive request begins, or to one in doubt: the number under which it is remembered."""
         number = await asyncio.to_thread(self._store.open_answer)
         self._answering.setdefault(domain, set()).add(number)
+        if doubt is not None:
+            self._doubts[number] = doubt
         return number
 
     async def remember_answer(self, texts: tuple[str, ...] | None, domain: str, number: int) -> None:
-        """Remember the answer to a sensitive request; None is one that could not be read."""
+        """Remember the answer to a sensitive request, or to one in doubt; None is one that could not be read."""
+        if number not in self._answering.get(domain, ()):  # told after a restart: of its request nothing is known
+            kept = None if texts is None else await asyncio.to_thread(self._store.fingerprinter(domain).keep, texts)
+            await asyncio.to_thread(lambda: self._store.add(kept, closes=number))
+            return
+        kept = None if texts is None else await asyncio.to_thread(self._store.fingerprinter(domain).keep, texts)
+        self._heard[number] = domain, kept
+        while (settled := self._next_settled(domain)) is not None:
+            await self._settle(settled)
+
+    def _next_settled(self, domain: str) -> int | None:
+        """An answer that has ended, and of whose request all is known that it was in doubt for."""
+        under_way = self._answering.get(domain, set())
+        for number, (where, _) in self._heard.items():
+            doubt = self._doubts.get(number)
+            if where == domain and (doubt is None or doubt.under_way.isdisjoint(under_way)):
+                return number
+        return None
+
+    async def _settle(self, number: int) -> None:
+        """Remember it, and with it its request where that was tainted; or neither, where the doubt has turned out well.
+
+        Else every conversation that runs beside a sensitive one would have to stay inside from then on.
+        """
+        domain, kept = self._heard.pop(number)
+        doubt = self._doubts.pop(number, None)
 
         def keep() -> None:
-            kept = None if texts is None else self._store.fingerprinter(domain).keep(texts)
-            self._store.add(kept, closes=number)
+            if doubt is None:
+                self._store.add(kept, closes=number)
+            elif self._store.look(doubt.wanted) is Taint.NONE:
+                self._store.add(NO_FINGERPRINTS, closes=number)
+            else:
+                self._store.add(None if kept is None else np.concatenate([kept, doubt.kept]), closes=number)
 
         await asyncio.to_thread(keep)
         self._answering.get(domain, set()).discard(number)
@@ -182,10 +244,16 @@ class Judge:
         return taints(judged.facts)
 
     def keeps_texts(self, judged: Judged) -> bool:
-        """Whether the texts of the request itself are: not where a scan only failed, for they will be scanned again."""
-        has_failed = all(each.startswith(FAILURES) for each in judged.finding.reasons)
-        is_unread = judged.finding.verdict is Verdict.UNKNOWN and judged.finding.reasons and has_failed
-        return self.is_sensitive(judged) and not (is_unread and judged.facts.taint is not Taint.TAINTED)
+        """Whether the texts of the request itself are.
+
+        Not where a scan only failed, for they will be scanned again; nor where it is only not known whether they are
+        tainted: what they could be tainted with is remembered itself, as soon as it is known.
+        """
+        if judged.facts.taint is Taint.TAINTED:
+            return True
+        finding = judged.finding
+        has_failed = bool(finding.reasons) and all(each.startswith(FAILURES) for each in finding.reasons)
+        return finding.verdict is Verdict.SENSITIVE or (finding.verdict is Verdict.UNKNOWN and not has_failed)
 
     # How the destinations are
 

@@ -93,7 +93,7 @@ class Egress:
         judged = await self._judge.judge(path, body, ask)
         answer = None
         if self._judge.is_sensitive(judged):
-            answer = await self._judge.await_answer(ask.domain)
+            answer = await self._judge.await_answer(ask.domain, judged.doubt)
             if self._judge.keeps_texts(judged):
                 await self._judge.remember(body, ask.domain)
         decision = judged.decision

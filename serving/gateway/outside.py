@@ -20,7 +20,7 @@ from serving.engines.spec import Capabilities, EngineSpec
 from serving.errors import EngineUnavailable, InvalidRequest, PermissionDenied, ShuttingDown
 from serving.gateway.upstream import EngineBroke, Upstream
 from serving.openai import serialise
-from serving.policy.facts import ROUTE_HEADER, asks_to_stay
+from serving.policy.facts import ROUTE_HEADER, Attempt, asks_to_stay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,10 +77,17 @@ class Outside:
         self._untold: deque[tuple[str, str, bytes]] = deque()
         self._teller: asyncio.Task[None] | None = None
 
-    async def judge(self, exchange: Exchange, route: Route, call: Call, headers: Mapping[bytes, bytes]) -> Way | None:
+    async def judge(
+        self,
+        exchange: Exchange,
+        route: Route,
+        call: Call,
+        headers: Mapping[bytes, bytes],
+        attempt: Attempt = "first",
+    ) -> Way | None:
         """What is to become of a request that has a key; None where it could not leave anyhow.
 
-        Raises InvalidRequest, EngineUnavailable.
+        `attempt`: what has been tried before. Raises InvalidRequest, EngineUnavailable.
 
         Where the egress process does not answer, a request whose texts it would have had to remember is not served:
         what was said meanwhile could leave later.
@@ -88,6 +95,7 @@ class Outside:
         ask = _ask_of(exchange.request_id, exchange.principal, headers)
         if ask is None:
             return None
+        ask = replace(ask, attempt=attempt)
         asking = asyncio.create_task(
             self._told("/judge", ask, serialise(call.body), f"x-egress-path: {route.path}\r\n")
         )

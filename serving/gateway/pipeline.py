@@ -31,6 +31,7 @@ from serving.errors import (
     RequestTooLarge,
     ServingError,
     ShuttingDown,
+    StaysInside,
     Unauthenticated,
     UnsupportedFeature,
     Unwritable,
@@ -264,10 +265,6 @@ class Pipeline:
         if way is None:
             return False
         self._metrics.judged_seconds.observe((), time.monotonic() - began)
-        if way.answer is not None:
-            heard = Heard()
-            answer.copy_to(heard.take)
-            exchange.on_end = lambda: outside.remember(way, heard.whole)
         exchange.reasons = (way.rule,)
         if way.leaves:
             try:
@@ -279,9 +276,15 @@ class Pipeline:
                 exchange.forget_attempt()
                 self._guard.fall_back(exchange, error)
                 exchange.reasons = (error.code,)
+                if isinstance(error, StaysInside):  # for what it is known only now, its answer may be one to remember
+                    way = await outside.judge(exchange, route, call, headers, "after-cloud") or way
             else:
                 self._metrics.routed.labels("cloud", way.ask.destination, way.rule).inc()
                 return True
+        if way.answer is not None:
+            heard, told = Heard(), way
+            answer.copy_to(heard.take)
+            exchange.on_end = lambda: outside.remember(told, heard.whole)
         self._metrics.routed.labels("perimeter", "local", exchange.reasons[0]).inc()
         answer.extra = [(ROUTE_HEADER.encode(), f"perimeter; rule={exchange.reasons[0]}".encode("ascii"))]
         return False
