@@ -32,7 +32,7 @@ ifdef TESTS
 	$(VENV)/bin/python -m pytest $(TESTS)
 else
 	@mkdir -p build
-	@nice $(VENV)/bin/python -m pytest $(PURE) >build/pure.log 2>&1 & pure=$$!; \
+	@nice $(VENV)/bin/python -m pytest $(PURE) >build/pure.log 2>&1 & pure=$$!; trap 'kill $$pure' INT TERM; \
 	$(VENV)/bin/python -m pytest $(SERVING); status=$$?; \
 	wait $$pure || status=1; cat build/pure.log; exit $$status
 endif
