@@ -1,6 +1,6 @@
 """Random policies, keys, headers and failures against the real process: what must not leave does not arrive.
 
-`EGRESS_CASES` says how many requests (10,000 take about a quarter of an hour), half of them sensitive by construction;
+`EGRESS_CASES` says how many requests (10,000 take some minutes), half of them sensitive by construction;
 `EGRESS_LEAKS` names a file for what the detectors missed of those, by label.
 """
 
@@ -86,10 +86,16 @@ def _told(outcome: Outcome) -> dict[str, object]:
 def _leaks(outcomes: list[Outcome], arrived: dict[int, list[str]]) -> None:
     """Count what left, see that enough did for the rest to mean something, and say what the detectors missed."""
     might = [
-        each for each in outcomes if each.against is None and each.failure == "none" and each.case.asked.notes["own"]
+        each
+        for each in outcomes
+        if each.against is None
+        and each.failure == "none"
+        and each.case.asked.notes["own"]
+        # what a vendor's API cannot say, or does not take, is kept by that and not by the detectors
+        and each.code in (None, "stays_inside")
+        and each.status in (200, 403)
     ]
     clean = [each for each in might if each.scanned is not None and each.scanned.verdict is Verdict.CLEAN]
-    # a busy machine may end scans that take too long, and a vendor's own rules refuse some names
     gone = Share(sum(each.case.number in arrived for each in clean), len(clean))
     labels = Counter(each.case.label for each in might if each.case.label)
     leaked = Counter(each.case.label for each in might if each.case.label and each.case.number in arrived)
@@ -111,7 +117,7 @@ def _leaks(outcomes: list[Outcome], arrived: dict[int, list[str]]) -> None:
         Path(file).write_text(json.dumps(told, indent=1) + "\n")
     print(json.dumps({name: value for name, value in told.items() if name != "by_label"}))  # noqa: T201
     assert clean
-    assert (gone.value or 0) > 0.5, told
+    assert (gone.value or 0) > 0.8, told  # a busy machine may end some scans
 
 
 class _Turn:
@@ -145,7 +151,7 @@ class _Turn:
                 tainted=texts,
                 fails=failure == "vendors fail",
                 waiting=self._waiting,
-                fair=failure != "none" and dice.random() < 0.7,
+                fair=dice.random() < (0.4 if failure == "none" else 0.7),
             )
             for _ in range(size)
         ]
