@@ -192,13 +192,14 @@ class Run:
         return [int(line.split()[0]) for line in lines if name in line]
 
     def kill_workers(self, until: threading.Event) -> None:
-        """One after the other: it is held until something is waiting for it, most likely, and killed in the midst."""
-        while not until.wait(0.1):
-            for pid in self.children("serving.egress.worker")[-1:]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
-                    until.wait(0.1)
-                    os.kill(pid, signal.SIGKILL)
+        """All of them, again and again: they are held until something waits for them, and killed in the midst."""
+        while not until.wait(0.02):
+            workers = self.children("serving.egress.worker")
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                for pid in workers:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                until.wait(0.05)
 
     # What arrived
 

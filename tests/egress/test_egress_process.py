@@ -221,12 +221,12 @@ def test_a_worker_that_dies_hangs_or_is_not_there_keeps_its_request_inside(vendo
         with contextlib.suppress(ProcessLookupError):  # it has been ended already
             os.kill(worker, signal.SIGKILL)
     assert vendor.sent == 0
-    assert vendor.chat(CLEAN).status == 200
+    wait_until(lambda: vendor.chat(f"{CLEAN} In Rust.").status == 200, "another one has begun", 20)
     (worker,) = _workers(vendor)
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: worker not in _workers(vendor), "it is gone")
     assert vendor.chat("Another one: " + CLEAN).status in (200, 403)
-    assert vendor.chat("And another one: " + CLEAN).status == 200
+    wait_until(lambda: vendor.chat(f"{CLEAN} In Go.").status == 200, "and another one", 20)
 
 
 def test_a_vendor_with_a_foreign_certificate_or_without_any_is_sent_nothing(fresh: Outside) -> None:
