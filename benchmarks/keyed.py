@@ -64,10 +64,12 @@ def site(
     limits: dict[str, int] | None = None,
     account: Limits = UNLIMITED,
     is_open: bool = False,
+    more: dict[str, Any] | None = None,
 ) -> Iterator[Site]:
     """Serve with `keys` keys, each of an owner of its own and limited by `account`.
 
-    The engine's command line gets `--uds`. `is_open`: no key is asked for, and no record is kept.
+    The engine's command line gets `--uds`. `is_open`: no key is asked for, and no record is kept. `more`: further
+    sections of the settings.
     """
     socket = socket_in(directory / "run", "engine")
     (directory / "run").mkdir(mode=0o700)
@@ -81,6 +83,7 @@ def site(
             "signing_key": str(directory / "audit-keys" / "signing.key"),
             "fingerprint_key": str(directory / "audit-keys" / "fingerprint.key"),
         },
+        **(more or {}),
     }
     access = Access.open(Settings(**given).access, os.environ)
     made = tuple(access.create(Key("", f"owner-{number}", "key", b"", 0, limits=account))[1] for number in range(keys))

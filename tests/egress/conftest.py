@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
+import itertools
 import json
 import os
 import socket
@@ -16,7 +18,10 @@ from pathlib import Path
 import pytest
 
 from serving.egress.asking import HEADER, Ask, write_ask
+from serving.egress.process import begin_taint
+from serving.egress.rooms import Rooms
 from tests.support.certificates import Authority
+from tests.support.harness import wait_until
 from tests.support.tls_front import TlsFront
 from tests.support.vendors.openai_api import OpenAIServer
 from tests.support.vendors.server import KEY, Emulator
@@ -102,6 +107,9 @@ class Outside:
     front: TlsFront
     process: subprocess.Popen | None = None
     said: list[str] = field(default_factory=list)
+    own: Ask = ASK
+    """As whom requests are sent where nobody else is named: in each test of a cache domain that no other one has."""
+    _before: int = 0
 
     @property
     def socket(self) -> Path:
@@ -111,20 +119,39 @@ class Outside:
     def policy(self) -> Path:
         return self.directory / "policy.toml"
 
+    @property
+    def switch(self) -> Path:
+        """The kill switch."""
+        return self.directory / "closed"
+
+    @property
+    def sent(self) -> int:
+        """Bytes that left since the test began."""
+        return self.front.bytes_in - self._before
+
+    @property
+    def others(self) -> Ask:
+        """Somebody of another cache domain."""
+        return dataclasses.replace(self.own, domain=f"others-{self.own.domain}")
+
+    def begin_test(self) -> None:
+        """From now on what leaves is counted anew, for an owner of its own."""
+        number = next(_NUMBERS)
+        self.own = dataclasses.replace(ASK, domain=f"team-{number}", request=f"req-{number}")
+        self._before = self.front.bytes_in
+
     def write_policy(self, text: str) -> None:
         new = self.policy.with_suffix(".new")
         new.write_text(text)
         new.replace(self.policy)
 
-    def start(self, *, egress: str = "") -> None:
+    def start(self, *, pki: str = "pki", networks: str = '"127.0.0.0/8", "::1/128"', more: str = "") -> None:
+        """`pki`: whose certificates vendors are verified by; `networks`: where they may be inside; `more` settings."""
         config = self.directory / "serving.toml"
         config.write_text(
             f'[egress]\npolicy = "{self.policy}"\ndirectory = "{self.directory}"\n'
-            f'ca = "{self.directory / "pki" / "site-ca.pem"}"\nprivate_networks = ["127.0.0.0/8", "::1/128"]\n{egress}'
+            f'ca = "{self.directory / pki / "site-ca.pem"}"\nprivate_networks = [{networks}]\n{more}'
         )
-        self.start_with(config)
-
-    def start_with(self, config: Path) -> None:
         with (self.directory / "stderr").open("ab") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "serving", "egress", "--config", str(config), "--json"],
@@ -146,20 +173,42 @@ class Outside:
                 self.process.stdout.close()
             self.process = None
 
-    def ask(self, path: str, body: object, ask: Ask = ASK, headers: dict[str, str] | None = None) -> Told:
+    def ask(self, path: str, body: object, ask: Ask | None = None, headers: dict[str, str] | None = None) -> Told:
         connection = http.client.HTTPConnection("localhost", timeout=30)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(30)
         connection.sock.connect(str(self.socket))
         with contextlib.closing(connection):
             raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-            given = {"content-type": "application/json", HEADER: write_ask(ask), **(headers or {})}
+            given = {"content-type": "application/json", HEADER: write_ask(ask or self.own), **(headers or {})}
             connection.request("POST", path, raw, given)
             answer = connection.getresponse()
             return Told(answer.status, answer.read())
 
-    def chat(self, text: str, ask: Ask = ASK, **fields: object) -> Told:
+    def chat(self, text: str, ask: Ask | None = None, **fields: object) -> Told:
         return self.ask("/v1/chat/completions", body_of(text, **fields), ask)
+
+    def judge(self, text: str, ask: Ask | None = None) -> dict:
+        """As the gateway asks first."""
+        return self.ask("/judge", body_of(text), ask, headers={"x-egress-path": "/v1/chat/completions"}).json
+
+    def tell(self, judged: dict, text: str) -> Told:
+        """As the gateway tells which answer was given inside."""
+        answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}
+        return self.ask("/remember", answer, headers={"x-egress-answer": judged["answer"]})
+
+    def put_back(self) -> None:
+        """As it was before a test. Fails where a clean request does not leave then."""
+        self.emulator.next.clear()
+        self.switch.unlink(missing_ok=True)
+        self.write_policy(policy_for(self.front.url))
+        if self.process is None:
+            self.start()
+        self.begin_test()
+        wait_until(lambda: self.chat(f"{CLEAN} {self.own.domain}").status == 200, "a clean request leaves again", 15)
+
+
+_NUMBERS = itertools.count(1)
 
 
 def body_of(text: str, **fields: object) -> dict:
@@ -172,15 +221,10 @@ def policy_for(url: str, vendor: str = "openai", required: tuple[str, ...] = ("n
     return POLICY.format(url=url, vendor=vendor, required=json.dumps(list(required)))
 
 
-@pytest.fixture
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short path: Unix sockets take 107 bytes."""
-    return tmp_path_factory.mktemp("e")
-
-
 @contextlib.contextmanager
 def outside(directory: Path, emulator: Emulator, vendor: str = "openai") -> Iterator[Outside]:
-    """All of it, stopped; `start` starts the process."""
+    """All of it, stopped, with the store begun; `start` starts the process."""
+    directory.chmod(0o700)
     certificate, key = Authority(directory / "pki").issue("vendor")
     with emulator, TlsFront(emulator.origin, certificate, key) as front:
         made = Outside(directory, emulator, front)
@@ -189,6 +233,7 @@ def outside(directory: Path, emulator: Emulator, vendor: str = "openai") -> Iter
         credentials.mkdir(mode=0o700)
         (credentials / "vendor").write_text(KEY)
         (credentials / "vendor").chmod(0o600)
+        begin_taint(Rooms(directory, made.socket, credentials))  # as `serve route begin` does
         try:
             yield made
         finally:
@@ -196,19 +241,38 @@ def outside(directory: Path, emulator: Emulator, vendor: str = "openai") -> Iter
 
 
 @pytest.fixture
-def vendor(directory: Path) -> Iterator[Outside]:
-    """Everything runs, and nothing sensitive has ever been seen."""
-    directory.chmod(0o700)
-    with outside(directory, OpenAIServer()) as made:
-        begin(made)
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short path: Unix sockets take 107 bytes."""
+    return tmp_path_factory.mktemp("e")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    """A process for the tests of a module that leave it as it was."""
+    with outside(tmp_path_factory.mktemp("e"), OpenAIServer()) as made:
         made.start()
         yield made
 
 
-def begin(made: Outside) -> None:
-    """As an operator begins the store of sensitive texts."""
-    config = made.directory / "begin.toml"
-    config.write_text(f'[egress]\npolicy = "{made.policy}"\ndirectory = "{made.directory}"\n')
-    argv = [sys.executable, "-m", "serving", "route", "begin", "--config", str(config)]
+@pytest.fixture
+def vendor(shared: Outside) -> Iterator[Outside]:
+    """Everything runs, nothing sensitive has been seen of the test's owner, and nothing is counted yet."""
+    shared.begin_test()
+    yield shared
+    shared.put_back()
+
+
+@pytest.fixture
+def fresh(directory: Path) -> Iterator[Outside]:
+    """For a test after which the process is of no use; not started."""
+    with outside(directory, OpenAIServer()) as made:
+        yield made
+        made.stop(kill=True)
+
+
+def command(made: Outside, *words: str) -> None:
+    """Run `serve route …`, as an operator does."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])}
+    config = made.directory / "serving.toml"
+    argv = [sys.executable, "-m", "serving", "route", *words, "--config", str(config)]
     subprocess.run(argv, check=True, env=environment)

@@ -13,34 +13,29 @@ from pathlib import Path
 import pytest
 
 from serving.egress.addresses import is_outside
-from tests.egress.conftest import ASK, CLEAN, SENSITIVE, Outside, begin, body_of, outside, policy_for
+from tests.egress.conftest import CLEAN, SENSITIVE, Outside, body_of, policy_for
 from tests.egress.test_egress_process import _children, _command, _workers
-from tests.support.vendors.openai_api import OpenAIServer
 
 SUMMARY = "The customer wants the second clause struck out, and will sign on Thursday if the rate stays as offered."
 CHAT = {"x-egress-path": "/v1/chat/completions"}
 
 
-def _judge(vendor: Outside, text: str, ask=ASK) -> dict:
-    return vendor.ask("/judge", body_of(text), ask, headers=CHAT).json
-
-
 def test_an_answer_that_is_still_being_given_stays_inside(vendor: Outside) -> None:
     """Nobody knows yet what the client has read of it."""
-    judged = _judge(vendor, f"Summarise: {SENSITIVE}")
+    judged = vendor.judge(f"Summarise: {SENSITIVE}")
     assert judged["answer"]
     vendor.chat(f"Shorten: {SUMMARY}")
-    assert vendor.front.bytes_in == 0
+    assert vendor.sent == 0
+    assert vendor.tell(judged, "Done.").status == 200
+    assert vendor.chat(CLEAN).status == 200, "all is known now"
 
 
 def test_a_long_answer_is_remembered_or_everything_stays_inside(vendor: Outside) -> None:
     """Longer than a request may be."""
-    judged = _judge(vendor, f"Summarise: {SENSITIVE}")
-    answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": SUMMARY + " x" * (5 << 20)}}]}
-    told = vendor.ask("/remember", answer, headers={"x-egress-answer": judged["answer"]})
-    assert told.status == 200
+    judged = vendor.judge(f"Summarise: {SENSITIVE}")
+    assert vendor.tell(judged, SUMMARY + " x" * (5 << 20)).status == 200
     vendor.chat(f"Shorten: {SUMMARY}")
-    assert vendor.front.bytes_in == 0
+    assert vendor.sent == 0
 
 
 def test_a_policy_that_changes_while_a_request_is_scanned_is_the_one_it_is_decided_by(vendor: Outside) -> None:
@@ -48,14 +43,14 @@ def test_a_policy_that_changes_while_a_request_is_scanned_is_the_one_it_is_decid
     (worker,) = _workers(vendor)
     os.kill(worker, signal.SIGSTOP)
     told: list = []
-    thread = threading.Thread(target=lambda: told.append(vendor.chat(CLEAN)))
+    thread = threading.Thread(target=lambda: told.append(vendor.chat(f"{CLEAN} In C.")))  # scanned never before
     thread.start()
     time.sleep(1.5)
     vendor.write_policy(policy_for(vendor.front.url).replace("retention_days = 0\ndpa", "retention_days = 9\ndpa"))
     time.sleep(0.3)
     os.kill(worker, signal.SIGCONT)
     thread.join(20)
-    assert vendor.front.bytes_in == 0, told
+    assert vendor.sent == 0, told
 
 
 @pytest.mark.parametrize("required", [("names",), ("nonsense",), ("site_patterns",)], ids=str)
@@ -65,25 +60,18 @@ def test_a_detector_that_the_policy_requires_and_that_does_not_run_keeps_all_ins
     """Also where the policy came to require it later."""
     vendor.write_policy(policy_for(vendor.front.url, required=required))
     vendor.chat(CLEAN)
-    assert vendor.front.bytes_in == 0
+    assert vendor.sent == 0
 
 
-def test_no_record_no_egress_whatever_the_audit_settings_say(directory: Path) -> None:
+def test_no_record_no_egress_whatever_the_audit_settings_say(fresh: Outside) -> None:
     """`audit.on_failure = "serve"` is for what is served inside."""
-    directory.chmod(0o700)
-    with outside(directory, OpenAIServer()) as made:
-        begin(made)
-        made.start()
-        made.stop()
-        config = made.directory / "serving.toml"
-        config.write_text(config.read_text() + '\n[audit]\non_failure = "serve"\n')
-        made.start_with(config)
-        (writer,) = [pid for pid in _children(made) if "serving.audit" in _command(pid)]
-        os.kill(writer, signal.SIGKILL)
-        (made.directory / "audit").rename(made.directory / "away")
-        (made.directory / "audit").write_text("")
-        told = made.chat(CLEAN)
-        assert made.front.bytes_in == 0, told
+    fresh.start(more='\n[audit]\non_failure = "serve"\n')
+    (writer,) = [pid for pid in _children(fresh) if "serving.audit" in _command(pid)]
+    os.kill(writer, signal.SIGKILL)
+    (fresh.directory / "audit").rename(fresh.directory / "away")
+    (fresh.directory / "audit").write_text("")
+    told = fresh.chat(CLEAN)
+    assert fresh.sent == 0, told
 
 
 def test_no_core_of_the_process_that_holds_credentials(vendor: Outside) -> None:
@@ -99,30 +87,29 @@ def test_no_core_of_the_process_that_holds_credentials(vendor: Outside) -> None:
 def test_one_owner_cannot_close_the_way_out_for_all_others(vendor: Outside) -> None:
     """A request that cannot be read is refused, and leaves nothing behind."""
     bad = body_of("[" * 100_000)
-    vendor.ask("/judge", bad, dataclasses.replace(ASK, domain="attacker", principal="attacker"), headers=CHAT)
+    vendor.ask("/judge", bad, dataclasses.replace(vendor.own, domain="attacker", principal="attacker"), headers=CHAT)
     assert vendor.chat(CLEAN).status == 200
 
 
 def test_an_answer_that_is_told_after_a_restart_closes_its_hole(vendor: Outside) -> None:
     """The gateway says it again until it is heard."""
-    judged = _judge(vendor, f"Summarise: {SENSITIVE}")
+    judged = vendor.judge(f"Summarise: {SENSITIVE}")
     vendor.stop()
     vendor.start()
-    answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": SUMMARY}}]}
-    assert vendor.ask("/remember", answer, headers={"x-egress-answer": judged["answer"]}).status == 200
+    assert vendor.chat(CLEAN, vendor.others).code == "stays_inside"
+    assert vendor.tell(judged, SUMMARY).status == 200
     assert vendor.chat(CLEAN).status == 200
 
 
 def test_a_tainted_text_is_found_in_names_and_ids(vendor: Outside) -> None:
     """Wherever a text can stand."""
     short = "He resigns on Friday and the shares fall"
-    judged = _judge(vendor, f"Summarise: {SENSITIVE}")
-    answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": short}}]}
-    vendor.ask("/remember", answer, headers={"x-egress-answer": judged["answer"]})
+    judged = vendor.judge(f"Summarise: {SENSITIVE}")
+    vendor.tell(judged, short)
     assert vendor.chat(f"Shorten: {short}").code == "stays_inside"
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {short: {}}}}}
     vendor.chat(CLEAN, tools=[tool])
-    in_keys = vendor.front.bytes_in
+    in_keys = vendor.sent
     messages = [
         {"role": "user", "content": CLEAN},
         {
@@ -133,7 +120,7 @@ def test_a_tainted_text_is_found_in_names_and_ids(vendor: Outside) -> None:
         {"role": "tool", "tool_call_id": short, "content": "nothing"},
     ]
     vendor.ask("/v1/chat/completions", {**body_of(CLEAN), "messages": messages})
-    assert (in_keys, vendor.front.bytes_in) == (0, 0)
+    assert (in_keys, vendor.sent) == (0, 0)
 
 
 def test_what_is_found_only_in_what_would_be_sent_is_remembered(vendor: Outside) -> None:
@@ -142,7 +129,7 @@ def test_what_is_found_only_in_what_would_be_sent_is_remembered(vendor: Outside)
     told = vendor.chat(f"{SENSITIVE} {tail}")
     assert told.code == "stays_inside"
     vendor.chat(f"Say it better: {tail}")
-    assert vendor.front.bytes_in == 0
+    assert vendor.sent == 0
 
 
 @pytest.mark.parametrize("address", ["fec0::1", "168.63.129.16"])
@@ -153,6 +140,6 @@ def test_an_address_inside_is_not_outside(address: str) -> None:
 
 def test_a_kill_switch_that_is_a_link_to_nothing_is_thrown(vendor: Outside) -> None:
     """There is a file of that name."""
-    (vendor.directory / "closed").symlink_to("nowhere")
+    vendor.switch.symlink_to("nowhere")
     vendor.chat(CLEAN)
-    assert vendor.front.bytes_in == 0
+    assert vendor.sent == 0

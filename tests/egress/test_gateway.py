@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import itertools
 import json
+import os
+import random
 import subprocess
 import sys
 import threading
@@ -14,12 +19,17 @@ from pathlib import Path
 import openai
 import pytest
 
+from serving.access import administration
+from serving.cli.options import settings_for
+from serving.egress.asking import write_ask
+from serving.settings import Settings
 from tests.e2e.stack import Stack, serve
-from tests.egress.conftest import CLEAN, SENSITIVE, SOURCE, Outside, begin, outside
+from tests.egress.conftest import ASK, CLEAN, SENSITIVE, SOURCE, Outside, outside
 from tests.support.harness import wait_until
 from tests.support.vendors.openai_api import OpenAIServer
 from tests.support.vendors.server import Fail, Say
 
+_NUMBERS = itertools.count(1)
 PRICES = """
 version = 1
 currency = "EUR"
@@ -46,31 +56,37 @@ class Both:
     stack: Stack
     config: Path
 
-    def key(self, *flags: str, owner: str = "team") -> openai.OpenAI:
-        """A client with a new key."""
-        argv = [
-            sys.executable,
-            "-m",
-            "serving",
-            "keys",
-            "create",
-            "--config",
-            str(self.config),
-            "--owner",
-            owner,
-            *flags,
-        ]
-        made = subprocess.run(argv, cwd=SOURCE, check=True, capture_output=True, text=True)
-        return openai.OpenAI(api_key=made.stdout.strip(), base_url=f"{self.stack.url}/v1", max_retries=0)
+    @property
+    def settings(self) -> Settings:
+        """Those of the site."""
+        return settings_for(self.config)
 
-    def enrolled(self, *flags: str, owner: str = "team") -> openai.OpenAI:
+    def client(self, key: str) -> openai.OpenAI:
+        """A client with that key."""
+        return openai.OpenAI(api_key=key, base_url=f"{self.stack.url}/v1", max_retries=0)
+
+    def key(self, *, owner: str | None = None, **fields: object) -> openai.OpenAI:
+        """A client with a new key, of an owner that nobody else is where none is named; made as `serve keys` does."""
+        body = {"owner": owner or f"owner-{next(_NUMBERS)}", "name": "key", **fields}
+        return self.client(administration.ask(self.settings.access, os.environ, "create", body)["key"])
+
+    def enrolled(self, **fields: object) -> openai.OpenAI:
         """A client whose clean requests may leave."""
-        return self.key("--class", "drafting", "--residency", "eu", *flags, owner=owner)
+        return self.key(classes=["drafting"], residency=["eu"], **fields)
 
     @property
     def left(self) -> int:
-        """Bytes that ever left."""
-        return self.vendor.front.bytes_in
+        """Bytes that left since the test began."""
+        return self.vendor.sent
+
+    def records(self) -> list[dict]:
+        """The gateway's own records."""
+        return [
+            json.loads(line)["record"]
+            for path in sorted((self.vendor.directory / "gateway-audit").glob("*.jsonl"))
+            for line in path.read_bytes().splitlines()
+            if b'"record"' in line
+        ]
 
 
 def ask(client: openai.OpenAI, text: str, **fields: object) -> tuple[str, str]:
@@ -84,10 +100,10 @@ def ask(client: openai.OpenAI, text: str, **fields: object) -> tuple[str, str]:
     return raw.parse().choices[0].message.content or "", raw.headers["x-perimeter-route"]
 
 
-@pytest.fixture
-def both(directory: Path) -> Iterator[Both]:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     """Everything that a site has."""
-    directory.chmod(0o700)
+    directory = tmp_path_factory.mktemp("e")
     config, prices = directory / "site.toml", directory / "prices.toml"
     prices.write_text(PRICES)
     keys = directory / "gateway-keys"
@@ -99,15 +115,25 @@ def both(directory: Path) -> Iterator[Both]:
         f'[egress]\npolicy = "{directory / "policy.toml"}"\ndirectory = "{directory}"\n'
     )
     with outside(directory, OpenAIServer()) as vendor:
-        begin(vendor)
         vendor.start()
         with serve(config=config, is_open=False) as stack:
             yield Both(vendor, stack, config)
 
 
+@pytest.fixture
+def both(whole: Both) -> Iterator[Both]:
+    """The same for every test, and nothing is counted yet."""
+    whole.vendor.begin_test()
+    yield whole
+    whole.vendor.put_back()
+
+
 def test_a_clean_request_of_an_enrolled_key_leaves_and_every_other_stays(both: Both) -> None:
     """And the client is told which way it went, by a header, and by nothing else."""
-    enrolled, other = both.enrolled(), both.key(owner="another")
+    argv = [sys.executable, "-m", "serving", "keys", "create", "--config", str(both.config), "--owner", "drafters"]
+    argv += ["--class", "drafting", "--residency", "eu"]
+    made = subprocess.run(argv, cwd=SOURCE, check=True, capture_output=True, text=True)
+    enrolled, other, recorded = both.client(made.stdout.strip()), both.key(), len(both.records())
     words, way = ask(enrolled, CLEAN)
     assert words == Say().text
     assert way == "cloud; destination=vendor; rule=passed"
@@ -123,15 +149,60 @@ def test_a_clean_request_of_an_enrolled_key_leaves_and_every_other_stays(both: B
     )
     assert "x-perimeter-route" not in plain.headers
     assert both.left == left
-    records = [
-        json.loads(line)["record"]
-        for path in sorted((both.vendor.directory / "gateway-audit").glob("*.jsonl"))
-        for line in path.read_bytes().splitlines()
-        if b'"record"' in line
-    ]
+    records = both.records()[recorded:]
     went = [(each["destination"], each.get("reasons")) for each in records if each["kind"] == "intent"]
     assert went[0] == ("vendor", ["passed"])
     assert {each[0] for each in went[1:]} == {"local"}
+
+
+ROUTES = (
+    "local",
+    "LOCAL",
+    " local ",
+    "cloud",
+    "perimeter",
+    "",
+    "local, cloud",
+    "cloud; destination=vendor",
+    "\xa0local",
+)
+JUNK = (
+    ("x-egress-ask", write_ask(ASK)),
+    ("x-egress-path", "/v1/embeddings"),
+    ("x-egress-answer", "1"),
+    ("x-egress-verdict", "clean"),
+    ("x-perimeter-routes", "cloud"),
+    ("forwarded", "for=127.0.0.1"),
+    ("x-request-id", "req-1"),
+)
+
+
+def test_no_header_lets_anything_out_that_stays_without_it(both: Both) -> None:
+    """Random ones, also twice: what leaves has no word of its caller against it, an enrolled key, and clean texts."""
+    dice, left = random.Random(8), 0
+    keys = {name: key.api_key for name, key in (("enrolled", both.enrolled()), ("another", both.key()))}
+    keys["elsewhere"] = both.key(classes=["drafting"], residency=["us"]).api_key
+    host = both.stack.url.removeprefix("http://")
+    for number in range(int(os.environ.get("EGRESS_HEADERS", "150"))):
+        whose, is_clean = dice.choice(["enrolled", "enrolled", *keys]), dice.random() < 0.7
+        asked = [("x-perimeter-route", dice.choice(ROUTES)) for _ in range(dice.choice([0, 0, 1, 2]))]
+        headers = [*asked, *dice.sample(JUNK, dice.randrange(3))]
+        dice.shuffle(headers)
+        before = both.left
+        body = {"messages": [{"role": "user", "content": f"{CLEAN if is_clean else SENSITIVE} ({number})"}]}
+        connection = http.client.HTTPConnection(host, timeout=30)
+        raw = json.dumps({"model": "demo", "max_tokens": 4, **body}).encode()
+        connection.putrequest("POST", "/v1/chat/completions")
+        for name, value in [("authorization", f"Bearer {keys[whose]}"), ("content-length", str(len(raw))), *headers]:
+            connection.putheader(name, value)
+        connection.putheader("content-type", "application/json")
+        connection.endheaders(raw)
+        with contextlib.closing(connection), connection.getresponse() as answer:
+            answer.read()
+        may = whose == "enrolled" and is_clean and not asked
+        assert may or both.left == before, (whose, is_clean, headers, answer.status)
+        left += both.left > before
+    assert left > 0
 
 
 def test_a_stream_that_leaves_is_a_stream(both: Both) -> None:
@@ -180,7 +251,7 @@ def test_where_the_vendor_fails_the_request_is_answered_inside(both: Both, failu
 
 def test_without_the_egress_process_nothing_leaves_and_what_it_would_have_to_see_is_not_served(both: Both) -> None:
     """Until it is back; keys that have nothing to do with it are served all the same."""
-    client, other = both.enrolled(), both.key(owner="another")
+    client, other = both.enrolled(), both.key()
     both.vendor.stop(kill=True)
     with pytest.raises(openai.InternalServerError) as refused:
         ask(client, CLEAN)
@@ -193,7 +264,7 @@ def test_without_the_egress_process_nothing_leaves_and_what_it_would_have_to_see
 
 def test_a_budget_is_never_exceeded_by_requests_that_leave_together(both: Both) -> None:
     """Two hundred at once, some of which fail outside and are served inside."""
-    client = both.enrolled("--budget", "20")
+    client = both.enrolled(limits={"cost_in_all": 20 * 10**6})
     both.vendor.emulator.next.extend([Fail(500), Say()] * 2)
     lock, ways = threading.Lock(), []
 

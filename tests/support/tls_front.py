@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 class TlsFront:
     """A port with TLS that passes everything on; `with` starts and ends it."""
 
-    def __init__(self, origin: str, certificate: Path, key: Path) -> None:
+    def __init__(self, origin: str, certificate: Path, key: Path, *, keep: bool = False) -> None:
+        """`keep`: what comes in is kept, by connection."""
         parts = urlsplit(origin)
         self._behind = (parts.hostname, parts.port)
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -24,6 +25,8 @@ class TlsFront:
         self._writers: set[asyncio.StreamWriter] = set()
         self.connections = 0
         self.bytes_in = 0
+        self.heard: list[bytearray] = []
+        self._keep = keep
         self.port = 0
 
     @property
@@ -57,12 +60,17 @@ class TlsFront:
         self.connections += 1
         behind, ahead = await asyncio.open_connection(*self._behind)
         self._writers |= {writer, ahead}
+        heard = bytearray()
+        if self._keep:
+            self.heard.append(heard)
 
         async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, *, is_in: bool) -> None:
             try:
                 while data := await source.read(1 << 16):
                     if is_in:
                         self.bytes_in += len(data)
+                        if self._keep:
+                            heard.extend(data)
                     target.write(data)
                     await target.drain()
             except OSError:

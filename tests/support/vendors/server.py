@@ -85,6 +85,10 @@ class Emulator:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._started = threading.Event()
 
+    def act(self, request: Received) -> Say | Fail:
+        """What is done with a request that has been let in."""
+        return self.next.popleft() if self.next else Say()
+
     # What a vendor differs in.
 
     def fail(self, request: Received, fail: Fail) -> Refuse:
@@ -163,7 +167,7 @@ class Emulator:
             self.check(received)
         except Refuse as refusal:
             return web.json_response(refusal.body, status=refusal.status)
-        act = self.next.popleft() if self.next else Say()
+        act = self.act(received)
         if isinstance(act, Fail):
             refusal = self.fail(received, act)
             return web.json_response(refusal.body, status=refusal.status, headers=act.headers)
