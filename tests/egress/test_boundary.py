@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from serving.egress.addresses import is_outside
+from serving.policy.detect.names import open_names
 from tests.egress.conftest import ASK, CLEAN, SENSITIVE, Outside, begin, body_of, outside, policy_for
 from tests.egress.test_egress_process import _children, _command, _workers
 from tests.support.vendors.openai_api import OpenAIServer
@@ -58,7 +59,7 @@ def test_a_policy_that_changes_while_a_request_is_scanned_is_the_one_it_is_decid
     assert vendor.front.bytes_in == 0, told
 
 
-@pytest.mark.parametrize("required", [("names",), ("nonsense",), ("site_patterns",)], ids=str)
+@pytest.mark.parametrize("required", [("model",), ("nonsense",), ("site_patterns",)], ids=str)
 def test_a_detector_that_the_policy_requires_and_that_does_not_run_keeps_all_inside(
     vendor: Outside, required: tuple[str, ...]
 ) -> None:
@@ -66,6 +67,18 @@ def test_a_detector_that_the_policy_requires_and_that_does_not_run_keeps_all_ins
     vendor.write_policy(policy_for(vendor.front.url, required=required))
     vendor.chat(CLEAN)
     assert vendor.front.bytes_in == 0
+
+
+def test_a_detector_that_the_policy_comes_to_require_is_asked_from_then_on(vendor: Outside) -> None:
+    """Names, where they are installed; else nothing leaves any more."""
+    name = "Пришёл Иван Петров домой, и что дальше?"
+    assert vendor.chat(name, dataclasses.replace(ASK, domain="a")).status == 200, "nobody looks for names yet"
+    before = vendor.front.bytes_in
+    vendor.write_policy(policy_for(vendor.front.url, required=("names",)))
+    assert vendor.chat(name, dataclasses.replace(ASK, domain="b")).code == "stays_inside"
+    assert vendor.front.bytes_in == before
+    is_installed = open_names() is not None
+    assert (vendor.chat(CLEAN, dataclasses.replace(ASK, domain="c")).status == 200) == is_installed
 
 
 def test_no_record_no_egress_whatever_the_audit_settings_say(directory: Path) -> None:
