@@ -16,9 +16,10 @@ import numpy as np
 
 from serving.egress.asking import Ask
 from serving.egress.breaker import Circuit, begun, ended, left, lets_through
+from serving.egress.classifier import MODEL, Classifier
 from serving.egress.drill import out_of_order
 from serving.egress.texts import every_text
-from serving.egress.workers import FAILURES, Scanners
+from serving.egress.workers import FAILURES, Scanners, with_reasons
 from serving.errors import InvalidRequest, ServingError
 from serving.policy.body import complexity_of, fields_of, texts_of
 from serving.policy.decide import Decision, decide
@@ -28,6 +29,8 @@ from serving.policy.load import load_policy
 from serving.policy.model import Destination, Policy
 from serving.policy.taint import NO_FINGERPRINTS, Fingerprints
 from serving.policy.taint_store import TaintStore
+from serving.policy.words import named_files
+from serving.telemetry.logs import facts
 
 log = logging.getLogger(__name__)
 ROUTES: Final[Mapping[str, str]] = {
@@ -36,6 +39,9 @@ ROUTES: Final[Mapping[str, str]] = {
     "/v1/embeddings": "embeddings",
 }
 """What may leave at all, by path, as the policy calls it."""
+
+
+_Stamp = tuple[int, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,10 @@ class PolicyFile:
         """`on_change` is called with each policy before it is in force. Raises BadSettings, FileMissing."""
         self._path = path
         self._on_change = on_change
+        self._own: _Stamp = None
+        self._files: tuple[Path, ...] = ()
+        self.is_usable = True
+        """False: what the file says now cannot be used, and what it said before is not to be believed."""
         self._seen = self._stamp()
         self._policy = load_policy(path)
         on_change(self._policy)
@@ -79,18 +89,28 @@ class PolicyFile:
             try:
                 policy = load_policy(self._path)
                 self._on_change(policy)
+                self.is_usable = True
             except ServingError as error:
-                log.error("nothing leaves: the policy cannot be used", extra={"reason": error.message})  # noqa: TRY400
+                log.error("nothing leaves: the policy cannot be used", extra=facts(reason=error.message))  # noqa: TRY400
                 policy = replace(self._policy, cloud=False)
+                self.is_usable = False
             self._seen, self._policy = stamp, policy
         return self._policy
 
-    def _stamp(self) -> tuple[int, ...] | None:
-        try:
-            facts = self._path.stat()
-        except OSError:
-            return None
-        return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+    def _stamp(self) -> tuple[_Stamp, ...]:
+        """What tells whether the policy, or a file of words that it names, has changed."""
+        own = _stamp_of(self._path)
+        if own != self._own:
+            self._own, self._files = own, named_files(self._path)
+        return (own, *map(_stamp_of, self._files))
+
+
+def _stamp_of(path: Path) -> _Stamp:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_mode
 
 
 class Judge:
@@ -104,8 +124,10 @@ class Judge:
         published: tuple[Published, ...],
         switch: Path,
         drill: Path,
+        classifier: Classifier | None = None,
     ) -> None:
         """`switch` is the kill switch: nothing leaves while there is a file of that name. `drill`: see `drill.py`."""
+        self._classifier = classifier
         self._policy = policy
         self._scanners = scanners
         self._store = store
@@ -142,10 +164,12 @@ class Judge:
         """
         if texts_of(body) is None:
             raise InvalidRequest("the request is nested too deeply to be read")
-        finding = await self._scan(body, sent)
+        before = self.policy
+        finding = await self._scan(body, sent, before)
         taint, doubt = await self._look(body, ask.domain)
         policy = self.policy  # as it is now: the scan took its time
-        finding = _with_missing(finding, frozenset(policy.detectors) - self._scanners.detectors)
+        if policy.detection != before.detection or not self._policy.is_usable:
+            finding = with_reasons(finding, ["policy:changed"])
         facts = Facts(
             decider="gateway" if sent is None else "egress",
             attempt=ask.attempt,
@@ -277,23 +301,16 @@ class Judge:
             if lets_through(self._circuits.get(each.name, Circuit()), each.breaker, now)
         )
 
-    async def _scan(self, body: dict[str, object], sent: object) -> Finding:
-        parts: tuple[Part, ...] = parts_of(body)
-        if sent is not None:
-            parts += every_text(sent)
-        return await self._scanners.scan(parts)
+    async def _scan(self, body: dict[str, object], sent: object, policy: Policy) -> Finding:
+        asked: tuple[Part, ...] = parts_of(body)
+        leaving: tuple[Part, ...] = () if sent is None else every_text(sent)
+        finding = await self._scanners.scan(asked + leaving, policy)
+        if self._classifier is None:
+            return finding
+        return await self._classifier.add(finding, (asked, leaving), is_required=MODEL in policy.detectors)
 
 
 def _all_texts(body: dict[str, object]) -> tuple[str, ...] | None:
     """What is compared with what was sensitive: texts as they follow each other, and every name and id by itself."""
     texts = texts_of(body)
     return None if texts is None else (*texts, *(part.text for part in every_text(body)))
-
-
-def _with_missing(finding: Finding, missing: frozenset[str]) -> Finding:
-    """The finding, where detectors that the policy requires were not asked."""
-    if not missing:
-        return finding
-    reasons = (*finding.reasons, *(f"not_installed:{name}" for name in sorted(missing)))
-    verdict = Verdict.UNKNOWN if finding.verdict is Verdict.CLEAN else finding.verdict
-    return Finding(verdict, finding.spans, reasons)

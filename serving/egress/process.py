@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -23,12 +22,13 @@ import serving
 from serving.audit import Audit
 from serving.audit.keys import make_keys
 from serving.audit.records import PolicyUsed, SettingsUsed
+from serving.egress.classifier import MODEL, Classifier, classifying
 from serving.egress.credentials import Credentials
 from serving.egress.judge import Judge, PolicyFile
 from serving.egress.outbound import Outbound, Ways
 from serving.egress.rooms import Rooms
 from serving.egress.server import Egress
-from serving.egress.workers import Scanners, command
+from serving.egress.workers import Scanners
 from serving.engines.confinement.sealing import hide_memory, leave_no_core
 from serving.errors import BadSettings, StartError, UsageError
 from serving.listening import DeskProtocol, listen_at
@@ -68,10 +68,11 @@ async def run(settings: Settings, rooms: Rooms, on_ready: Callable[[Policy], Non
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(store.close)
             stack.callback(rooms.socket.unlink, missing_ok=True)
-            scanners = await stack.enter_async_context(_scanning(settings, policy.read()))
+            classifier = await stack.enter_async_context(classifying(settings.egress.classifier))
+            scanners = await stack.enter_async_context(_scanning(settings, policy.read(), classifier))
             outbound = Outbound(_ways(settings))
             stack.push_async_callback(outbound.close)
-            judge = Judge(policy, scanners, store, published(), rooms.switch, rooms.drill)
+            judge = Judge(policy, scanners, store, published(), rooms.switch, rooms.drill, classifier)
             egress = Egress(judge, outbound, Credentials(rooms.credentials), audit, _limits(settings))
             allowed = frozenset({0, os.getuid(), *settings.egress.callers})
             protocol = type("Protocol", (_Protocol,), {"allowed": allowed})
@@ -121,18 +122,13 @@ def _used(audit: Audit, policy: Policy) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _scanning(settings: Settings, policy: Policy) -> AsyncIterator[Scanners]:
-    told = {
-        "most_chars": settings.egress.most_chars,
-        "names": "names" in policy.detectors,
-        "terms": {},
-        "patterns": {},
-    }
-    scanners = Scanners(command(json.dumps(told)), settings.egress.workers, settings.egress.scan_timeout_s)
+async def _scanning(settings: Settings, policy: Policy, classifier: Classifier | None) -> AsyncIterator[Scanners]:
+    egress, elsewhere = settings.egress, frozenset[str]() if classifier is None else frozenset({MODEL})
+    scanners = Scanners(egress.workers, egress.scan_timeout_s, egress.most_chars, elsewhere)
     try:
         try:
-            await scanners.start()
-        except (TimeoutError, OSError, EOFError):
+            await scanners.start(policy)
+        except (TimeoutError, OSError, EOFError, ValueError):
             raise StartError("the processes that scan requests do not come up", hint="their words are above") from None
         yield scanners
     finally:

@@ -1,12 +1,15 @@
-"""A process that scans: texts come on its standard input, findings go to its standard output. It has no other way."""
+"""A process that scans: texts come on its standard input, findings go to its standard output. It has no other way.
+
+What it scans by comes the same way, before the first text and whenever it changes: a table is that, a list is texts.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import resource
 import signal
-import sys
 from typing import BinaryIO
 
 from serving.egress.workers import read_parts, unknown, written
@@ -24,20 +27,34 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     leave_no_core()
     hide_memory()
-    told = json.loads(sys.argv[1])
-    scanner = Scanner(_settings(told), _names() if told["names"] else None)
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
     answers, questions = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(0), "rb")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    answers.write(written(Finding(Verdict.UNKNOWN, (), tuple(sorted(scanner.detectors)))))
-    answers.flush()
+    scanner: Scanner | None = None
     while (message := _next(questions)) is not None:
-        try:
-            finding = scanner.scan(read_parts(json.loads(message)))
-        except Exception as error:  # noqa: BLE001 - what it is, is all that may be said of it
-            finding = unknown(f"detector_failed:{type(error).__name__}")
-        answers.write(written(finding))
+        told = json.loads(message)
+        if isinstance(told, dict):
+            scanner = _scanner(told)
+            answer = Finding(Verdict.UNKNOWN, (), tuple(sorted(scanner.detectors)))
+        else:
+            answer = _scanned(scanner, told)
+        answers.write(written(answer))
         answers.flush()
+
+
+def _scanned(scanner: Scanner | None, told: object) -> Finding:
+    try:
+        return unknown("detector_failed:settings") if scanner is None else scanner.scan(read_parts(told))
+    except Exception as error:  # noqa: BLE001 - what it is, is all that may be said of it
+        return unknown(f"detector_failed:{type(error).__name__}")
+
+
+def _scanner(told: dict[str, object]) -> Scanner:
+    """A scanner by these settings; where there can be none the process ends, and says no more than why."""
+    try:
+        return Scanner(_settings(told), _names() if told["names"] else None)
+    except Exception as error:  # noqa: BLE001 - its words may be the site's own
+        raise SystemExit(f"nothing can be scanned by these settings: {type(error).__name__}") from None
 
 
 def _settings(told: dict[str, object]) -> DetectSettings:
@@ -50,8 +67,9 @@ def _settings(told: dict[str, object]) -> DetectSettings:
     )
 
 
+@functools.cache
 def _names() -> NameFinder | None:
-    """What finds names, where it is installed."""
+    """What finds names, where it is installed; read once."""
     from serving.policy.detect.names import open_names  # noqa: PLC0415 - models of a hundred megabytes
 
     return open_names()

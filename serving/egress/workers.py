@@ -12,21 +12,25 @@ import secrets
 import signal
 import sys
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from serving.policy.detect import Finding, Part, Span, Verdict
+from serving.policy.model import Policy
+from serving.telemetry.logs import facts
 
 log = logging.getLogger(__name__)
 _HEAD: Final = 4
-FAILURES: Final = ("detector_failed", "timeout")
+FAILURES: Final = ("detector_failed", "timeout", "policy")
 """Reasons of a verdict that another scan may not have."""
 _CACHED: Final = 4096
 _FEW: Final = 64
 """Places in a finding that is remembered."""
 _START_S: Final = 60.0
 """For a worker to come up, models of names and all."""
+COMMAND: Final = (sys.executable, "-P", "-m", "serving.egress.worker")
+"""Of a worker. Command lines can be read by everybody: what it is to look for comes another way."""
 
 
 def told(parts: Sequence[Part]) -> bytes:
@@ -56,47 +60,78 @@ def unknown(reason: str) -> Finding:
     return Finding(Verdict.UNKNOWN, (), (reason,))
 
 
+def with_reasons(finding: Finding, reasons: Iterable[str]) -> Finding:
+    """The finding, where something else could not be read or asked: no longer CLEAN."""
+    whole = (*finding.reasons, *sorted(set(reasons) - set(finding.reasons)))
+    verdict = Verdict.UNKNOWN if whole and finding.verdict is Verdict.CLEAN else finding.verdict
+    return Finding(verdict, finding.spans, whole)
+
+
+def settings_of(policy: Policy, most_chars: int) -> bytes:
+    """What a policy wants of a scan, as a worker is sent it: on its standard input, where nobody else reads."""
+    return _framed(
+        {
+            "most_chars": most_chars,
+            "names": "names" in policy.detectors,
+            "terms": {each.name: each.texts for each in policy.words if each.kind == "terms"},
+            "patterns": {each.name: each.texts[0] for each in policy.words if each.kind == "pattern"},
+        }
+    )
+
+
 class Scanners:
-    """A few workers, and what they have found before."""
+    """A few workers, and what they have found before under the policy that is in force."""
 
-    def __init__(self, argv: Sequence[str], count: int, timeout_s: float) -> None:
-        """`argv` is a worker's command line; a scan that takes longer than `timeout_s` is UNKNOWN."""
-        self._argv = tuple(argv)
+    def __init__(self, count: int, timeout_s: float, most_chars: int, elsewhere: frozenset[str] = frozenset()) -> None:
+        """A scan that takes longer than `timeout_s` is UNKNOWN; detectors that are `elsewhere` are not missing here."""
         self._timeout_s = timeout_s
+        self._most_chars = most_chars
+        self._elsewhere = elsewhere
         self._free: asyncio.Queue[_Worker] = asyncio.Queue()
-        self._all = [_Worker(self._argv) for _ in range(count)]
+        self._all = [_Worker() for _ in range(count)]
         self._key = secrets.token_bytes(32)
-        self._found: OrderedDict[bytes, Finding] = OrderedDict()
-        self.detectors: frozenset[str] = frozenset()
-        """Those that every scan asks."""
+        self._found: OrderedDict[bytes, tuple[Finding, frozenset[str]]] = OrderedDict()
+        """With the detectors that were asked."""
+        self._detection: object = None
+        self._settings = b""
 
-    async def scan(self, parts: Sequence[Part]) -> Finding:
-        """What is in the parts. Never raises: what goes wrong is UNKNOWN, and is not remembered."""
+    async def scan(self, parts: Sequence[Part], policy: Policy) -> Finding:
+        """What is in the parts, by this policy. Never raises: what goes wrong is UNKNOWN, and is not remembered."""
+        settings = self._settings_for(policy)
         message = told(parts)
-        mark = hashlib.blake2b(message, key=self._key, digest_size=32).digest()
-        known = self._found.get(mark)
-        if known is not None:
+        mark = hashlib.blake2b(settings + message, key=self._key, digest_size=32).digest()
+        finding, asked = self._found.get(mark) or (None, frozenset[str]())
+        if finding is None:
+            try:
+                async with asyncio.timeout(self._timeout_s), self._borrowed() as worker:
+                    finding = read_finding(await worker.ask(message, settings))
+                    asked = worker.detectors
+            except TimeoutError:
+                return unknown("timeout:scan")
+            except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+                log.error("a scan failed", extra=facts(reason=type(error).__name__))  # noqa: TRY400 - traces hold texts
+                return unknown("detector_failed:worker")
+            if len(finding.spans) <= _FEW and not any(each.startswith(FAILURES) for each in finding.reasons):
+                self._found[mark] = finding, asked
+                while len(self._found) > _CACHED:
+                    self._found.popitem(last=False)
+        else:
             self._found.move_to_end(mark)
-            return known
-        try:
-            async with asyncio.timeout(self._timeout_s), self._borrowed() as worker:
-                finding = read_finding(await worker.ask(message))
-        except TimeoutError:
-            return unknown("timeout:scan")
-        except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
-            log.error("a scan failed", extra={"reason": type(error).__name__})  # noqa: TRY400 - traces hold texts
-            return unknown("detector_failed:worker")
-        if len(finding.spans) <= _FEW and not any(each.startswith(FAILURES) for each in finding.reasons):
-            self._found[mark] = finding
-            while len(self._found) > _CACHED:
-                self._found.popitem(last=False)
-        return finding
+        missing = frozenset(policy.detectors) - asked - self._elsewhere
+        return with_reasons(finding, (f"not_installed:{name}" for name in missing))
 
-    async def start(self) -> None:
-        """Begin all workers, and wait until they can scan. Raises TimeoutError, OSError, EOFError."""
+    def _settings_for(self, policy: Policy) -> bytes:
+        """What the workers are told; what was found by other words or detectors is forgotten."""
+        if policy.detection != self._detection:
+            self._found.clear()
+            self._detection, self._settings = policy.detection, settings_of(policy, self._most_chars)
+        return self._settings
+
+    async def start(self, policy: Policy) -> None:
+        """Begin all workers, and wait until they can scan. Raises TimeoutError, OSError, EOFError, ValueError."""
+        settings = self._settings_for(policy)
         async with asyncio.timeout(_START_S):
-            started = await asyncio.gather(*(worker.start() for worker in self._all))
-        self.detectors = frozenset.intersection(*started)
+            await asyncio.gather(*(worker.start(settings) for worker in self._all))
         for worker in self._all:
             self._free.put_nowait(worker)
 
@@ -121,28 +156,34 @@ class Scanners:
 class _Worker:
     """One process."""
 
-    def __init__(self, argv: tuple[str, ...]) -> None:
-        self._argv = argv
+    def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
+        self._settings = b""
+        """What it scans by."""
+        self.detectors: frozenset[str] = frozenset()
+        """Those that each of its scans asks."""
 
-    async def start(self) -> frozenset[str]:
-        """Begin it, and wait for its first word: the detectors that it has."""
-        environment = {"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parents[2])}
-        self._process = await asyncio.create_subprocess_exec(
-            *self._argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=environment, cwd="/"
-        )
-        return frozenset(read_finding(await self._read(self._process)).reasons)
+    async def start(self, settings: bytes) -> None:
+        """Begin it where it does not run, and have it scan by these settings.
 
-    async def ask(self, message: bytes) -> Any:
-        """Its answer. Raises OSError, EOFError, ValueError."""
+        Raises OSError, EOFError, ValueError.
+        """
         if self._process is None or self._process.returncode is not None:
-            await self.start()
-        process = self._process
-        if process is None or process.stdin is None:
+            environment = {"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parents[2])}
+            self._process = await asyncio.create_subprocess_exec(
+                *COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=environment, cwd="/"
+            )
+        self._settings = b""
+        self.detectors = frozenset(read_finding(await self._told(self._process, settings)).reasons)
+        self._settings = settings
+
+    async def ask(self, message: bytes, settings: bytes) -> Any:
+        """Its answer by these settings. Raises OSError, EOFError, ValueError."""
+        if self._process is None or self._process.returncode is not None or self._settings != settings:
+            await self.start(settings)
+        if self._process is None:
             raise EOFError
-        process.stdin.write(message)
-        await process.stdin.drain()
-        return await self._read(process)
+        return await self._told(self._process, message)
 
     def kill(self) -> None:
         """End it at once; the next one that asks begins another."""
@@ -158,16 +199,13 @@ class _Worker:
         if process is not None:
             await process.wait()
 
-    async def _read(self, process: asyncio.subprocess.Process) -> Any:
-        if process.stdout is None:
+    async def _told(self, process: asyncio.subprocess.Process, message: bytes) -> Any:
+        if process.stdin is None or process.stdout is None:
             raise EOFError
+        process.stdin.write(message)
+        await process.stdin.drain()
         length = int.from_bytes(await process.stdout.readexactly(_HEAD), "little")
         return json.loads(await process.stdout.readexactly(length))
-
-
-def command(settings: str) -> list[str]:
-    """The command line of a worker that scans as these settings say, which are JSON (`worker`)."""
-    return [sys.executable, "-P", "-m", "serving.egress.worker", settings]
 
 
 def _framed(value: object) -> bytes:

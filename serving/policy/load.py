@@ -27,12 +27,14 @@ from serving.policy.model import (
     Policy,
     RemoteModel,
     Route,
+    SiteWords,
     TaintRules,
     UnknownReason,
     Vendor,
     WorkloadClass,
     Zone,
 )
+from serving.policy.words import WordsName, site_words
 from serving.settings.section import Section
 from serving.settings.wording import also, mistake, shown
 
@@ -156,6 +158,8 @@ class _Class(Section):
 class _Detection(Section):
     required: list[Word] = Field(default=[])
     least_recall: dict[Word, Annotated[float, Field(gt=0, le=1)]] = Field(default={})
+    terms: dict[WordsName, object] = Field(default={})
+    patterns: dict[WordsName, object] = Field(default={})
 
 
 class _Residency(Section):
@@ -205,14 +209,15 @@ class PolicyFile(Section):
             raise ValueError('`cloud = "on"` goes with `detection.required` and `detection.least_recall`')
         return self
 
-    def build(self) -> Policy:
-        """The policy that it is."""
+    def build(self, words: tuple[SiteWords, ...]) -> Policy:
+        """The policy that it is, with these words of the site."""
         least = self.detection.least_recall
         return Policy(
             cloud=self.cloud == "on",
             residency=frozenset(self.residency.allowed),
             most_retention_days=self.attestation.most_retention_days,
             detectors=tuple(sorted(set(self.detection.required))),
+            words=words,
             least_recall=tuple(LeastRecall(label, _ten_thousandths(least[label])) for label in sorted(least)),
             unknown=tuple(UnknownReason(reason, self.unknown[reason]) for reason in sorted(self.unknown)),
             endpoints=tuple(Endpoint(route, tuple(sorted(set(names)))) for route, names in self.endpoints.items()),
@@ -232,11 +237,14 @@ def load_policy(path: Path) -> Policy:
         raise BadSettings(f"the policy `{path}` does not exist", hint="configs/policy.toml is one") from None
     except OSError as error:
         raise BadSettings(f"the policy `{path}` cannot be read: {error.strerror}") from None
-    return parse_policy(raw, f"the policy `{path}`")
+    return parse_policy(raw, f"the policy `{path}`", path.parent)
 
 
-def parse_policy(raw: bytes, where: str) -> Policy:
-    """The policy that `raw` is; `where` names it in errors. Raises BadSettings."""
+def parse_policy(raw: bytes, where: str, directory: Path = Path()) -> Policy:
+    """The policy that `raw` is; `where` names it in errors. Files that it names are looked for from `directory` on.
+
+    Raises BadSettings.
+    """
     if len(raw) > _MAX_BYTES:
         raise BadSettings(f"{where} has more than {_MAX_BYTES:,} bytes")
     try:
@@ -244,9 +252,10 @@ def parse_policy(raw: bytes, where: str) -> Policy:
     except (ValueError, RecursionError) as error:
         raise BadSettings(f"{where} is not TOML: {error}", hint=_HINT) from None
     try:
-        return PolicyFile.model_validate(content).build()
+        checked = PolicyFile.model_validate(content)
     except ValidationError as failure:
         raise _bad(failure, where) from None
+    return checked.build(site_words(checked.detection.terms, checked.detection.patterns, where, directory))
 
 
 def _ten_thousandths(share: float) -> int:

@@ -167,6 +167,18 @@ class LeastRecall:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteWords:
+    """Words, or a pattern, that are confidential at this site; found as `site.<name>`."""
+
+    name: str
+    kind: Literal["terms", "pattern"]
+    texts: tuple[str, ...] = field(repr=False)
+    """Terms, or one regular expression."""
+    sha256: str | None = None
+    """Of the file that they are kept in; None: they stand in the policy."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownReason:
     """What becomes of a request on which a detector could not say anything. It never leaves."""
 
@@ -196,6 +208,7 @@ class Policy:
     most_retention_days: int = 0
     detectors: tuple[str, ...] = ()
     """That must have read a request, or its verdict is UNKNOWN."""
+    words: tuple[SiteWords, ...] = ()
     least_recall: tuple[LeastRecall, ...] = ()
     unknown: tuple[UnknownReason, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
@@ -212,6 +225,11 @@ class Policy:
             if len(set(names)) < len(names) or not RESERVED_NAMES.isdisjoint(names):
                 raise ValueError(f"a name stands twice, or is one of {', '.join(sorted(RESERVED_NAMES))}")
         object.__setattr__(self, "digest", hashlib.sha256(canonical(self)).hexdigest())
+
+    @property
+    def detection(self) -> tuple[tuple[str, ...], tuple[SiteWords, ...]]:
+        """What a scan is made by: where it differs, a verdict of before is worth nothing."""
+        return self.detectors, self.words
 
     def destination(self, name: str) -> Destination | None:
         """The destination of that name."""
@@ -236,13 +254,17 @@ class Policy:
 
 
 def canonical(policy: Policy) -> bytes:
-    """The one way to write a policy: JSON in ASCII, keys in order, no spaces. The order of lists counts."""
+    """The one way to write a policy: JSON in ASCII, keys in order, no spaces. The order of lists counts.
+
+    Words that are kept in a file are not in it: the file's hash stands for them.
+    """
     return json.dumps(_plain(policy), sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value) if each.name != "digest"}
+        without = {"digest", "texts"} if isinstance(value, SiteWords) and value.sha256 is not None else {"digest"}
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value) if each.name not in without}
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, tuple):

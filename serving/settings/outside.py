@@ -20,6 +20,41 @@ def _network(text: str) -> str:
     return text
 
 
+class Classifier(Section):
+    """A model inside that reads what all other detectors call clean (docs/detection.md); it adds, and never clears.
+
+    A policy whose `detection.required` names `model` lets nothing leave that this model could not judge.
+    """
+
+    url: str | None = Field(
+        default=None,
+        pattern=r"^(https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._/\-]*)?|unix:/.+)$",
+        description="An OpenAI-compatible server on this host or in a private network, such as "
+        "`http://127.0.0.1:8000/v1`, or `unix:/PATH` of its socket; unset: no model is asked.",
+    )
+    model: str | None = Field(default=None, min_length=1, description="Name of the model there.")
+    credentials: SettingPath | None = Field(
+        default=None,
+        description="File with the key that this server wants, mode 0600: one of an owner of its own that is enrolled "
+        "for nothing.",
+    )
+    ca: SettingPath | None = Field(
+        default=None, description="PEM file of the certificates that it is verified by; unset: the system's."
+    )
+    timeout_s: float = Field(
+        default=10.0, gt=0, le=20, description="For all answers about one request; beyond, it could not be judged."
+    )
+    most_chars: int = Field(
+        default=64_000, ge=1, description="The model is not asked about a request with more, which it could not judge."
+    )
+    window_chars: int = Field(
+        default=6_000,
+        ge=100,
+        description="Characters in one question; with the instructions they must fit its context.",
+    )
+    parallel: int = Field(default=4, ge=1, le=256, description="Questions at one time.")
+
+
 class Egress(Section):
     """What may leave this host, by a process of its own (docs/routing.md). Unset, nothing does."""
 
@@ -71,3 +106,4 @@ class Egress(Section):
     most_chars: int = Field(
         default=512_000, ge=1, description="A request with more characters is not scanned, and stays inside."
     )
+    classifier: Classifier = Classifier()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from serving.egress.addresses import is_outside
-from tests.egress.conftest import CLEAN, SENSITIVE, Outside, body_of, policy_for
+from serving.policy.detect.names import open_names
+from tests.egress.conftest import ASK, CLEAN, SENSITIVE, Outside, body_of, policy_for
 from tests.egress.test_egress_process import _children, _command, _workers
 
 SUMMARY = "The customer wants the second clause struck out, and will sign on Thursday if the rate stays as offered."
@@ -53,7 +54,7 @@ def test_a_policy_that_changes_while_a_request_is_scanned_is_the_one_it_is_decid
     assert vendor.sent == 0, told
 
 
-@pytest.mark.parametrize("required", [("names",), ("nonsense",), ("site_patterns",)], ids=str)
+@pytest.mark.parametrize("required", [("model",), ("nonsense",), ("site_patterns",)], ids=str)
 def test_a_detector_that_the_policy_requires_and_that_does_not_run_keeps_all_inside(
     vendor: Outside, required: tuple[str, ...]
 ) -> None:
@@ -61,6 +62,18 @@ def test_a_detector_that_the_policy_requires_and_that_does_not_run_keeps_all_ins
     vendor.write_policy(policy_for(vendor.front.url, required=required))
     vendor.chat(CLEAN)
     assert vendor.sent == 0
+
+
+def test_a_detector_that_the_policy_comes_to_require_is_asked_from_then_on(vendor: Outside) -> None:
+    """Names, where they are installed; else nothing leaves any more."""
+    name = "Пришёл Иван Петров домой, и что дальше?"
+    assert vendor.chat(name, dataclasses.replace(ASK, domain="a")).status == 200, "nobody looks for names yet"
+    before = vendor.front.bytes_in
+    vendor.write_policy(policy_for(vendor.front.url, required=("names",)))
+    assert vendor.chat(name, dataclasses.replace(ASK, domain="b")).code == "stays_inside"
+    assert vendor.front.bytes_in == before
+    is_installed = open_names() is not None
+    assert (vendor.chat(CLEAN, dataclasses.replace(ASK, domain="c")).status == 200) == is_installed
 
 
 def test_no_record_no_egress_whatever_the_audit_settings_say(fresh: Outside) -> None:

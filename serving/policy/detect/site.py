@@ -32,24 +32,23 @@ class Site:
         self._begun: dict[str, list[tuple[tuple[Word, ...], str]]] = {}
         for entry in vocabulary.terms:
             for term in entry.terms:
-                words = tuple((word.removesuffix("*"), word.endswith("*")) for word in _TERM_WORD.findall(fold(term)))
+                words = words_of(term)
                 if words:
                     index = self._begun if words[0][1] else self._whole
                     index.setdefault(words[0][0], []).append((words, f"site.{entry.name}"))
-        self._starts = tuple(self._begun)
+        self._lengths = sorted({len(start) for start in self._begun})
         self.patterns: tuple[tuple[str, Any], ...] | None = _compiled(vocabulary)
         """None: RE2 is not installed, and there are patterns."""
 
     def find_terms(self, view: View) -> Iterator[Hit]:
         """Terms, in any case and with anything but letters and digits between their words."""
-        if not self._whole and not self._starts:
+        if not self._whole and not self._begun:
             return
         words = frozenset(_WORD.findall(view.folded))
-        begun = (
-            {word: [start for start in self._starts if word.startswith(start)] for word in words}
-            if self._starts
-            else {}
-        )
+        begun = {
+            word: [word[:length] for length in self._lengths if length <= len(word) and word[:length] in self._begun]
+            for word in words
+        }
         met = {word for word in words if word in self._whole or begun.get(word)}
         if not met:
             return
@@ -72,6 +71,32 @@ class Site:
                     yield Hit(match.start(), match.end(), label)
 
 
+def words_of(term: str) -> tuple[Word, ...]:
+    """What of a term is looked for; nothing of one that could never be found."""
+    return tuple((word.removesuffix("*"), word.endswith("*")) for word in _TERM_WORD.findall(fold(term)))
+
+
+def refusal(regex: str) -> str | None:
+    """Why RE2 does not take a regular expression, in its own words; None where it does, or is not installed."""
+    try:
+        import re2  # noqa: PLC0415 - an extra, where a site has patterns
+    except ImportError:
+        return None
+    try:
+        re2.compile(regex, _options(re2))
+    except re2.error as error:
+        why = error.args[0] if error.args else "it is malformed"
+        return why.decode("utf-8", "replace") if isinstance(why, bytes) else str(why)
+    return None
+
+
+def _options(re2: Any) -> Any:
+    options = re2.Options()
+    options.max_mem = _MEMORY_BYTES
+    options.log_errors = False
+    return options
+
+
 def _stands(term: tuple[Word, ...], places: list[re.Match[str]], index: int) -> bool:
     if index + len(term) > len(places):
         return False
@@ -88,17 +113,13 @@ def _compiled(vocabulary: SiteVocabulary) -> tuple[tuple[str, Any], ...] | None:
         import re2  # noqa: PLC0415 - an extra, where a site has patterns
     except ImportError:
         return None
-    options = re2.Options()
-    options.max_mem = _MEMORY_BYTES
-    options.log_errors = False
     made = []
     for entry in vocabulary.patterns:
-        try:
-            made.append((f"site.{entry.name}", re2.compile(entry.regex, options)))
-        except re2.error as error:
-            why = error.args[0] if error.args else "it is malformed"
+        why = refusal(entry.regex)
+        if why is not None:
             raise BadSettings(
-                f"the pattern of `site.{entry.name}` is not taken: {why.decode() if isinstance(why, bytes) else why}",
+                f"the pattern of `site.{entry.name}` is not taken: {why}",
                 hint="RE2's syntax: no look-around and no references back",
-            ) from None
+            )
+        made.append((f"site.{entry.name}", re2.compile(entry.regex, _options(re2))))
     return tuple(made)
