@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from serving.policy.model import Destination
 _ANSWER_BYTES: Final = 16 << 20
 _ERROR_BYTES: Final = 1 << 20
 _LINE_BYTES: Final = 64 << 10
+_NUMERIC: Final = re.compile(r"(?:0[xX][0-9a-fA-F]+|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]+|[0-9]+))*\.?")
+"""`127.1`, `0x7f.1`, `2130706433`: what some libraries take for addresses, and others for names."""
 UNREACHED: Final = "availability"
 """The rule of what stays inside because there was no connection: not a byte of it was sent."""
 
@@ -135,9 +138,19 @@ class Outbound:
         if to.zone == "cloud":
             if parts.scheme != "https":
                 raise DestinationUnavailable(f"the destination `{to.name}` has an address without TLS")
+            if _NUMERIC.fullmatch(host) and not _is_address(host):
+                raise DestinationUnavailable(f"the destination `{to.name}` has an address that is read in several ways")
             with contextlib.suppress(ValueError):  # a name is checked by what it resolves to
                 check_addresses(host, [str(ip_address(host))], self._ways.private_networks)
         return URL(f"{parts.scheme}://{parts.netloc}{request.path}", encoded=True)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class _Checked(AbstractResolver):

@@ -38,6 +38,7 @@ from serving.policy.published import published
 from serving.policy.taint_store import TaintStore, begin
 from serving.settings import Settings
 from serving.store.files import make_private, write_whole
+from serving.telemetry.logs import facts
 
 log = logging.getLogger(__name__)
 _KEY_BYTES = 32
@@ -64,7 +65,7 @@ async def run(settings: Settings, rooms: Rooms, on_ready: Callable[[Policy], Non
             never=policy.read().taint.never,
         )
         if store.problem is not None:
-            log.warning("nothing leaves: what was sensitive is not known", extra={"reason": store.problem})
+            log.warning("nothing leaves: what was sensitive is not known", extra=facts(reason=store.problem))
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(store.close)
             stack.callback(rooms.socket.unlink, missing_ok=True)

@@ -24,7 +24,7 @@ from serving.egress.outbound import UNREACHED, Arrived, Outbound
 from serving.egress.texts import texts_of_answer
 from serving.egress.vendors import Anthropic, Azure, Compatible, Gemini, OpenAI, OutCall, Vendor, VendorRequest
 from serving.egress.watch import Watch, closed
-from serving.errors import DestinationUnavailable, InvalidRequest, Overloaded, ServingError, StaysInside
+from serving.errors import DestinationUnavailable, InvalidRequest, Overloaded, ServingError, StartError, StaysInside
 from serving.openai import Usage, responses, serialise
 from serving.openai.asgi import SSE_HEADERS, Handler, Receive, Scope, Send, Server, header, read_body, respond
 from serving.openai.limits import Limits
@@ -32,6 +32,7 @@ from serving.policy.decide import Decision
 from serving.policy.explain import explain, explain_text
 from serving.policy.model import Destination
 from serving.policy.replay import recorded
+from serving.telemetry.logs import facts
 
 log = logging.getLogger(__name__)
 _REMEMBERED_BYTES: Final = 64 << 20
@@ -138,7 +139,7 @@ class Egress:
             await asyncio.sleep(pause)
 
     async def _try(self, path: str, sending: _Sending, receive: Receive, send: Send) -> None:
-        credential = sending.vendor.auth(self._credentials.of(sending.to.name))
+        credential = self._credential(sending)
         number = await self._intend(path, sending)
         outcome = Outcome(intent=number, request=sending.ask.request, outcome="failed")
         began = time.monotonic()
@@ -153,6 +154,14 @@ class Egress:
         finally:
             outcome.duration_us = int((time.monotonic() - began) * 1e6)
             self._audit.outcome(outcome)
+
+    def _credential(self, sending: _Sending) -> tuple[tuple[str, str], ...]:
+        """The headers that let this site in. Raises DestinationUnavailable: what is wrong is for the operator."""
+        try:
+            return sending.vendor.auth(self._credentials.of(sending.to.name))
+        except StartError as error:
+            log.error("a destination cannot be used", extra=facts(reason=error.message))  # noqa: TRY400
+            raise DestinationUnavailable(f"this site has no credential for `{sending.to.name}`") from None
 
     async def _asked(self, scope: Scope, receive: Receive) -> tuple[str, dict[str, object], Ask]:
         ask = read_ask(header(scope, HEADER.encode()))

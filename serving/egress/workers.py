@@ -29,6 +29,8 @@ _FEW: Final = 64
 """Places in a finding that is remembered."""
 _START_S: Final = 60.0
 """For a worker to come up, models of names and all."""
+_PAUSE_S: Final = 1.0
+"""Until one that did not is begun again."""
 COMMAND: Final = (sys.executable, "-P", "-m", "serving.egress.worker")
 """Of a worker. Command lines can be read by everybody: what it is to look for comes another way."""
 
@@ -92,6 +94,7 @@ class Scanners:
         self._key = secrets.token_bytes(32)
         self._found: OrderedDict[bytes, tuple[Finding, frozenset[str]]] = OrderedDict()
         """With the detectors that were asked."""
+        self._beginning: set[asyncio.Task[None]] = set()
         self._detection: object = None
         self._settings = b""
 
@@ -137,20 +140,41 @@ class Scanners:
 
     async def close(self) -> None:
         """End them."""
+        for each in self._beginning:
+            each.cancel()
         await asyncio.gather(*(worker.end() for worker in self._all))
 
     @contextlib.asynccontextmanager
     async def _borrowed(self) -> AsyncIterator[_Worker]:
-        """A worker for one scan; one that did not come to an answer is ended, and another begun in its place."""
+        """A worker for one scan; one that did not come to an answer is ended, and another begun in its place.
+
+        No scan waits for that, since models of names may take longer to read than a scan may.
+        """
         worker = await self._free.get()
         is_sound = False
         try:
             yield worker
             is_sound = True
         finally:
-            if not is_sound:
+            if is_sound:
+                self._free.put_nowait(worker)
+            else:
                 worker.kill()
-            self._free.put_nowait(worker)
+                task = asyncio.create_task(self._begin_again(worker))
+                self._beginning.add(task)
+                task.add_done_callback(self._beginning.discard)
+
+    async def _begin_again(self, worker: _Worker) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_START_S):
+                    await worker.start(self._settings)
+                break
+            except (TimeoutError, OSError, EOFError, ValueError) as error:
+                log.error("no scanner comes up", extra=facts(reason=type(error).__name__))  # noqa: TRY400 - no texts
+                worker.kill()
+                await asyncio.sleep(_PAUSE_S)
+        self._free.put_nowait(worker)
 
 
 class _Worker:
