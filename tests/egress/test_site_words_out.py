@@ -25,19 +25,25 @@ def policy(made: Outside, tables: str = "") -> str:
     return policy_for(made.front.url).replace("[detection.least_recall]", f"{tables}[detection.least_recall]")
 
 
-def fresh(number: int) -> Ask:
+def another(number: int) -> Ask:
     """As somebody with whom nothing has been sensitive."""
     return dataclasses.replace(ASK, domain=f"domain-{number}")
 
 
 @pytest.fixture
-def words(vendor: Outside) -> Outside:
+def vendor(fresh: Outside) -> Outside:
+    """A process of the test's own."""
+    fresh.start()
+    return fresh
+
+
+@pytest.fixture
+def words(fresh: Outside) -> Outside:
     """With words and a pattern from the beginning."""
     pytest.importorskip("re2")
-    vendor.stop()
-    vendor.write_policy(policy(vendor, WORDS + PATTERN))
-    vendor.start()
-    return vendor
+    fresh.write_policy(policy(fresh, WORDS + PATTERN))
+    fresh.start()
+    return fresh
 
 
 @pytest.mark.parametrize(
@@ -49,7 +55,7 @@ def test_what_has_a_word_of_the_site_stays(words: Outside, said: str) -> None:
     told = words.chat(f"Tell me about {said}, please.")
     assert (told.status, told.code) == (403, "stays_inside")
     assert words.front.bytes_in == 0
-    assert words.chat("Tell me about it, please.", fresh(1)).status == 200
+    assert words.chat("Tell me about it, please.", another(1)).status == 200
 
 
 def test_an_explanation_names_the_kind_and_the_place(words: Outside) -> None:
@@ -76,16 +82,16 @@ def test_an_explanation_names_the_kind_and_the_place(words: Outside) -> None:
 def test_a_word_that_is_new_in_the_policy_counts_from_the_next_request_on(vendor: Outside) -> None:
     """Also for a request that was found clean before; and one that is gone from it counts no more."""
     ask = f"Tell me about {TERM}."
-    assert vendor.chat(ask, fresh(1)).status == 200
+    assert vendor.chat(ask, another(1)).status == 200
     before = vendor.front.bytes_in
     (worker,) = _workers(vendor)
     vendor.write_policy(policy(vendor, WORDS))
-    assert vendor.chat(ask, fresh(1)).code == "stays_inside"
-    assert vendor.chat(f"{ask} Now.", fresh(2)).code == "stays_inside"
+    assert vendor.chat(ask, another(1)).code == "stays_inside"
+    assert vendor.chat(f"{ask} Now.", another(2)).code == "stays_inside"
     assert vendor.front.bytes_in == before
     assert _workers(vendor) == [worker], "it was told, and is the same"
     vendor.write_policy(policy(vendor))
-    assert vendor.chat(ask, fresh(3)).status == 200
+    assert vendor.chat(ask, another(3)).status == 200
     used = {json.loads(line)["record"].get("sha256") for line in _log(vendor) if b'"policy"' in line}
     assert len(used) == 2, "both are on record"
 
@@ -103,21 +109,21 @@ def test_a_word_that_is_new_in_a_file_counts_from_the_next_request_on(vendor: Ou
     write("Nothing in particular\n")
     vendor.write_policy(policy(vendor, '[detection.terms]\nprojects = { file = "words.txt" }\n'))
     ask = f"Tell me about {TERM}."
-    assert vendor.chat(ask, fresh(1)).status == 200
+    assert vendor.chat(ask, another(1)).status == 200
     before = vendor.front.bytes_in
     write(f"Nothing in particular\n{TERM}\n")
-    assert vendor.chat(ask, fresh(2)).code == "stays_inside"
-    assert vendor.chat(CLEAN, fresh(2)).status == 200
+    assert vendor.chat(ask, another(2)).code == "stays_inside"
+    assert vendor.chat(CLEAN, another(2)).status == 200
     after = vendor.front.bytes_in
     file.chmod(0o644)
-    assert vendor.chat(CLEAN, fresh(3)).code == "stays_inside"
+    assert vendor.chat(CLEAN, another(3)).code == "stays_inside"
     file.unlink()
-    assert vendor.chat(CLEAN, fresh(3)).code == "stays_inside"
+    assert vendor.chat(CLEAN, another(3)).code == "stays_inside"
     judged = vendor.ask("/explain", body_of(CLEAN), headers={"x-egress-path": "/v1/chat/completions"}).json["explained"]
     assert (judged["verdict"], judged["unknown_because"]) == ("unknown", ["policy:changed"])
     assert vendor.front.bytes_in == after > before
     write(f"{TERM}\n")
-    assert vendor.chat(CLEAN, fresh(3)).status == 200
+    assert vendor.chat(CLEAN, another(3)).status == 200
     assert "ightjar" not in (vendor.directory / "stderr").read_text()
 
 
@@ -167,6 +173,6 @@ def test_a_worker_that_dies_comes_back_with_the_words(words: Outside) -> None:
     (worker,) = _workers(words)
     os.kill(worker, 9)
     for number in range(3):
-        assert words.chat(f"Tell me about {TERM}: {number}.", fresh(number)).code == "stays_inside"
+        assert words.chat(f"Tell me about {TERM}: {number}.", another(number)).code == "stays_inside"
     assert words.front.bytes_in == 0
-    assert words.chat(CLEAN, fresh(9)).status == 200
+    assert words.chat(CLEAN, another(9)).status == 200
