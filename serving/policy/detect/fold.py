@@ -18,9 +18,9 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -132,6 +132,8 @@ class View:
     folded: str
     ends: npt.NDArray[np.int64] | None
     """For each character of the text, where what became of it ends in the normal forms."""
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What detectors work out once and share."""
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -140,7 +142,7 @@ class View:
 
     def has(self, stems: tuple[str, ...]) -> bool:
         """Whether any word may begin with one of the (folded) stems: their first letters are looked at."""
-        return any(stem[:_LOOKED_AT] in self._beginnings for stem in stems)
+        return any(stem[:_LOOKED_AT] in self.beginnings for stem in stems)
 
     @cached_property
     def without_hashes(self) -> str:
@@ -148,9 +150,14 @@ class View:
         return _HASH.sub(lambda match: "x" * len(match[0]), self.folded)
 
     @cached_property
-    def _beginnings(self) -> frozenset[str]:
+    def beginnings(self) -> frozenset[str]:
         """Of all words: so a gate costs its own stems, and not the words times the stems."""
         return frozenset(word[:size] for word in self.words for size in range(1, min(len(word), _LOOKED_AT) + 1))
+
+    @property
+    def looked_at(self) -> int:
+        """The longest of `beginnings`."""
+        return _LOOKED_AT
 
     def origin(self, start: int, end: int) -> tuple[int, int]:
         """Offsets in `text` of a stretch of the normal forms."""
