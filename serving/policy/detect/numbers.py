@@ -226,7 +226,7 @@ class _Judge:
         possible = self._reading.possible
         passed: list[tuple[Rule, bool]] = []
         for rule in self._rules[len(candidate.digits)]:
-            is_own = candidate.shape in rule.own and not candidate.is_glued
+            is_own = candidate.shape in rule.own and not candidate.is_glued and "\n" not in candidate.text
             may_be_near = rule.near in possible
             if not (is_own or may_be_near or rule.alone is not None) or not rule.check(candidate.digits):
                 continue

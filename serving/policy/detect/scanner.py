@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, Protocol
 
-from serving.policy.detect import american, cards, cues, decoded, european, lettered, russian, secret, wording
+from serving.policy.detect import american, cards, conditions, cues, decoded, european, lettered, russian, secret, wording
 from serving.policy.detect.contact import find_addresses, find_emails, find_international
 from serving.policy.detect.dates import find_birth_dates
 from serving.policy.detect.finding import Finding, Hit, Part, Span
@@ -62,6 +62,7 @@ class Scanner:
             "addresses": find_addresses,
             "birth_dates": find_birth_dates,
             "wording": wording.find_wording,
+            "conditions": conditions.find_conditions,
             "sums": wording.find_sums,
             "document_labels": wording.find_labels,
             "secrets": secret.find_secrets,
