@@ -7,6 +7,7 @@ behind a label (`Diagnose:`) is found whatever it is.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Final
 
@@ -42,7 +43,8 @@ _THINGS: Final = stems(
     "prostatakrebs leukami lymphom gicht$ schuppenflecht allergi blutarmut herzinsuffizienz herzrhythmus vorhofflimm "
     "migrane angststor demenz alkoholabh sucht$ suchterkrank magersucht schlafstor magengeschw blinddarm "
     "nierenversagen niereninsuff nierenentz schwanger fehlgeburt schilddrus ubergewicht adiposit bandscheiben "
-    "gehirnerschutt hirntumor lungenentzund bronchitis arthrose rheuma multiple_sklerose sklerose parkinson panikattack "
+    "gehirnerschutt hirntumor lungenentzund bronchitis arthrose rheuma multiple_sklerose sklerose "
+    "parkinson panikattack "
     "burnout psychose zwangsstor borderline hepatit tuberkul epilepsi asthma diabetes"
 )
 _CUES: Final = stems(
@@ -60,7 +62,8 @@ _CUES: Final = stems(
 )
 _LABELS: Final = Phrases(
     "диагноз$ заболевание$ болезнь$ анамнез$ аллергии$ аллергия$ непереносимость$ жалобы$ хронические_заболевания "
-    "состояние_здоровья назначения$ лекарства$ препараты$ мкб$ код_мкб показания$ противопоказания$ группа_инвалидности "
+    "состояние_здоровья назначения$ лекарства$ препараты$ мкб$ код_мкб показания$ противопоказания$ "
+    "группа_инвалидности "
     "diagnosis$ diagnoses$ diagnosis_text condition$ conditions$ medical_condition health_condition health_status "
     "allergies$ allergy$ illness$ disease$ medical_history medications$ medication$ prescription$ symptoms$ complaint$ "
     "chief_complaint icd$ icd_code icd10$ health_note medical_note clinical_finding findings$ "
@@ -68,14 +71,14 @@ _LABELS: Final = Phrases(
     "beschwerden$ gesundheitszustand$ krankengeschichte$ diagnosetext$"
 )
 _SAID: Final = re.compile(
-    r"[\"'*]{0,3}(?:[ \t]{0,2}(?:[:=>]|[–-][ ]|\|)|[ ](?:is|ist|это)[ ])[ \t\"'«*>]{0,4}(?P<value>[^\W\d_][^\n,;|<>\"'.]{3,60})"
+    r"[\"'*]{0,3}(?:[ \t]{0,2}(?:[:=>]|[–-][ ]|\|)|[ ](?:is|ist|это)[ ])[ \t\"'«*>]{0,4}"
+    r"(?P<value>[^\W\d_][^\n,;|<>\"'.]{3,60})"
 )
 _NOTHING: Final = re.compile(
     r"(?:none|null|nil|str|string|text|int|optional|list|dict|true|false|undefined|unknown|see|type|model|self|get|"
     r"not|no|n/a|keine|kein|ohne|siehe|heт|нe|oпции|cm)(?![^\W\d_])"
 )
 _NEAR: Final = 160
-_WORD: Final = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)?")
 _ICD: Final = re.compile(r"(?<![\w.-])[A-TV-Z][0-9]{2}(?:\.[0-9]{1,2})?(?![\w-])")
 """A code of ICD-10: a chapter's letter, two digits, perhaps one or two more."""
 
@@ -87,29 +90,27 @@ def find_conditions(view: View) -> Iterator[Hit]:
             match = _SAID.match(view.folded, end)
             if match is not None and _NOTHING.match(match["value"]) is None and "(" not in match["value"]:
                 yield Hit(*match.span("value"), "medical")
-    if not view.has(_CUE_GATE):
-        return
-    things = frozenset(word for word in view.words if _is_one(word, _THING_BEGINNINGS, _WHOLE_THINGS))
+    if view.has(_CUE_GATE):
+        yield from (Hit(start, end, "medical") for start, end in _somebodys(view))
+
+
+def _somebodys(view: View) -> Iterator[tuple[int, int]]:
+    """Words of illness that have a cue near them: the last one before, or one of the next two."""
     cues = frozenset(word for word in view.words if _is_one(word, _CUE_BEGINNINGS, _WHOLE_CUES))
-    codes = list(_ICD.finditer(view.plain)) if cues else []
+    things = frozenset(word for word in view.words if _is_one(word, _THING_BEGINNINGS, _WHOLE_THINGS))
+    codes = [match.span() for match in _ICD.finditer(view.plain)] if cues else []
     if not cues or not (things or codes):
         return
-    places, said = [], []
-    for match in _SIMPLE.finditer(view.folded):
-        if match[0] in things:
-            places.append(match.span())
-        if match[0] in cues:
-            said.append(match.span())
-    places = sorted([*places, *(code.span() for code in codes)])
-    last = 0
-    for start, end in places:
-        while last + 1 < len(said) and said[last + 1][0] <= start:
-            last += 1
+    wanted = cues | things
+    met = [(match[0], match.span()) for match in _SIMPLE.finditer(view.folded) if match[0] in wanted]
+    said = [span for word, span in met if word in cues]
+    for start, end in sorted([*codes, *(span for word, span in met if word in things)]):
+        last = bisect_right(said, (start,)) - 1
+        around = said[max(0, last) : last + 3]
         if any(
-            (begin, stop) != (start, end) and begin - end < _NEAR and start - stop < _NEAR
-            for begin, stop in said[max(0, last - 1) : last + 3]
+            (begin, stop) != (start, end) and begin - end < _NEAR and start - stop < _NEAR for begin, stop in around
         ):
-            yield Hit(start, end, "medical")
+            yield start, end
 
 
 _SIMPLE: Final = re.compile(r"[^\W\d_]+")

@@ -15,6 +15,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import pairwise
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -75,11 +76,7 @@ class Lexicon:
             begun = self._begun.get(word[:size])
             if begun is not None:
                 is_word = size == len(word)
-                found += [
-                    each
-                    for each in begun
-                    if is_word or (size > _SHORT if each.rest else not each.is_whole)
-                ]
+                found += [each for each in begun if is_word or (size > _SHORT if each.rest else not each.is_whole)]
         for inside, phrases in self._inside.items():
             if inside in word:
                 found += phrases
@@ -99,9 +96,7 @@ class Lexicon:
             for phrase in phrases
             if all(word[: view.looked_at] in beginnings for word in phrase.rest)
         }
-        met.update(
-            phrase.name for inside, found in self._inside.items() if inside in view.folded for phrase in found
-        )
+        met.update(phrase.name for inside, found in self._inside.items() if inside in view.folded for phrase in found)
         return frozenset(met)
 
 
@@ -188,9 +183,7 @@ class Reading:
             if not (written.islower() or written.isupper() or written.istitle()):
                 pieces = [begin, *(begin + camel.start() + 1 for camel in _CAMEL.finditer(written)), stop]
                 if len(pieces) > 2:
-                    found += [
-                        (folded[one:two], one, two) for one, two in zip(pieces, pieces[1:], strict=False)
-                    ]
+                    found += [(folded[one:two], one, two) for one, two in pairwise(pieces)]
         return found
 
     def _follows(self, words: list[tuple[str, int, int]], index: int, phrase: _Phrase) -> int | None:

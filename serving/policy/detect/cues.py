@@ -119,7 +119,8 @@ def _is_name(match: re.Match[str], folded: str) -> bool:
 
 
 _NAMED: Final = re.compile(
-    r"(?<![\w'.-])(?P<given>[A-ZÄÖÜ][a-zäöüéèß]{1,14})(?:-[A-ZÄÖÜ][a-zäöüé]{1,14})?[ ](?:[A-ZÄÖÜ]\.[ ]?|[A-ZÄÖÜ][a-zäöü]{2,14}[ ])?"
+    r"(?<![\w'.-])(?P<given>[A-ZÄÖÜ][a-zäöüéèß]{1,14})(?:-[A-ZÄÖÜ][a-zäöüé]{1,14})?[ ]"
+    r"(?:[A-ZÄÖÜ]\.[ ]?|[A-ZÄÖÜ][a-zäöü]{2,14}[ ])?"
     r"(?:(?:von|van|de|der|zu|da|di|del|la|al|Mac|Mc|O')[ ]?){0,2}(?P<family>[A-ZÄÖÜ][\w'’]{1,24}(?:-[A-Z][\w]{1,24})?)"
     r"|(?<![\w'.-])(?P<first>[A-ZÄÖÜ][a-zäöüéèß'-]{2,24}),[ ](?P<then>[A-ZÄÖÜ][a-zäöüéèß]{1,14})(?![\w-])"
 )
@@ -129,7 +130,7 @@ _NO_FAMILY: Final = frozenset(
     "theater college church kirche street strasse straße platz weg allee prize award preis cup lake river island city "
     "county house hall hotel cafe restaurant bar bank day tag january february march april may june july august "
     "september october november december januar februar märz mai juni juli oktober dezember foods traders motors "
-    "and or the in of is was und oder der die das ist war server project release version street model effect law theorem "
+    "and or the in of is was und oder der die das ist war server project release version street model effect theorem "
     "algorithm method number constant principle equation".split()
 )
 

@@ -17,8 +17,10 @@ _BIRTH: Final = (
     "geborene geborener b.$ birthdays jahrgang возраст года_рожд лет_от_роду dat_geb dt_nasc datarozhd"
 )
 _BORN: Final = Phrases(_BIRTH)
-_GATE: Final = stems("рожд родил появил возраст день дня born birth bday bdate geb naiss nacim nacido nasc urodz dateofb zur ne nee "
-              "jahrgang dat")
+_GATE: Final = stems(
+    "рожд родил появил возраст день дня born birth bday bdate geb naiss nacim nacido nasc urodz dateofb zur ne nee "
+    "jahrgang dat"
+)
 _SHORT: Final = frozenset(stems("др д гр р род b dob nato nata"))
 _MONTHS: Final = "|".join(
     stems(

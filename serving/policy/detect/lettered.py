@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, cast
 
-from serving.policy.detect.finding import Hit
 from serving.policy.detect.context import IN_HEADING, reading_of
+from serving.policy.detect.finding import Hit
 from serving.policy.detect.fold import View
 from serving.policy.detect.lexicon import LEXICON
 from serving.policy.detect.numbers import weighted
@@ -203,8 +203,8 @@ _STRICT: Final = frozenset({"it.codice_fiscale", "es.dni", "es.nie", "gb.nino", 
 _SPREAD: Final = tuple(form for form in FORMS if form.sizes)
 _SIZES: Final = frozenset[int]().union(*(form.sizes for form in _SPREAD))
 
-_SPOT: Final = re.compile(r"[0-9](?:[a-z \n./_-]{0,3}+[0-9]){4,}+")
-"""Five digits with little between: the least that any form has. Where there is no such spot there is none of them."""
+_SPOT: Final = re.compile(r"[0-9](?:[a-z \n./_-]{0,3}+[0-9]){5,}+")
+"""Six digits with little between: the least that any form has. Where there is no such spot there is none of them."""
 _AHEAD: Final = 14
 _BEYOND: Final = 10
 _TOKEN: Final = re.compile(r"[a-z0-9]+")
@@ -249,9 +249,7 @@ def _possible(view: View) -> tuple[Form, ...]:
     forms = view.memo.get("forms")
     if forms is None:
         possible = reading_of(view, LEXICON).possible
-        forms = tuple(
-            form for form in FORMS if form.near is None or form.alone is not None or form.near in possible
-        )
+        forms = tuple(form for form in FORMS if form.near is None or form.alone is not None or form.near in possible)
         view.memo["forms"] = forms
     return cast("tuple[Form, ...]", forms)
 
@@ -330,7 +328,8 @@ def _is_said(view: View, start: int, end: int, name: str, *, is_alone: bool) -> 
 
 _ID_CARD: Final = re.compile(rf"{_EDGE}{_CARD_SIGNS}{{9}}[0-9]?{_END}")
 _CUT_CARD: Final = re.compile(
-    rf"{_EDGE}{_CARD_SIGNS}{{1,4}}(?P<sign>[ ./_-])(?:{_CARD_SIGNS}{{1,4}}(?P=sign)){{1,9}}(?:{_CARD_SIGNS}{{0,3}}[0-9]){_END}"
+    rf"{_EDGE}{_CARD_SIGNS}{{1,4}}(?P<sign>[ ./_-])(?:{_CARD_SIGNS}{{1,4}}(?P=sign)){{1,9}}"
+    rf"(?:{_CARD_SIGNS}{{0,3}}[0-9]){_END}"
     rf"|{_EDGE}{_CARD_SIGNS}{{1,9}}\n{_CARD_SIGNS}{{0,8}}[0-9]{_END}"
 )
 _OFFICIAL: Final = re.compile(r"[CFGHJKLMNPRTVWXY][CFGHJKLMNPRTVWXYZ0-9]{8}[0-9]")

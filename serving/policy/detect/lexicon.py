@@ -1,7 +1,7 @@
 """Words that say what a number is: for each label those of forms, letters, programs and tables in several languages.
 
-Stems as in `context`: `stem`, `stem$` for the word alone, `*stem` inside a word, `one_two` for words in a row. A key such
-as `taxNumber` or `tax_number` is read as its words. Hyphens, dots and slashes count as an underscore.
+Stems as in `context`: `stem`, `stem$` for the word alone, `*stem` inside a word, `one_two` for words in a row. A key
+such as `taxNumber` or `tax_number` is read as its words. Hyphens, dots and slashes count as an underscore.
 
 `order` are words of things that are counted, `count` those of machines; the nearer one of two words decides.
 """
@@ -44,7 +44,8 @@ _TELEPHONE: Final = (
     "whatsapp ватсап вотсап вацап viber вайбер телеграм telegram tg$ номер_связи связь связи связаться "
     "свяжит контакт трубк абонент горячая_линия phone telephone tele$ mobile tel$ cell$ cellphone handy mobil fax "
     "contact_no contact_num contact_tel contact msisdn sms$ смс$ reach_me reach_him reach_her reach_them reach_us "
-    "call_me call_him call_her call_back call_us call_on call_at ring_me text_me text_him dial callback hotline landline "
+    "call_me call_him call_her call_back call_us call_on call_at ring_me text_me text_him dial callback "
+    "hotline landline "
     "telefon *telefon rufnummer *rufnummer anruf anrufen ruckruf zuruckruf erreichbar erreichen festnetz "
     "durchwahl telefono telefone telephone portable movil cellulare komorka telefonu telefoon gsm$ whats_app "
 )
@@ -144,7 +145,10 @@ CONTEXTS: Final[dict[str, str]] = {
         "dni$ d.n.i dni_ nif$ nif_ documento documento_nacional identidad identity identificac identification "
         "national_id spanish spain espan spanien spanisch испан dninif carnet padron ausweis id_number id_card"
     ),
-    "es.nie": "nie$ nie_ extranjer nif$ dni$ foreigner foreign residence resident spanish spain espan identity id_number",
+    "es.nie": (
+        "nie$ nie_ extranjer nif$ dni$ foreigner foreign residence resident spanish spain espan "
+    "identity id_number"
+    ),
     "gb.nino": (
         "nino$ nino_ ni$ ni_number ni_no ninumber nin$ national_insurance insurance nat_ins natins hmrc paye$ payroll "
         "uk_insurance british_insurance national_ins social_security p45$ p60$ sozialversicherung"
@@ -154,8 +158,10 @@ CONTEXTS: Final[dict[str, str]] = {
         "health_insurance versichertenkarte gesundheitskarte"
     ),
     "de.id_card": (
-        "*personalausweis *ausweis ausweis pass$ *reisepass perso$ personaldokument identity id_card idcard id_no id_number "
-        "national_id identitatskarte identification passport document dokument legitimation *ausweisnr seriennummer_aus "
+        "*personalausweis *ausweis ausweis pass$ *reisepass perso$ personaldokument identity id_card "
+        "idcard id_no id_number "
+        "national_id identitatskarte identification passport document dokument legitimation *ausweisnr "
+        "seriennummer_aus "
         "паспорт удостоверен german_id bundesdruckerei perso_nr identitat"
     ),
     "ie.pps": "pps$ ppsn$ ppsno$ personal_public irish",
@@ -166,6 +172,20 @@ CONTEXTS: Final[dict[str, str]] = {
     ),
     "passport": "passport *reisepass passeport pasaporte passaporto paszport загран загранпаспорт passnummer",
     "us.driving_licence": "driver_lic drivers_lic driver_s_lic driving dl$ licence_no license_no dl_no",
+    "identity": (
+        "идентификац идентификатор_лиц персональн_номер персональный_номер персонального_номер личный_номер "
+        "личного_номер личный_код госномер_лиц национальн_номер национальный_номер национальный_идент "
+        "учетный_номер_нал "
+        "сотрудник работник пациент заявител гражданин гражданк гражданина клиент клиента абонент застрахован анкета "
+        "заемщик кадр кадров бухгалтер зарплат досье иностранн личное_дело карточка_клиент карточку_клиент "
+        "identification national_id national_number national_ident personal_id personal_no personal_num person_id "
+        "person_no person_num personid personnel personal_code identity identifier_of citizen citizenship resident "
+        "employee applicant tenant patient client_id customer_id taxpayer payroll hr$ colleague beneficiary "
+        "policyholder insured_person claimant borrower onboarding kyc$ personal_data "
+        "personenkennzahl personenkennung personenkennziffer kennnummer identitat identifikation personalnummer "
+        "mitarbeiter angestellt arbeitnehmer antragsteller burger burgerin versicherte patientin mieter kunde kundin "
+        "personalakte lohnabrechnung gehaltsabrechnung ausweis"
+    ),
     "order": (
         "заказ наряд накладн артикул арт$ трек трекинг трекномер отправлен отгрузк посылк счет_фактур счета_фактур "
         "инвойс тикет обращени заявк заявок партия партии лот$ серийн sn$ s/n модел каталожн детал запчаст "

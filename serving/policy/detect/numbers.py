@@ -8,7 +8,8 @@ with a space after every digit, and three numbers in a row do not make nine othe
 
 A candidate that passes a rule's check is found where a word of the rule's context is near or heads its column; and
 without one where the rule stands alone (by chance one random number in a hundred passes, or fewer), or where it has a
-shape that is the identifier's own. Things that are counted (`order`, `sku`) have words too: a nearer one of those
+shape that is the identifier's own; where there is a check, a word of a person's record (`identity`: employee, patient)
+is context too. Things that are counted (`order`, `sku`) have words too: a nearer one of those
 speaks against it. Rules with a check are found by their own words; among those without one the nearest word decides.
 """
 
@@ -17,11 +18,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import mul
 from typing import Final, NamedTuple
 
-from serving.policy.detect.finding import Hit
 from serving.policy.detect.context import AHEAD, IN_HEADING, Reading, reading_of
+from serving.policy.detect.finding import Hit
 from serving.policy.detect.fold import View
 from serving.policy.detect.lexicon import LEXICON
 
@@ -41,6 +43,7 @@ _NUMBER_SIGN: Final = re.compile(r"(?:^|[\W\d_])n[o°º.]?\.?$")
 _MOST_DIGITS: Final = 20
 _MOST_GROUPS: Final = 7
 _NOWHERE: Final = 1_000_000
+_IDENTITY: Final = "identity"
 _FEW: Final = 24
 """Characters from a word of counted things to its number."""
 
@@ -76,7 +79,12 @@ class Rule:
     is_weak: bool = False
     """Its check is of the form alone: any number of its length may pass."""
     is_shown: bool = False
-    """So much its own, where it needs no word, that no word speaks against it."""
+    """Its own shapes, or its check where it has none, are so much its own that no word speaks against them."""
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether a word of a person's record is context enough: where there is a check."""
+        return self.near is not None and not self.is_weak
 
 
 class Tables(NamedTuple):
@@ -133,7 +141,7 @@ def _candidates(folded: str, start: int, end: int, tables: Tables) -> Iterator[C
     last = len(groups) if end == len(folded) or not _is_letter(folded[end]) else len(groups) - 1
     wanted = tables.by_length
     done: set[tuple[int, int]] = set()
-    for first, past in _stretches(folded, start, end, groups):
+    for first, past in _stretches(folded, groups):
         size = sum(lengths[first:past]) if past - first <= _MOST_DIGITS else 0
         if past <= last and size in wanted and (first, past) not in done:
             done.add((first, past))
@@ -148,13 +156,13 @@ def _candidates(folded: str, start: int, end: int, tables: Tables) -> Iterator[C
                     yield _candidate(folded, groups[index:past], shape, is_glued=glued and index == 0)
 
 
-def _stretches(folded: str, start: int, end: int, groups: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _stretches(folded: str, groups: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """The run, its lines, cells and words, and what a line break cuts in two, as indices of groups."""
     count = len(groups)
     if count == 1:
         return
     yield 0, count
-    between = [folded[one[1] : two[0]] for one, two in zip(groups, groups[1:], strict=False)]
+    between = [folded[one[1] : two[0]] for one, two in pairwise(groups)]
     if len(set(between)) == 1 and "\n" not in between[0]:
         return
     for cuts in _CUTS:
@@ -205,6 +213,33 @@ def _is_glued(folded: str, start: int) -> bool:
     return folded[start - 1] != "_" and _NUMBER_SIGN.search(folded, max(0, start - 5), start) is None
 
 
+class _Around(NamedTuple):
+    """What stands around a candidate."""
+
+    distances: dict[str, int]
+    column: frozenset[str]
+    heading: frozenset[str]
+    order: int
+    """How near a word of counted things is."""
+    count: int
+    """How near a word of what machines count is."""
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is something else, unless a word says what it is."""
+        return min(self.order, self.count) <= _FEW or "order" in self.column
+
+    def distance(self, rule: Rule) -> int | None:
+        """How near the rule's context is. None: there is none, or it is nearer to something that is counted."""
+        if rule.near in self.column:
+            return 0
+        somebody = self.distances.get(_IDENTITY, _NOWHERE) if rule.is_identity else _NOWHERE
+        distance = self.distances.get(rule.near or "", somebody)
+        if distance == _NOWHERE:
+            return IN_HEADING if rule.near in self.heading and "order" not in self.column else None
+        return distance if distance <= (min(self.order, self.count) if rule.is_weak else self.order) else None
+
+
 class _Judge:
     """What the rules say of the candidates of one text."""
 
@@ -215,7 +250,10 @@ class _Judge:
             length: tuple(
                 rule
                 for rule in rules
-                if rule.own or rule.alone is not None or (rule.near is not None and rule.near in reading.possible)
+                if rule.own
+                or rule.alone is not None
+                or rule.near in reading.possible
+                or (rule.is_identity and _IDENTITY in reading.possible)
             )
             for length, rules in tables.by_length.items()
         }
@@ -223,40 +261,43 @@ class _Judge:
 
     def hits(self, candidate: Candidate) -> Iterator[Hit]:
         """Under each label that the candidate is found as."""
+        passed = list(self._passed(candidate))
+        if not passed:
+            return
+        around = self._around(candidate)
+        found: list[tuple[int, Rule]] = []
+        for rule, is_enough, is_shown in passed:
+            if is_enough and (is_shown or not around.is_counted):
+                yield Hit(candidate.start, candidate.end, rule.label)
+            else:
+                distance = around.distance(rule)
+                if distance is not None:
+                    found.append((distance, rule))
+        nearest = min((distance for distance, _ in found), default=0)
+        for distance, rule in found:
+            if distance == nearest or not rule.is_weak:
+                yield Hit(candidate.start, candidate.end, rule.label)
+
+    def _passed(self, candidate: Candidate) -> Iterator[tuple[Rule, bool, bool]]:
+        """Rules whose check it passes and that may apply; whether they need no word; whether none speaks against."""
         possible = self._reading.possible
-        passed: list[tuple[Rule, bool]] = []
         for rule in self._rules[len(candidate.digits)]:
             is_own = candidate.shape in rule.own and not candidate.is_glued and "\n" not in candidate.text
-            may_be_near = rule.near in possible
+            may_be_near = rule.near in possible or (_IDENTITY in possible and rule.is_identity)
             if not (is_own or may_be_near or rule.alone is not None) or not rule.check(candidate.digits):
                 continue
             is_alone = rule.alone is not None and not candidate.is_glued and rule.alone(candidate.digits)
             if is_own or may_be_near or is_alone:
-                passed.append((rule, is_own or is_alone))
-        if not passed:
-            return
-        distances = self._distances(candidate)
-        column, heading = (frozenset(), frozenset()) if candidate.is_glued else self._headings(candidate)
+                yield rule, is_own or is_alone, rule.is_shown and (is_own or not rule.own)
+
+    def _around(self, candidate: Candidate) -> _Around:
+        if candidate.is_glued:
+            nothing: frozenset[str] = frozenset()
+            glued = dict.fromkeys(self._reading.glued(candidate.start), 0)
+            return _Around(glued, nothing, nothing, _NOWHERE, _NOWHERE)
+        distances = self._reading.near(candidate.start, candidate.end)
         order, count = self._against(candidate, distances, "order"), self._against(candidate, distances, "count")
-        is_counted = min(order, count) <= _FEW or "order" in column
-        found: list[tuple[int, Rule]] = []
-        for rule, is_enough in passed:
-            if is_enough and (rule.is_shown or not is_counted):
-                yield Hit(candidate.start, candidate.end, rule.label)
-                continue
-            if rule.near in column:
-                found.append((0, rule))
-                continue
-            distance = distances.get(rule.near or "", IN_HEADING + 1 if rule.near in heading else _NOWHERE)
-            if distance < _NOWHERE and distance <= (min(order, count) if rule.is_weak else order) and not (
-                distance > IN_HEADING and "order" in column
-            ):
-                found.append((distance, rule))
-        if found:
-            nearest = min(distance for distance, _ in found)
-            for distance, rule in found:
-                if distance == nearest or not rule.is_weak:
-                    yield Hit(candidate.start, candidate.end, rule.label)
+        return _Around(distances, *self._reading.headings(candidate.start), order, count)
 
     def _against(self, candidate: Candidate, distances: dict[str, int], name: str) -> int:
         """How near the word of something that is counted is: it counts where it stands before, on the same line."""
@@ -264,14 +305,6 @@ class _Judge:
         if distance >= AHEAD or (distance and "\n" in self._folded[candidate.start - distance : candidate.start]):
             return _NOWHERE
         return distance
-
-    def _headings(self, candidate: Candidate) -> tuple[frozenset[str], frozenset[str]]:
-        return self._reading.headings(candidate.start)
-
-    def _distances(self, candidate: Candidate) -> dict[str, int]:
-        if candidate.is_glued:
-            return dict.fromkeys(self._reading.glued(candidate.start), 0)
-        return self._reading.near(candidate.start, candidate.end)
 
 
 def weighted(digits: str, weights: tuple[int, ...]) -> int:

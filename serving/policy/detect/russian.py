@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from serving.policy.detect.finding import Hit
 from serving.policy.detect.cards import is_card
 from serving.policy.detect.context import reading_of
+from serving.policy.detect.finding import Hit
 from serving.policy.detect.fold import View, fold
 from serving.policy.detect.lexicon import LEXICON
 from serving.policy.detect.numbers import Rule, always, is_day, luhn, weighted
@@ -174,9 +174,7 @@ def find_passport_pairs(view: View) -> Iterator[Hit]:
         if not is_passport(digits):
             continue
         near = reading_of(view, LEXICON).near(*match.span())
-        if "#" in match[0] and near.get("order", _FAR) > _CLOSE:
-            yield Hit(match.start(), match.end(), "ru.passport")
-        elif "ru.passport" in near:
+        if "ru.passport" in near or ("#" in match[0] and near.get("order", _FAR) > _CLOSE):
             yield Hit(match.start(), match.end(), "ru.passport")
         if "ru.driving_licence" in near:
             yield Hit(match.start(), match.end(), "ru.driving_licence")

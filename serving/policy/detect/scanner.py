@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, Protocol
 
-from serving.policy.detect import american, cards, conditions, cues, decoded, european, lettered, russian, secret, wording
+from serving.policy.detect import (
+    american,
+    cards,
+    conditions,
+    cues,
+    decoded,
+    european,
+    lettered,
+    russian,
+    secret,
+    wording,
+)
 from serving.policy.detect.contact import find_addresses, find_emails, find_international
 from serving.policy.detect.dates import find_birth_dates
 from serving.policy.detect.finding import Finding, Hit, Part, Span

@@ -125,7 +125,8 @@ _LABELS: Final = Phrases(
     "nur_fur_den_internen intern$ betriebsintern firmenintern firmengeheimnis unternehmensgeheimnis dienstgeheimnis "
     "dienstgebrauch nicht_zur_weitergabe nicht_weitergeben nicht_zur_veroffentlichung nicht_fur_dritte "
     "weitergabe_untersagt weitergabe_verboten weitergabe_nicht vertraulichkeitsstufe vertrauliches_dokument "
-    "vertraulich_behandeln steuergeheimnis arztgeheimnis arztliche_schweigepflicht mandantengeheimnis insiderinformation "
+    "vertraulich_behandeln steuergeheimnis arztgeheimnis arztliche_schweigepflicht mandantengeheimnis "
+    "insiderinformation "
     "sperrvermerk"
 )
 _LABEL_GATE: Final = stems(
@@ -148,7 +149,8 @@ _CODE: Final = "_.(\\/"
 
 
 _MONEY: Final = (
-    "зарплат зарабат заработ оклад жалован задолженн долг$ долга$ долги$ должен$ должна$ остат баланс доход кредит заем "
+    "зарплат зарабат заработ оклад жалован задолженн долг$ долга$ долги$ должен$ должна$ остат баланс "
+    "доход кредит заем "
     "займ вклад депозит премия премии ипотек просроч недоимк алимент пенси пособи выручк прибыл убыт лимит ссуд "
     "взыскан накоплен сбережен "
     "salary salaries wage wages earns earning earnings income loan debt debts owes owed balance mortgage bonus arrears "
@@ -183,9 +185,11 @@ _RUIN: Final = Phrases(
     "debt_collection collections_agency privatinsolvenz lohnpfandung kontopfandung zahlungsverzug zahlungsunfahig "
     "eidesstattliche_vermogens mahnverfahren inkasso negativer_schufa"
 )
-_RUIN_GATE: Final = stems("банкрот признан исполнит арест просроч коллект испорч declared filed personal garnish wage "
-                          "foreclos payment defaulted debt collections privatinsol lohnpf kontopf zahlungs eidess mahnver "
-                          "inkasso negativer")
+_RUIN_GATE: Final = stems(
+    "банкрот признан исполнит арест просроч коллект испорч declared filed personal garnish wage "
+    "foreclos payment defaulted debt collections privatinsol lohnpf kontopf zahlungs eidess mahnver "
+    "inkasso negativer"
+)
 
 
 def find_sums(view: View) -> Iterator[Hit]:
