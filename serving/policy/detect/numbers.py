@@ -221,13 +221,13 @@ class _Around(NamedTuple):
     heading: frozenset[str]
     order: int
     """How near a word of counted things is."""
-    count: int
+    machine: int
     """How near a word of what machines count is."""
 
     @property
     def is_counted(self) -> bool:
         """Whether it is something else, unless a word says what it is."""
-        return min(self.order, self.count) <= _FEW or "order" in self.column
+        return min(self.order, self.machine) <= _FEW or "order" in self.column
 
     def distance(self, rule: Rule) -> int | None:
         """How near the rule's context is. None: there is none, or it is nearer to something that is counted."""
@@ -237,7 +237,7 @@ class _Around(NamedTuple):
         distance = self.distances.get(rule.near or "", somebody)
         if distance == _NOWHERE:
             return IN_HEADING if rule.near in self.heading and "order" not in self.column else None
-        return distance if distance <= (min(self.order, self.count) if rule.is_weak else self.order) else None
+        return distance if distance <= (min(self.order, self.machine) if rule.is_weak else self.order) else None
 
 
 class _Judge:
