@@ -116,7 +116,8 @@ _FEW_ODD: Final = 32
 _PLAIN: Final = _Table(_plain)
 _LOOKS: Final = _Table(_look)
 _HASH: Final = re.compile(
-    r"(?<![^\W_])(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=[0-9]{0,40}+[a-f])[0-9a-f]{24,}+)(?![^\W_])"
+    r"(?<![^\W_])(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=[0-9]{0,40}+[a-f])[0-9a-f]{24,}+"
+    r"|[12][0-9]{3}-[01][0-9]-[0-3][0-9][t ][0-2][0-9]:[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]{1,9})?)?z?)(?![^\W_])"
 )
 _LOOKED_AT: Final = 7
 _RETURN: Final = re.compile(r"[\r\x0b\x0c\x1c-\x1e]")
@@ -146,7 +147,7 @@ class View:
 
     @cached_property
     def without_hashes(self) -> str:
-        """`folded` with UUIDs and long hexadecimal words crossed out, letter by letter: nobody's number is in them."""
+        """`folded` with UUIDs, long hexadecimal words and moments crossed out: nobody's number is in them."""
         return _HASH.sub(lambda match: "x" * len(match[0]), self.folded)
 
     @cached_property

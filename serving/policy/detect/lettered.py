@@ -294,7 +294,7 @@ def _broken(folded: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]
 
 _SIDE: Final = 22
 _LEFT: Final = re.compile(r"[a-z0-9][a-z0-9 ./_-]*+$")
-_RIGHT: Final = re.compile(r"[ \t]{0,4}+[a-z0-9][a-z0-9 ./_-]*+")
+_RIGHT: Final = re.compile(r"[ \t]{0,4}+(?![a-z]{4,}[^a-z0-9])[a-z0-9][a-z0-9 ./_-]*+")
 _DIGIT: Final = re.compile(r"[0-9]")
 _SMALL: Final = re.compile(r"[a-z]")
 _CUT: Final = re.compile("|".join(form.pattern.pattern for form in FORMS if form.sizes and form.label in _STRICT))

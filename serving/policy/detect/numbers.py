@@ -237,7 +237,8 @@ class _Around(NamedTuple):
         distance = self.distances.get(rule.near or "", somebody)
         if distance == _NOWHERE:
             return IN_HEADING if rule.near in self.heading and "order" not in self.column else None
-        return distance if distance <= (min(self.order, self.machine) if rule.is_weak else self.order) else None
+        against = min(self.order, self.machine) if rule.is_weak and self.machine <= _FEW else self.order
+        return distance if distance <= against else None
 
 
 class _Judge:

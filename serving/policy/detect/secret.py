@@ -121,23 +121,25 @@ def find_secrets(view: View) -> Iterator[Hit]:
     yield from _passwords(view)
 
 
-_BROKEN: Final = re.compile(r"(?<![\w.+/=-])[\w.+/=-]{2,400}+\n[ \t]{0,8}+[\w.+/=-]{2,400}+")
+_BEHIND: Final = re.compile(r"\n[ \t]{0,8}+(?P<rest>[\w.+/=-]{2,400}+)")
+_BACKWARDS: Final = re.compile(r"[\w.+/=-]{2,400}+")
+_KEY_CHARS: Final = 400
 _LEAST_KEY: Final = 20
 
 
 def _cut_keys(plain: str) -> Iterator[Hit]:
     """Keys that the end of a line cuts in two."""
-    for broken in _BROKEN.finditer(plain):
-        if len(broken[0]) <= _LEAST_KEY:
+    for behind in _BEHIND.finditer(plain):
+        at = behind.start()
+        before = _BACKWARDS.match(plain[max(0, at - _KEY_CHARS) : at][::-1])
+        if before is None or len(before[0]) + len(behind["rest"]) < _LEAST_KEY:
             continue
-        at = broken[0].index("\n")
-        skipped = len(broken[0]) - len(broken[0][at:].lstrip()) - at
-        whole = broken[0][:at] + broken[0][at + skipped :]
+        head = before[0][::-1]
+        whole, begin, skipped = head + behind["rest"], at - len(head), behind.start("rest") - at
         for form in FORMS:
             match = form.pattern.search(whole) if form.mark in whole else None
-            if match is not None and match.start() < at < match.end():
-                start = broken.start() + match.start()
-                yield Hit(start, broken.start() + match.end() + skipped, form.label)
+            if match is not None and match.start() < len(head) < match.end():
+                yield Hit(begin + match.start(), begin + match.end() + skipped, form.label)
 
 
 def _passwords(view: View) -> Iterator[Hit]:
