@@ -90,6 +90,15 @@ def numbers(rng: random.Random, length: int) -> str:
     return "\n".join(str(rng.randrange(10**8, 10**16)) for _ in range(length // 10))[:length]
 
 
+def identified(rng: random.Random, length: int) -> str:
+    """An identifier with its word on every line."""
+    lines: list[str] = []
+    while sum(map(len, lines)) < length:
+        word = ("ИНН", "phone", "Steuer-ID", "паспорт", "customer_id")[len(lines) % 5]
+        lines.append(f"{word}: {rng.randrange(10**9, 10**12)}\n")
+    return "".join(lines)[:length]
+
+
 KINDS: dict[str, Callable[[random.Random, int], str]] = {
     "russian": prose(RUSSIAN),
     "english": prose(ENGLISH),
@@ -98,6 +107,7 @@ KINDS: dict[str, Callable[[random.Random, int], str]] = {
     "log": log,
     "json": records,
     "numbers": numbers,
+    "identified": identified,
 }
 
 
@@ -128,7 +138,12 @@ def main() -> None:
         show(
             "prose…json",
             length,
-            [one for (kind, size), times in taken.items() if size == length and kind != "numbers" for one in times],
+            [
+                one
+                for (kind, size), times in taken.items()
+                if size == length and kind not in {"numbers", "identified"}
+                for one in times
+            ],
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from serving.policy.detect.fold import Near
 from serving.policy.detect.numbers import Rule, luhn, weighted
 
 
@@ -42,20 +41,13 @@ def is_nanp(digits: str) -> bool:
     return ten[0] in "23456789" and ten[3] in "23456789" and (len(digits) == 10 or digits[0] == "1")
 
 
-_TELEPHONE: Final = Near(
-    "phone telephone mobile call_me reach_me ring_me dial$ tel$ cell$ fax contact whatsapp sms$ telefon handy mobil "
-    "rufnummer telefono telefone тел$ тел. телефон моб$ моб."
-)
-
 RULES: Final = (
-    Rule("us.ssn", (9,), is_ssn, Near("ssn social_security socialsecurity социальн_страхован"),
-         own=frozenset({(3, 2, 4)})),
-    Rule("us.itin", (9,), is_itin, Near("itin taxpayer individual_taxpayer"), own=frozenset({(3, 2, 4)})),
-    Rule("us.ein", (9,), lambda digits: digits[:2] != "00", Near("ein$ employer_id fein$ employer_identification"),
-         frozenset({(2, 7)})),
-    Rule("us.npi", (10,), is_npi, Near("npi$ national_provider provider_id")),
-    Rule("us.aba_routing", (9,), is_aba, Near("routing aba$ rtn$")),
-    Rule("phone", (10, 11), is_nanp, _TELEPHONE, frozenset({(1, 3, 3, 4)}), frozenset({(3, 3, 4)})),
-    Rule("phone", (9, 10, 11, 12, 13), lambda digits: digits[0] == "0", _TELEPHONE),
+    Rule("us.ssn", (9,), is_ssn, "us.ssn", own=frozenset({(3, 2, 4)}), is_weak=True, is_shown=True),
+    Rule("us.itin", (9,), is_itin, "us.itin", own=frozenset({(3, 2, 4)}), is_weak=True, is_shown=True),
+    Rule("us.ein", (9,), lambda digits: digits[:2] != "00", "us.ein", frozenset({(2, 7)}), is_weak=True),
+    Rule("us.npi", (10,), is_npi, "us.npi"),
+    Rule("us.aba_routing", (9,), is_aba, "us.aba_routing"),
+    Rule("phone", (10, 11), is_nanp, "phone", frozenset({(1, 3, 3, 4), (3, 3, 4)}), is_weak=True),
+    Rule("phone", (9, 10, 11, 12, 13), lambda digits: digits[0] == "0", "phone", is_weak=True),
     Rule("phone", (10,), lambda digits: digits[0] == "0" and digits[1] != "0", own=frozenset({(2, 2, 2, 2, 2)})),
 )  # fmt: skip

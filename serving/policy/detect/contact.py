@@ -25,8 +25,10 @@ _ZONES: Final = frozenset(
 )
 _SPELLED_WORDS: Final = frozenset(fold("at dot собака точка sobaka tocka punkt").split())
 
-_PLUS: Final = re.compile(r"(?<![\w+])(?:\+|\(\+)[ ]?(?=[1-9])")
+_PLUS: Final = re.compile(r"(?<![\w+])(?:\+|\(\+)[ .\n]?(?=[1-9])")
 _DIALLED: Final = re.compile(r"[0-9](?:[ ./()_-]{0,3}+[0-9]){7,14}+(?![0-9])")
+_BROKEN: Final = re.compile(r"[0-9](?:[ ./()_-]{0,3}+\n?[0-9]){7,14}+(?![0-9])")
+"""Also over the ends of lines, where there are too few digits before one."""
 _COUNTRY: Final = re.compile(
     r"1|7|2[07]|2[1234569][0-9]|3[0123469]|3[578][0-9]|4[013-9]|42[0-9]|5[1-8]|5[09][0-9]|6[0-6]|6[789][0-9]|8[1246]"
     r"|8[0578][0-9]|9[0-58]|9[679][0-9]"
@@ -64,17 +66,20 @@ def _spelled(folded: str) -> Iterator[Hit]:
             yield Hit(match.start(), match.end(), "email")
 
 
+_AREA: Final = re.compile(r"(?<![\w(])\([2-9][0-9]{2}\)[ -]?[2-9][0-9]{2}[ .-][0-9]{4}(?![\w-])")
+
+
 def find_international(view: View) -> Iterator[Hit]:
-    """`+`, an assigned country code, eight to fifteen digits (ITU-T E.164)."""
+    """`+`, an assigned country code, eight to fifteen digits (ITU-T E.164); and `(212) 555-0100`."""
     folded = view.folded
+    if "(" in folded:
+        yield from (Hit(match.start(), match.end(), "phone") for match in _AREA.finditer(folded))
     if "+" not in folded:
         return
     for plus in _PLUS.finditer(folded):
-        number = _DIALLED.match(folded, plus.end())
-        if number is None or not _COUNTRY.match(number[0]):
-            continue
-        digits = "".join(filter(str.isdigit, number[0]))
-        if len(set(digits)) > 2:
+        number = _DIALLED.match(folded, plus.end()) or _BROKEN.match(folded, plus.end())
+        digits = "".join(filter(str.isdigit, number[0])) if number is not None else ""
+        if number is not None and _COUNTRY.match(digits) and len(set(digits)) > 2:
             yield Hit(plus.start(), number.end(), "ru.phone" if digits[0] == "7" and len(digits) == 11 else "phone")
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from serving.policy.detect.finding import Hit
-from serving.policy.detect.fold import Phrases, View, stems
+from serving.policy.detect.fold import Phrases, View, fold, stems
+from serving.policy.detect.given import FAMOUS, GIVEN
 
 _NAME: Final = r"[A-ZА-ЯІ][\w'’-]{1,30}"
 _INITIALS: Final = r"[A-ZА-ЯІ]\.[ ]?(?:[A-ZА-ЯІ]\.[ ]?)?"
@@ -99,6 +100,7 @@ def find_name_cues(view: View) -> Iterator[Hit]:
         is_weak = folded.startswith(_TWO_AT_LEAST, start)
         if match is not None and (not is_weak or " " in match["name"]) and _is_name(match, folded):
             yield Hit(*match.span("name"), _LABEL)
+    yield from _given(view)
     yield from _patronymics(view)
     if not plain.isascii():
         yield from (Hit(match.start(), match.end(), _LABEL) for match in _WITH_INITIALS.finditer(plain))
@@ -114,6 +116,37 @@ def _is_name(match: re.Match[str], folded: str) -> bool:
         and not any(map(str.isdigit, folded[start:end]))
         and "_" not in match["name"]
     )
+
+
+_NAMED: Final = re.compile(
+    r"(?<![\w'.-])(?P<given>[A-ZÄÖÜ][a-zäöüéèß]{1,14})(?:-[A-ZÄÖÜ][a-zäöüé]{1,14})?[ ]"
+    r"(?:[A-ZÄÖÜ]\.[ ]?|[A-ZÄÖÜ][a-zäöü]{2,14}[ ])?"
+    r"(?:(?:von|van|de|der|zu|da|di|del|la|al|Mac|Mc|O')[ ]?){0,2}(?P<family>[A-ZÄÖÜ][\w'’]{1,24}(?:-[A-Z][\w]{1,24})?)"
+    r"|(?<![\w'.-])(?P<first>[A-ZÄÖÜ][a-zäöüéèß'-]{2,24}),[ ](?P<then>[A-ZÄÖÜ][a-zäöüéèß]{1,14})(?![\w-])"
+)
+_NO_FAMILY: Final = frozenset(
+    "street st avenue ave road rd lane square university institute institut gmbh ag kg ltd inc llc co corp corporation "
+    "company group foundation stiftung school schule hospital klinik airport flughafen park library museum theatre "
+    "theater college church kirche street strasse straße platz weg allee prize award preis cup lake river island city "
+    "county house hall hotel cafe restaurant bar bank day tag january february march april may june july august "
+    "september october november december januar februar märz mai juni juli oktober dezember foods traders motors "
+    "and or the in of is was und oder der die das ist war server project release version street model effect theorem "
+    "algorithm method number constant principle equation".split()
+)
+
+
+def _given(view: View) -> Iterator[Hit]:
+    """A common given name and a surname, in either order; not who is known to everybody."""
+    if _GIVEN.isdisjoint(view.words):
+        return
+    for match in _NAMED.finditer(view.plain):
+        given, family = (match["given"], match["family"]) if match["given"] else (match["then"], match["first"])
+        start, end = match.span()
+        if fold(given) in _GIVEN and family.lower() not in _NO_FAMILY and family.lower() not in FAMOUS:
+            yield Hit(start, end, _LABEL)
+
+
+_GIVEN: Final = frozenset(map(fold, GIVEN))
 
 
 def _patronymics(view: View) -> Iterator[Hit]:

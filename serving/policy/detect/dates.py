@@ -11,11 +11,17 @@ from serving.policy.detect.fold import Phrases, View, stems
 
 _BIRTH: Final = (
     "рожден родил дата_рожд рожд. д.р. др$ г.р. гр$ born birth birthday birthdate dob$ d.o.b geboren geburt geb$ geb. "
-    "naissance nacimiento nacido nascita nato$ nata$ urodz geboorte birth_date dateofbirth date_of_birth"
+    "naissance nacimiento nacido nascita nato$ nata$ urodz geboorte birth_date dateofbirth date_of_birth "
+    "день_рождени дня_рождени появил_на_свет появилась_на_свет появился_на_свет д/р д.р$ род$ date_naissance "
+    "ne_le nee_le birth-date birthdt bdate$ bday$ b-day$ geburtstag geburtsdatum geburtsdat zur_welt_gekommen "
+    "geborene geborener b.$ birthdays jahrgang возраст года_рожд лет_от_роду dat_geb dt_nasc datarozhd"
 )
 _BORN: Final = Phrases(_BIRTH)
-_GATE: Final = stems("рожд родил born birth geb naiss nacim nacido nasc urodz dateofbirth")
-_SHORT: Final = frozenset(stems("др гр р b dob nato nata"))
+_GATE: Final = stems(
+    "рожд родил появил возраст день дня born birth bday bdate geb naiss nacim nacido nasc urodz dateofb zur ne nee "
+    "jahrgang dat"
+)
+_SHORT: Final = frozenset(stems("др д гр р род b dob nato nata"))
 _MONTHS: Final = "|".join(
     stems(
         "янв фев мар апр мая май маи июн июл авг сен окт ноя дек jan feb mar apr may jun jul aug sep oct nov dec jan "
@@ -26,7 +32,7 @@ _MONTHS: Final = "|".join(
 )
 _S: Final = r"[ \t]{0,2}[./ _-][ \t]{0,2}"
 _DATE: Final = re.compile(
-    rf"(?<![0-9])(?:[0-3]?[0-9]{_S}[01]?[0-9]{_S}(?:(?:18|19|20)[0-9]{{2}}|[0-9]{{2}})"
+    rf"(?<![0-9])(?:[0-3]?[0-9]{_S}[0-3]?[0-9]{_S}(?:(?:18|19|20)[0-9]{{2}}|[0-9]{{2}})"
     rf"|(?:18|19|20)[0-9]{{2}}{_S}[01]?[0-9]{_S}[0-3]?[0-9]|(?:19|20)[0-9]{{6}}|[0-3][0-9][01][0-9](?:19"
     rf"|20)[0-9]{{2}})(?![0-9])"
     rf"|(?<![0-9])[0-3]?[0-9](?:\.|st|nd|rd|th"
@@ -36,6 +42,8 @@ _DATE: Final = re.compile(
     rf"|th)?,?[ ]{{1,2}}[0-9]{{4}}(?![0-9])"
 )
 _SPACED: Final = re.compile(r"(?<![0-9])[0-9](?:[ ./-]{1,3}[0-9]){7}(?![0-9])")
+_CUT: Final = re.compile(r"(?<![0-9])[0-9](?:[ \t./_-]{0,2}\n?[ \t]{0,4}[./_-]?[0-9]){5,7}(?![0-9])")
+"""Cut by a line's end: digits of a day, a month and a year in any order."""
 _BEFORE: Final = 24
 _AFTER: Final = 60
 
@@ -52,7 +60,7 @@ def find_birth_dates(view: View) -> Iterator[Hit]:
             yield Hit(behind[-1].start(), behind[-1].end(), "birth_date")
             done = behind[-1].end()
             continue
-        for kind in (_DATE, _SPACED):
+        for kind in (_DATE, _SPACED, _CUT):
             ahead = kind.search(folded, max(end, done), end + _AFTER)
             if ahead is not None:
                 yield Hit(ahead.start(), ahead.end(), "birth_date")

@@ -12,7 +12,10 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
+
+from serving.policy.detect.fold import fold
 
 _ESCAPE: Final = re.compile(
     r"\\(?:\\n|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[nrtbf/\"'\\])|(?:%[0-9a-fA-F]{2})++|&#?[0-9a-zA-Z]{2,7};"
@@ -25,6 +28,27 @@ _UNREADABLE_CHARS: Final = 256
 """Base64 of more than this that is no text may be anything. Hashes and signatures up to 1,024 bits are shorter."""
 _SHOWS: Final = 0.9
 _MIN_TEXT: Final = 6
+_AROUND: Final = 160
+"""Characters of the text on either side of what was undone."""
+_SPOKEN: Final = {
+    word: sign
+    for sign, words in {
+        "-": "тире дефис минус чёрточка dash hyphen minus strich bindestrich",
+        " ": "пробел space blank leerzeichen leertaste",
+        ".": "точка dot point punkt",
+        "/": "слэш слеш дробь slash schrägstrich",
+        "@": "собака собачка at klammeraffe arroba",
+        "_": "подчёркивание underscore unterstrich",
+        " +": "плюс plus",
+    }.items()
+    for word in words.split()
+}
+"""Signs as they are said."""
+_SPOKEN_BY_FOLD: Final = {fold(word): word for word in _SPOKEN}
+_TOO_USUAL: Final = frozenset(map(fold, ("at", "point", "plus", "плюс", "blank", "minus", "минус")))
+"""Words of any prose: they make nobody look for the others."""
+_TOGETHER: Final = 40
+_TOUCHED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +182,54 @@ def _is_meant(text: str, size: int) -> bool:
 
 
 def unpacked(text: str) -> tuple[Decoded | None, bool]:
-    """All that was packed, with a blank line between; and whether something long could not be read."""
-    builder, is_unreadable = _Builder(), False
-    for found, begin, end in packed(text):
-        if found is None:
+    """All that was packed, in what stands around it; and whether something long could not be read."""
+    found, is_unreadable = [], False
+    for piece, begin, end in packed(text):
+        if piece is None:
             is_unreadable = True
         else:
-            builder.add(found + "\n\n", begin, end)
-    return builder.made(), is_unreadable
+            found.append((piece, begin, end))
+    return _in_place(text, found), is_unreadable
+
+
+def spoken(text: str, words: frozenset[str]) -> Decoded | None:
+    """What is spelled out between letters and digits (`112 dash 233`, `name собака mail точка ru`) as the signs.
+
+    `words` are the distinct folded words of the text.
+    """
+    met = frozenset(words & _SPOKEN_BY_FOLD.keys())
+    if met <= _TOO_USUAL:
+        return None
+    matches = list(_spoken_pattern(met).finditer(text))
+    found = []
+    for index, match in enumerate(matches):
+        begin, end = match.span()
+        is_touched = any(map(str.isdigit, text[max(0, begin - _TOUCHED) : begin] + text[end : end + _TOUCHED]))
+        is_among = (index > 0 and begin - matches[index - 1].end() < _TOGETHER) or (
+            index + 1 < len(matches) and matches[index + 1].start() - end < _TOGETHER
+        )
+        if is_touched or is_among:
+            found.append((_SPOKEN[_SPOKEN_BY_FOLD[fold(match[1])]], begin, end))
+    return _in_place(text, found)
+
+
+@lru_cache(maxsize=64)
+def _spoken_pattern(met: frozenset[str]) -> re.Pattern[str]:
+    said = "|".join(sorted({_SPOKEN_BY_FOLD[word] for word in met} | {"ät", "черточка", "подчеркивание"}))
+    return re.compile(rf"(?<=[^\W_])\s{{1,2}}[\[({{]?({said})[\])}}]?\s{{1,2}}(?=[^\W_])", re.IGNORECASE)
+
+
+def _in_place(text: str, found: list[tuple[str, int, int]]) -> Decoded | None:
+    """Pieces in place of what they were, each with what stands around it: that says what they are."""
+    builder, done = _Builder(), -1
+    for index, (piece, begin, end) in enumerate(found):
+        low = max(0, begin - _AROUND)
+        if done >= 0 and low > done:
+            builder.add("\n\n", done, done + 1)
+        start = max(low, done) if done >= 0 else low
+        builder.add(text[start:begin], start, begin, literal=True)
+        builder.add(piece, begin, end)
+        following = found[index + 1][1] if index + 1 < len(found) else len(text)
+        done = min(end + _AROUND, following, len(text))
+        builder.add(text[end:done], end, done, literal=True)
+    return builder.made()

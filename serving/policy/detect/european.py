@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from serving.policy.detect.fold import Near
-from serving.policy.detect.numbers import Rule, is_day, luhn, mod_11_10, weighted
+from serving.policy.detect.numbers import Rule, always, is_day, luhn, mod_11_10, weighted
 
 
 def is_de_tax(digits: str) -> bool:
@@ -139,47 +138,44 @@ def is_fr_company(digits: str) -> bool:
     return luhn(digits) and len(set(digits)) > 1
 
 
-_TAX: Final = "ust steuer vat$ tax btw$ iva$ tva$ nif$"
+def is_born_lately(digits: str) -> bool:
+    """PESEL of the 20th century or the 21st, by its month; before 2000 no month has anything added."""
+    return digits[2] in "0123" and (digits[2] in "01" or digits[:2] <= "39")
+
+
+def is_no_month(digits: str) -> bool:
+    """Not a date such as 2024.01.123."""
+    return not ("1900" <= digits[:4] <= "2099" and "01" <= digits[4:6] <= "12")
+
 
 RULES: Final = (
-    Rule("de.tax_id", (11,), is_de_tax, Near(
-        "steuer-id steuerid steueridentifikation steuer_id idnr$ steuerident steuerliche tin$ tax "
-        "identifikationsnummer "
-        "steuer"),
-        own=frozenset({(2, 3, 3, 3)})),
+    Rule("de.tax_id", (11,), is_de_tax, "de.tax_id", own=frozenset({(2, 3, 3, 3)}), alone=always, is_shown=True),
     Rule("fr.nir", (15,), lambda digits: digits[0] in "12" and "01" <= digits[3:5] <= "12" and is_fr_nir(digits),
-         alone=True),
-    Rule("fr.nir", (15,), is_fr_nir, Near("nir$ securite_sociale secu numero_de_securite insee vitale social_security"),
-         own=frozenset({(1, 2, 2, 2, 3, 3, 2), (13, 2), (1, 2, 2, 2, 3, 5)})),
-    Rule("fr.siren", (9,), is_fr_company, Near("siren siret rcs$"), frozenset({(3, 3, 3)})),
-    Rule("fr.siret", (14,), is_fr_company, Near("siret siren"), frozenset({(3, 3, 3, 5)})),
-    Rule("nl.bsn", (9,), is_nl_bsn, Near("bsn$ burgerservice sofinummer sofi$ persoonsnummer"),
-         frozenset({(4, 2, 3), (3, 3, 3), (2, 2, 2, 3)})),
-    Rule("pl.pesel", (11,), is_pl_pesel, Near("pesel")),
-    Rule("pl.nip", (10,), is_pl_nip, Near("nip$ podatk"), frozenset({(3, 3, 2, 2), (3, 2, 2, 3)})),
-    Rule("gb.nhs", (10,), is_gb_nhs, Near("nhs$ patient national_health"), frozenset({(3, 3, 4)})),
-    Rule("gb.utr", (10,), lambda digits: digits[0] != "0", Near("utr$ unique_taxpayer self_assessment"),
-         frozenset({(5, 5)})),
-    Rule("be.rrn", (11,), is_be_rrn, Near("rijksregister insz$ registre_national niss$ rrn$ nationaal_nummer"),
-         own=frozenset({(2, 2, 2, 3, 2), (6, 3, 2)})),
-    Rule("se.personnummer", (10, 12), is_se_person, Near("personnummer personnr samordningsnummer person_no"),
-         own=frozenset({(6, 4), (8, 4)})),
-    Rule("ch.ahv", (13,), is_ch_ahv, Near("ahv avs$ sozialversicherung"), own=frozenset({(3, 4, 4, 2)}), alone=True),
-    Rule("at.svnr", (10,), is_at_svnr, Near("svnr sozialversicherung sv-nr sv-nummer versicherungsnummer"),
-         frozenset({(4, 6), (4, 2, 2, 2)})),
-    Rule("pt.nif", (9,), is_pt_nif, Near("nif$ contribuinte nipc$"), frozenset({(3, 3, 3)})),
-    Rule("cz.rodne_cislo", (10,), is_cz_birth, Near("rodne_cislo rodne rc$ r.c. rodn"), own=frozenset({(6, 4)})),
-    Rule("dk.cpr", (10,), is_dk_cpr, Near("cpr$ cpr-nr personnummer"), frozenset({(6, 4)})),
-    Rule("ro.cnp", (13,), is_ro_cnp, Near("cnp$ cod_numeric"), alone=False),
-    Rule("bg.egn", (10,), is_bg_egn, Near("егн$ egn$")),
-    Rule("no.fodselsnummer", (11,), is_no_birth, Near("fodselsnummer fnr$ personnummer fodselsnr"),
-         own=frozenset({(6, 5)})),
-    Rule("ee.isikukood", (11,), is_baltic, Near("isikukood isiku")),
-    Rule("lt.asmens_kodas", (11,), is_baltic, Near("asmens_kodas asmens")),
-    Rule("hr.oib", (11,), mod_11_10, Near("oib$")),
-    Rule("it.partita_iva", (11,), is_it_vat, Near("partita_iva p.iva piva$ iva$ vat$")),
-    Rule("gb.vat", (9, 12), lambda digits: digits[0] != "0", Near("vat$ vatin"), frozenset({(3, 4, 2)})),
-    Rule("de.tax_number", (10, 11, 13), lambda digits: len(set(digits)) > 2,
-         Near("steuernummer steuernr st.-nr steuer-nr finanzamt"),
-         frozenset({(2, 3, 5), (3, 3, 5), (3, 4, 4), (2, 3, 3, 5), (3, 3, 4)})),
+         "fr.nir", alone=always, is_shown=True, own=frozenset({(1, 2, 2, 2, 3, 3, 2), (13, 2), (1, 2, 2, 2, 3, 5)})),
+    Rule("fr.nir", (15,), is_fr_nir, "fr.nir", own=frozenset({(1, 2, 2, 2, 3, 3, 2), (13, 2), (1, 2, 2, 2, 3, 5)})),
+    Rule("fr.siren", (9,), is_fr_company, "fr.siren", frozenset({(3, 3, 3)})),
+    Rule("fr.siret", (14,), is_fr_company, "fr.siret", frozenset({(3, 3, 3, 5)})),
+    Rule("nl.bsn", (9,), is_nl_bsn, "nl.bsn", frozenset({(4, 2, 3), (3, 3, 3), (2, 2, 2, 3)})),
+    Rule("nl.bsn", (9,), lambda digits: is_nl_bsn(digits) and is_no_month(digits), own=frozenset({(4, 2, 3)})),
+    Rule("pl.pesel", (11,), is_pl_pesel, "pl.pesel", alone=is_born_lately),
+    Rule("pl.nip", (10,), is_pl_nip, "pl.nip", frozenset({(3, 3, 2, 2), (3, 2, 2, 3)})),
+    Rule("gb.nhs", (10,), is_gb_nhs, "gb.nhs", frozenset({(3, 3, 4)})),
+    Rule("gb.utr", (10,), lambda digits: digits[0] != "0", "gb.utr", frozenset({(5, 5)}), is_weak=True),
+    Rule("be.rrn", (11,), is_be_rrn, "be.rrn", own=frozenset({(2, 2, 2, 3, 2), (6, 3, 2)})),
+    Rule("se.personnummer", (10, 12), is_se_person, "se.personnummer", own=frozenset({(6, 4), (8, 4)})),
+    Rule("ch.ahv", (13,), is_ch_ahv, "ch.ahv", own=frozenset({(3, 4, 4, 2)}), alone=always),
+    Rule("at.svnr", (10,), is_at_svnr, "at.svnr", frozenset({(4, 6), (4, 2, 2, 2)})),
+    Rule("pt.nif", (9,), is_pt_nif, "pt.nif", frozenset({(3, 3, 3)})),
+    Rule("cz.rodne_cislo", (10,), is_cz_birth, "cz.rodne_cislo", own=frozenset({(6, 4)})),
+    Rule("dk.cpr", (10,), is_dk_cpr, "dk.cpr", frozenset({(6, 4)})),
+    Rule("ro.cnp", (13,), is_ro_cnp, "ro.cnp"),
+    Rule("bg.egn", (10,), is_bg_egn, "bg.egn"),
+    Rule("no.fodselsnummer", (11,), is_no_birth, "no.fodselsnummer", own=frozenset({(6, 5)})),
+    Rule("ee.isikukood", (11,), is_baltic, "ee.isikukood"),
+    Rule("lt.asmens_kodas", (11,), is_baltic, "lt.asmens_kodas"),
+    Rule("hr.oib", (11,), mod_11_10, "hr.oib"),
+    Rule("it.partita_iva", (11,), is_it_vat, "it.partita_iva"),
+    Rule("gb.vat", (9, 12), lambda digits: digits[0] != "0", "gb.vat", frozenset({(3, 4, 2)}), is_weak=True),
+    Rule("de.tax_number", (10, 11, 13), lambda digits: len(set(digits)) > 2, "de.tax_number",
+         frozenset({(2, 3, 5), (3, 3, 5), (3, 4, 4), (2, 3, 3, 5), (3, 3, 4)}), is_weak=True),
 )  # fmt: skip

@@ -18,9 +18,9 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +116,8 @@ _FEW_ODD: Final = 32
 _PLAIN: Final = _Table(_plain)
 _LOOKS: Final = _Table(_look)
 _HASH: Final = re.compile(
-    r"(?<![^\W_])(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=[0-9]{0,40}+[a-f])[0-9a-f]{24,}+)(?![^\W_])"
+    r"(?<![^\W_])(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=[0-9]{0,40}+[a-f])[0-9a-f]{24,}+"
+    r"|[12][0-9]{3}-[01][0-9]-[0-3][0-9][t ][0-2][0-9]:[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]{1,9})?)?z?)(?![^\W_])"
 )
 _LOOKED_AT: Final = 7
 _RETURN: Final = re.compile(r"[\r\x0b\x0c\x1c-\x1e]")
@@ -132,6 +133,8 @@ class View:
     folded: str
     ends: npt.NDArray[np.int64] | None
     """For each character of the text, where what became of it ends in the normal forms."""
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What detectors work out once and share."""
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -140,17 +143,22 @@ class View:
 
     def has(self, stems: tuple[str, ...]) -> bool:
         """Whether any word may begin with one of the (folded) stems: their first letters are looked at."""
-        return any(stem[:_LOOKED_AT] in self._beginnings for stem in stems)
+        return any(stem[:_LOOKED_AT] in self.beginnings for stem in stems)
 
     @cached_property
     def without_hashes(self) -> str:
-        """`folded` with UUIDs and long hexadecimal words crossed out, letter by letter: nobody's number is in them."""
+        """`folded` with UUIDs, long hexadecimal words and moments crossed out: nobody's number is in them."""
         return _HASH.sub(lambda match: "x" * len(match[0]), self.folded)
 
     @cached_property
-    def _beginnings(self) -> frozenset[str]:
+    def beginnings(self) -> frozenset[str]:
         """Of all words: so a gate costs its own stems, and not the words times the stems."""
         return frozenset(word[:size] for word in self.words for size in range(1, min(len(word), _LOOKED_AT) + 1))
+
+    @property
+    def looked_at(self) -> int:
+        """The longest of `beginnings`."""
+        return _LOOKED_AT
 
     def origin(self, start: int, end: int) -> tuple[int, int]:
         """Offsets in `text` of a stretch of the normal forms."""

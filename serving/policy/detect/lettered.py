@@ -1,15 +1,16 @@
-"""Identifiers with letters in them, and cards: those whose form or checksum is strong, and those that need a word."""
+"""Identifiers with letters in them, and IBANs: those whose form or checksum is strong, and those that need a word."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
+from serving.policy.detect.context import IN_HEADING, reading_of
 from serving.policy.detect.finding import Hit
-from serving.policy.detect.fold import Near, View
-from serving.policy.detect.numbers import AFTER, BEFORE, Rule, distance_of, luhn, weighted
-from serving.policy.detect.russian import ORDER
+from serving.policy.detect.fold import View
+from serving.policy.detect.lexicon import LEXICON
+from serving.policy.detect.numbers import weighted
 
 _IBAN_CHARS: Final = {
     code: int(length)
@@ -59,73 +60,41 @@ def is_iban(number: str) -> bool:
     return int("".join(str(int(letter, 36)) for letter in number[4:] + number[:4])) % 97 == 1
 
 
-_ISSUERS: Final = (
-    (4000, 4999, (13, 16, 19)),  # Visa
-    (5100, 5599, (16,)),  # Mastercard
-    (2221, 2720, (16,)),
-    (2200, 2204, (16, 17, 18, 19)),  # Mir
-    (3400, 3499, (15,)),  # American Express
-    (3700, 3799, (15,)),
-    (6200, 6299, (16, 17, 18, 19)),  # UnionPay
-    (8100, 8199, (16, 17, 18, 19)),
-    (6011, 6011, (16, 17, 18, 19)),  # Discover
-    (6440, 6599, (16, 17, 18, 19)),
-    (3528, 3589, (16,)),  # JCB
-    (3000, 3059, (14,)),  # Diners Club
-    (3600, 3699, (14,)),
-    (3800, 3999, (14,)),
-    (5000, 5099, (16, 18, 19)),  # Maestro
-    (5600, 5899, (16, 18, 19)),
-    (6300, 6399, (16, 18, 19)),
-    (6700, 6799, (16, 18, 19)),
-    (6000, 6099, (16,)),  # RuPay
-    (8200, 8299, (16,)),
-    (9112, 9112, (16,)),  # Belkart
-    (9860, 9860, (16,)),  # Humo
-)
-"""First four digits, from and to, and how many there are (ISO/IEC 7812; the schemes' published ranges)."""
-
-
-def is_card(digits: str) -> bool:
-    """Luhn, and an issuer's range that is given for this length."""
-    if not luhn(digits) or len(set(digits)) < 2:
-        return False
-    first = int(digits[:4])
-    return any(low <= first <= high and len(digits) in sizes for low, high, sizes in _ISSUERS)
-
-
-_CARD_WORDS: Final = Near(
-    "карт card pan$ visa mastercard maestro мир$ mir$ kreditkart karte carte tarjeta cc$ cvv cvc amex оплат payment"
-)
-CARDS: Final = (
-    Rule("card", (15, 16), is_card, own=frozenset({(4, 4, 4, 4), (4, 6, 5), (8, 8), (4, 12), (6, 10)})),
-    Rule("card", (15, 16), is_card, _CARD_WORDS, alone=True, unless=ORDER),
-    Rule("card", (13, 14, 18, 19), is_card, _CARD_WORDS, frozenset({(4, 6, 4), (6, 13)}),
-         frozenset({(4, 4, 4, 4, 3), (4, 4, 4, 4, 2)})),
-)  # fmt: skip
-
-
 class Form(NamedTuple):
-    """An identifier with letters: its pattern over folded text without separators at its ends."""
+    """An identifier with letters: its classes of characters, and what says that it is one."""
 
     label: str
     pattern: re.Pattern[str]
+    """As it is written, separators where they usually stand."""
+    bare: re.Pattern[str]
+    """Of letters and digits alone."""
+    sizes: frozenset[int]
+    """How many letters and digits it may have."""
     check: Callable[[str], bool]
     """Given letters and digits alone."""
-    near: Near | None = None
-    """None: the form and the check are enough."""
-    own: re.Pattern[str] | None = None
-    """A way to write it with separators that needs no word."""
+    near: str | None = None
+    """The context that speaks for it. None: the form and the check are enough, whatever stands beside it."""
+    alone: re.Pattern[str] | None = None
+    """How it has to be written to need no word; a word of counted things speaks against it even so."""
 
 
 _EDGE: Final = r"(?<![a-z0-9])"
 _END: Final = r"(?![a-z0-9])"
-_S: Final = r"[ ./_-]{0,2}"
+_S: Final = r"[ \n./_-]{0,2}"
+_ANY: Final = re.compile(r"(?s:.*)")
 
 
-def _form(parts: str) -> re.Pattern[str]:
-    """Character classes with repeats, blanks between them: separators may stand there, and digits may be spread."""
-    return re.compile(_EDGE + _S.join(parts.split()) + _END)
+def _form(
+    label: str,
+    parts: str,
+    sizes: tuple[int, ...],
+    check: Callable[[str], bool],
+    near: str | None = None,
+    alone: re.Pattern[str] | None = None,
+) -> Form:
+    """`parts`: character classes with repeats, blanks between them: separators may stand there."""
+    pattern = re.compile(_EDGE + _S.join(parts.split()) + _END)
+    return Form(label, pattern, re.compile(parts.replace(" ", "")), frozenset(sizes), check, near, alone)
 
 
 _CF_ODD: Final = dict(
@@ -210,69 +179,182 @@ def _anything(_: str) -> bool:
     return True
 
 
-_DOCUMENT: Final = "passport pass$ ausweis reisepass personalausweis perso$ паспорт identity document dokument"
-_VAT: Final = Near("vat$ vatin ust ust-id ustid umsatzsteuer btw$ iva$ tva$ tax mwst uid$ moms$ alv$ nip$ steuer")
-
+_CARD_SIGNS: Final = "[cfghjk-npr-tv-z0-9]"
 FORMS: Final = (
-    Form("it.codice_fiscale", _form("[a-z]{3} [a-z]{3} [0-9]{2}[abcdehlmprst][0-9]{2} [a-z][0-9]{3}[a-z]"),
-    is_it_fiscal), Form("es.dni", _form("[0-9]{2} [0-9]{3} [0-9]{3} [a-hj-np-tv-z]"), is_es_dni,
-         Near("dni$ nif$ documento identidad d.n.i"),
-         re.compile(r"[0-9]{2}[. ][0-9]{3}[. ][0-9]{3}[ -]?[a-z]|[0-9]{8}-[a-z]")),
-    Form("es.nie", _form("[xyz] [0-9]{7} [a-hj-np-tv-z]"), is_es_dni, Near("nie$ extranjer nif$ dni$"),
-         re.compile("[xyz][ -][0-9]{7}[ -][a-z]")),
-    Form("gb.nino", _form("[a-ceghj-prstw-z][a-ceghj-nprstw-z] [0-9]{2} [0-9]{2} [0-9]{2} [a-d]"), is_gb_nino,
-         Near("nino$ ni$ national_insurance insurance nin$"),
-         re.compile("[a-z]{2}[ -][0-9]{2}[ -][0-9]{2}[ -][0-9]{2}[ -][a-d]")),
-    Form("de.pension", _form("[0-9]{2} [0-9]{6} [a-z] [0-9]{3}"), is_de_pension),
-    Form("de.health_insurance", _form("[a-z][0-9]{3} [0-9]{3} [0-9]{3}"), is_de_health,
-         Near("krankenversicher versichertennummer kvnr$ krankenkasse gkv$ versicherten egk$")),
-    Form("de.id_card", _form("[cfghjk-npr-tv-z0-9]{9}[0-9]?"), is_de_document, Near(_DOCUMENT)),
-    Form("fr.nir", _form("[12] [0-9]{2} [0-9]{2} 2[ab] [0-9]{3} [0-9]{3} [0-9]{2}"), is_fr_corsican),
-    Form("fi.hetu", re.compile(_EDGE + r"[0-9]{6}[-+a-f][0-9]{3}[0-9a-y]" + _END), is_fi_hetu),
-    Form("ie.pps", _form("[0-9]{7} [a-w] [a-i]?"), is_ie_pps, Near("pps$ ppsn$ ppsno$ personal_public")),
-    Form("us.mbi", _form("[1-9][ac-hj-kmnp-rt-y][ac-hj-kmnp-rt-y0-9][0-9] [ac-hj-kmnp-rt-y][ac-hj-kmnp-rt-y0-9][0-9] "
-                         "[ac-hj-kmnp-rt-y]{2}[0-9]{2}"), _anything, Near("medicare mbi$ beneficiary")),
-    Form("eu.vat", _form("(?:atu|be|bg|cy|cz|de|dk|ee|el|es|fi|fr|hr|hu|ie|it|lt|lu|lv|mt|nl|pl|pt|ro|se|si|sk) "
-                         "[a-z0-9]{2} [a-z0-9]{3} [a-z0-9]{2,7}"),
-         lambda code: sum(map(str.isdigit, code)) > 6, _VAT),
-    Form("passport", _form("[a-z]{0,2}[0-9]{7,9}"), lambda code: code[0].isalpha() or len(code) == 9,
-         Near("passport reisepass passeport pasaporte passaporto paszport загран загранпаспорт")),
-    Form("us.driving_licence", _form("[a-z][0-9]{7,12}"), _anything, Near("driver driving dl$ licence_no license_no")),
+    _form("it.codice_fiscale", "[a-z]{3} [a-z]{3} [0-9]{2}[abcdehlmprst][0-9]{2} [a-z][0-9]{3}[a-z]", (16,),
+          is_it_fiscal),
+    _form("es.dni", "[0-9]{2} [0-9]{3} [0-9]{3} [a-hj-np-tv-z]", (9,), is_es_dni, "es.dni", _ANY),
+    _form("es.nie", "[xyz] [0-9]{7} [a-hj-np-tv-z]", (9,), is_es_dni, "es.nie", _ANY),
+    _form("gb.nino", "[a-ceghj-prstw-z][a-ceghj-nprstw-z] [0-9]{2} [0-9]{2} [0-9]{2} [a-d]", (9,), is_gb_nino,
+          "gb.nino", _ANY),
+    _form("de.pension", "[0-9]{2} [0-9]{6} [a-z] [0-9]{3}", (12,), is_de_pension),
+    _form("de.health_insurance", "[a-z][0-9]{3} [0-9]{3} [0-9]{3}", (10,), is_de_health, "de.health_insurance"),
+    _form("fr.nir", "[12] [0-9]{2} [0-9]{2} 2[ab] [0-9]{3} [0-9]{3} [0-9]{2}", (15,), is_fr_corsican),
+    _form("ie.pps", "[0-9]{7} [a-w] [a-i]?", (8, 9), is_ie_pps, "ie.pps"),
+    _form("us.mbi", "[1-9][ac-hj-kmnp-rt-y][ac-hj-kmnp-rt-y0-9][0-9] [ac-hj-kmnp-rt-y][ac-hj-kmnp-rt-y0-9][0-9] "
+          "[ac-hj-kmnp-rt-y]{2}[0-9]{2}", (11,), _anything, "us.mbi"),
+    _form("eu.vat", "(?:atu|be|bg|cy|cz|de|dk|ee|el|es|fi|fr|hr|hu|ie|it|lt|lu|lv|mt|nl|pl|pt|ro|se|si|sk) "
+          "[a-z0-9]{2} [a-z0-9]{3} [a-z0-9]{2,7}", (), lambda code: sum(map(str.isdigit, code)) > 6, "eu.vat"),
+    _form("passport", "[a-z]{0,2}[0-9]{7,9}", (), lambda code: code[0].isalpha() or len(code) == 9, "passport"),
+    _form("us.driving_licence", "[a-z][0-9]{7,12}", (), _anything, "us.driving_licence"),
 )  # fmt: skip
+_HETU: Final = re.compile(_EDGE + r"[0-9]{6}[-+a-f][0-9]{3}[0-9a-y]" + _END)
+_STRICT: Final = frozenset({"it.codice_fiscale", "es.dni", "es.nie", "gb.nino", "de.pension", "fr.nir"})
+_SPREAD: Final = tuple(form for form in FORMS if form.sizes)
+_SIZES: Final = frozenset[int]().union(*(form.sizes for form in _SPREAD))
 
-
-_SPOT: Final = re.compile(r"[0-9](?:[a-z ./_-]{0,3}+[0-9]){4,}+")
-"""Five digits with little between: the least that any form has. Where there is no such spot there is none of them."""
-_AHEAD: Final = 12
-_BEYOND: Final = 8
+_SPOT: Final = re.compile(r"[0-9](?:[a-z \n./_-]{0,3}+[0-9]){5,}+")
+"""Six digits with little between: the least that any form has. Where there is no such spot there is none of them."""
+_AHEAD: Final = 14
+_BEYOND: Final = 10
+_TOKEN: Final = re.compile(r"[a-z0-9]+")
+_SEPARATORS: Final = re.compile(r"[ \n./_-]{1,3}")
+_MOST_GROUP: Final = 4
+_FEW: Final = 24
+"""Characters from a word of counted things to its number."""
 
 
 def find_forms(view: View) -> Iterator[Hit]:
-    """All identifiers of `FORMS`."""
+    """All identifiers of `FORMS`, as they are written, broken by a line's end, or cut into groups of one length."""
     folded = view.without_hashes
+    for begin, end in _spots(folded):
+        if _SMALL.search(folded, begin, end) is None:
+            continue
+        forms = _possible(view)
+        for form in forms:
+            for match in form.pattern.finditer(folded, begin, end):
+                yield from _hit(view, form, *match.span())
+        for start, stop, code in (*_regular(folded, begin, end), *_broken(folded, begin, end)):
+            for form in forms:
+                if len(code) in form.sizes and form.bare.fullmatch(code):
+                    yield from _hit(view, form, start, stop)
+        for match in _HETU.finditer(folded, begin, end):
+            if is_fi_hetu("".join(filter(str.isalnum, match[0]))):
+                yield Hit(match.start(), match.end(), "fi.hetu")
+
+
+def _spots(folded: str) -> list[tuple[int, int]]:
+    """Where digits are, with what may belong to them."""
     stretches: list[tuple[int, int]] = []
     for spot in _SPOT.finditer(folded):
         begin, end = max(0, spot.start() - _AHEAD), min(len(folded), spot.end() + _BEYOND)
         if stretches and begin <= stretches[-1][1]:
             begin = stretches.pop()[0]
         stretches.append((begin, end))
-    if not stretches:
-        return
-    for form in FORMS:
-        if form.near is not None and form.own is None and not form.near.may_be_in(folded):
+    return stretches
+
+
+def _possible(view: View) -> tuple[Form, ...]:
+    """Those that the text's words do not rule out."""
+    forms = view.memo.get("forms")
+    if forms is None:
+        possible = reading_of(view, LEXICON).possible
+        forms = tuple(form for form in FORMS if form.near is None or form.alone is not None or form.near in possible)
+        view.memo["forms"] = forms
+    return cast("tuple[Form, ...]", forms)
+
+
+def _regular(folded: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
+    """Groups of one length (the last may be shorter) with the same sign between them, as long as a form is."""
+    tokens = [match.span() for match in _TOKEN.finditer(folded, begin, end)]
+    for index, (start, stop) in enumerate(tokens[:-1]):
+        size = stop - start
+        if size > _MOST_GROUP:
             continue
-        for begin, end in stretches:
-            for match in form.pattern.finditer(folded, begin, end):
-                if _is_form(form, folded, *match.span()):
-                    yield Hit(match.start(), match.end(), form.label)
+        sign, code, past = folded[stop : tokens[index + 1][0]], folded[start:stop], stop
+        if _SEPARATORS.fullmatch(sign) is None:
+            continue
+        for first, last in tokens[index + 1 :]:
+            if folded[past:first] != sign or last - first > size or len(code) >= _MOST_CODE:
+                break
+            code, past = code + folded[first:last], last
+            if len(code) in _SIZES:
+                yield start, past, code
+            if last - first < size:
+                break
 
 
-def _is_form(form: Form, folded: str, start: int, end: int) -> bool:
+_MOST_CODE: Final = 16
+
+
+def _broken(folded: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
+    """What a line's end cuts in two anywhere, with its usual separators on either side."""
+    at = folded.find("\n", begin, end)
+    while at >= 0:
+        low, high = max(0, at - _SIDE), min(len(folded), at + _SIDE)
+        left, right = _LEFT.search(folded, low, at), _RIGHT.match(folded, at + 1, high)
+        joined = folded[low:at] + folded[at + 1 : high]
+        if left and right and _SMALL.search(left[0] + right[0]) and _DIGIT.search(left[0] + right[0]):
+            for match in _CUT.finditer(joined):
+                start, stop = low + match.start(), low + match.end() + 1
+                if start < at < stop - 1:
+                    yield start, stop, "".join(filter(str.isalnum, match[0]))
+        at = folded.find("\n", at + 1, end)
+
+
+_SIDE: Final = 22
+_LEFT: Final = re.compile(r"[a-z0-9][a-z0-9 ./_-]*+$")
+_RIGHT: Final = re.compile(r"[ \t]{0,4}+(?![a-z]{4,}[^a-z0-9])[a-z0-9][a-z0-9 ./_-]*+")
+_DIGIT: Final = re.compile(r"[0-9]")
+_SMALL: Final = re.compile(r"[a-z]")
+_CUT: Final = re.compile("|".join(form.pattern.pattern for form in FORMS if form.sizes and form.label in _STRICT))
+
+
+def _hit(view: View, form: Form, start: int, end: int) -> Iterator[Hit]:
+    folded = view.without_hashes
     if end < len(folded) and folded[end].isascii() and folded[end].isalnum():
-        return False  # where the stretch ends, the pattern did not see what follows
+        return  # where the stretch ends, the pattern did not see what follows
     if not form.check("".join(filter(str.isalnum, folded[start:end]))):
-        return False
-    if form.near is None or (form.own is not None and form.own.fullmatch(folded, start, end) is not None):
+        return
+    if form.near is not None:
+        is_alone = form.alone is not None and form.alone.fullmatch(view.plain, start, end) is not None
+        if not _is_said(view, start, end, form.near, is_alone=is_alone):
+            return
+    yield Hit(start, end, form.label)
+
+
+def _is_said(view: View, start: int, end: int, name: str, *, is_alone: bool) -> bool:
+    """Whether a word says what it is; or, where it can do without, none says that it is something counted."""
+    reading = reading_of(view, LEXICON)
+    near = reading.near(start, end)
+    order = near.get("order", IN_HEADING)
+    if near.get(name, IN_HEADING) < order:
         return True
-    before = folded[max(0, start - BEFORE) : start]
-    return distance_of(form.near, before, folded[end : end + AFTER]) is not None
+    column, heading = reading.headings(start)
+    if "order" in column:
+        return False
+    return name in column or name in heading or (is_alone and order > _FEW)
+
+
+_ID_CARD: Final = re.compile(rf"{_EDGE}{_CARD_SIGNS}{{9}}[0-9]?{_END}")
+_CUT_CARD: Final = re.compile(
+    rf"{_EDGE}{_CARD_SIGNS}{{1,4}}(?P<sign>[ ./_-])(?:{_CARD_SIGNS}{{1,4}}(?P=sign)){{1,9}}"
+    rf"(?:{_CARD_SIGNS}{{0,3}}[0-9]){_END}"
+    rf"|{_EDGE}{_CARD_SIGNS}{{1,9}}\n{_CARD_SIGNS}{{0,8}}[0-9]{_END}"
+)
+_OFFICIAL: Final = re.compile(r"[CFGHJKLMNPRTVWXY][CFGHJKLMNPRTVWXYZ0-9]{8}[0-9]")
+
+
+def find_id_cards(view: View) -> Iterator[Hit]:
+    """German identity cards: ten characters with their check digit in capitals, others near a word.
+
+    The serial has no vowels and few digits may be in it, so it has no spot of digits of its own.
+    """
+    folded = view.without_hashes
+    for pattern in (_ID_CARD, _CUT_CARD):
+        for match in pattern.finditer(folded):
+            start, end = match.span()
+            code = "".join(filter(str.isalnum, match[0]))
+            if len(code) not in {9, 10} or not is_de_document(code):
+                continue
+            written = "".join(filter(str.isalnum, view.plain[start:end]))
+            is_sure = (
+                len(code) == 10
+                and _OFFICIAL.fullmatch(written) is not None
+                and sum(map(str.isdigit, code)) > 1
+                and any(map(str.isalpha, code[1:]))
+            )
+            if (is_sure or "de.id_card" in reading_of(view, LEXICON).possible) and _is_said(
+                view, start, end, "de.id_card", is_alone=is_sure
+            ):
+                yield Hit(start, end, "de.id_card")

@@ -1,45 +1,51 @@
 """Identifiers made of digits: one pass finds groups of digits, tables say what they can be.
 
 A *run* is digits with separators between: spaces, line breaks, hyphens, dots, slashes, underscores, brackets.
-Candidates are taken from it by shape: every single group; the whole run, each of its lines and each of its words,
-however they are grouped; and any groups in a row whose lengths are the shape of a known identifier, such as 4-4-4-4.
-So a number may be written with a space after every digit, and three numbers in a row do not make nine others.
+Candidates are taken from it by shape: every single group; the whole run, each of its lines, cells and words, however
+they are grouped; what one line break or one cell's end cuts in two; groups in a row with the same sign between them;
+and any groups in a row whose lengths are the shape of a known identifier, such as 4-4-4-4. So a number may be written
+with a space after every digit, and three numbers in a row do not make nine others.
 
-A candidate that passes a rule's check is found where the rule stands alone, or where it has a shape that is the
-identifier's own, or where a word of its context is near. Where several rules take one candidate by context, the nearest
-word decides.
+A candidate that passes a rule's check is found where a word of the rule's context is near or heads its column; and
+without one where the rule stands alone (by chance one random number in a hundred passes, or fewer), or where it has a
+shape that is the identifier's own; where there is a check, a word of a person's record (`identity`: employee, patient)
+is context too. Things that are counted (`order`, `sku`) have words too: a nearer one of those
+speaks against it. Rules with a check are found by their own words; among those without one the nearest word decides.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from operator import mul
 from typing import Final, NamedTuple
 
+from serving.policy.detect.context import AHEAD, IN_HEADING, Reading, reading_of
 from serving.policy.detect.finding import Hit
-from serving.policy.detect.fold import Near, View
+from serving.policy.detect.fold import View
+from serving.policy.detect.lexicon import LEXICON
 
 Shape = tuple[int, ...]
 Check = Callable[[str], bool]
 
 _RUN: Final = re.compile(r"(?<![0-9])[0-9](?:[ \t\n./_()|*'-]{0,4}+[0-9]){8,}+")
 _GROUP: Final = re.compile(r"[0-9]++")
-_LINE: Final = re.compile(r"[^\n]+")
-_PIECE: Final = re.compile(r"[^ \t\n|]+")
+_ENDS_WORD: Final = frozenset(" \t\n|")
+_ENDS_CELL: Final = frozenset("\t\n|")
+_CUTS: Final = (frozenset("\n"), frozenset("\t|"), _ENDS_CELL, _ENDS_WORD)
+"""What ends a line, a cell, a cell of one line, a word."""
 _LETTERED: Final = re.compile(r"(?<![^\W_])(?:[0-9]++[oil]|[oil]{1,2}[0-9])[0-9oil]*+(?![^\W_])")
 _LOOKS: Final = str.maketrans("oil", "011")
 """Letters that are written, or misread, for digits."""
 _NUMBER_SIGN: Final = re.compile(r"(?:^|[\W\d_])n[o°º.]?\.?$")
-_BLANK_LINE: Final = re.compile(r"\n[ \t]*+\n")
-_LINE_CHARS: Final = 400
-_FIRST_LINE: Final = re.compile(r"[^\n]{0,400}")
-_DELIMITERS: Final = ("\t", ";", "|", ",")
 _MOST_DIGITS: Final = 20
 _MOST_GROUPS: Final = 7
-BEFORE: Final = 90
-AFTER: Final = 40
+_NOWHERE: Final = 1_000_000
+_IDENTITY: Final = "identity"
+_FEW: Final = 24
+"""Characters from a word of counted things to its number."""
 
 
 class Candidate(NamedTuple):
@@ -62,16 +68,23 @@ class Rule:
     label: str
     lengths: tuple[int, ...]
     check: Check
-    near: Near | None = None
-    """Words that make it one. None: only shape, or it stands alone."""
+    near: str | None = None
+    """The context whose words make it one. None: only shape, or it stands alone."""
     shapes: frozenset[Shape] = frozenset()
     """Ways to group it that are tried inside a longer run."""
     own: frozenset[Shape] = frozenset()
     """Those among them that need no context."""
-    alone: bool = False
-    """The check is enough."""
-    unless: re.Pattern[str] | None = None
-    """Words directly before it that say that it is something else; only where it stands without context."""
+    alone: Check | None = None
+    """Enough by itself, after the check."""
+    is_weak: bool = False
+    """Its check is of the form alone: any number of its length may pass."""
+    is_shown: bool = False
+    """Its own shapes, or its check where it has none, are so much its own that no word speaks against them."""
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether a word of a person's record is context enough: where there is a check."""
+        return self.near is not None and not self.is_weak
 
 
 class Tables(NamedTuple):
@@ -97,10 +110,10 @@ def tables_of(rules: tuple[Rule, ...]) -> Tables:
 def find_numbers(view: View, tables: Tables) -> Iterator[Hit]:
     """All that the rules find. Linear: a digit is in at most a constant number of candidates."""
     folded = view.without_hashes
-    yield from _find_in(folded, tables)
+    yield from _find_in(view, folded, tables)
     digits = _LETTERED.sub(_as_digits, folded)
     if digits != folded:
-        yield from _find_in(digits, tables, known=folded)
+        yield from _find_in(view, digits, tables, known=folded)
 
 
 def _as_digits(match: re.Match[str]) -> str:
@@ -109,12 +122,14 @@ def _as_digits(match: re.Match[str]) -> str:
     return token.translate(_LOOKS) if sum(map(str.isdigit, token)) * 3 >= len(token) else token
 
 
-def _find_in(folded: str, tables: Tables, known: str = "") -> Iterator[Hit]:
+def _find_in(view: View, folded: str, tables: Tables, known: str = "") -> Iterator[Hit]:
     """Runs that read the same in `known` were looked at before."""
-    judge = _Judge(folded, tables)
+    judge: _Judge | None = None
     for run in _RUN.finditer(folded):
         if known and known[run.start() : run.end()] == run[0]:
             continue
+        if judge is None:
+            judge = _Judge(reading_of(view, LEXICON), folded, tables)
         for candidate in _candidates(folded, run.start(), run.end(), tables):
             yield from judge.hits(candidate)
 
@@ -126,7 +141,7 @@ def _candidates(folded: str, start: int, end: int, tables: Tables) -> Iterator[C
     last = len(groups) if end == len(folded) or not _is_letter(folded[end]) else len(groups) - 1
     wanted = tables.by_length
     done: set[tuple[int, int]] = set()
-    for first, past in _stretches(folded, start, end, groups):
+    for first, past in _stretches(folded, groups):
         size = sum(lengths[first:past]) if past - first <= _MOST_DIGITS else 0
         if past <= last and size in wanted and (first, past) not in done:
             done.add((first, past))
@@ -141,20 +156,45 @@ def _candidates(folded: str, start: int, end: int, tables: Tables) -> Iterator[C
                     yield _candidate(folded, groups[index:past], shape, is_glued=glued and index == 0)
 
 
-def _stretches(folded: str, start: int, end: int, groups: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The run, its lines and its words, as indices of groups."""
-    if len(groups) == 1:
+def _stretches(folded: str, groups: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The run, its lines, cells and words, and what a line break cuts in two, as indices of groups."""
+    count = len(groups)
+    if count == 1:
         return
-    yield 0, len(groups)
-    for kind in (_LINE, _PIECE):
+    yield 0, count
+    between = [folded[one[1] : two[0]] for one, two in pairwise(groups)]
+    if len(set(between)) == 1 and "\n" not in between[0]:
+        return
+    for cuts in _CUTS:
         first = 0
-        for piece in kind.finditer(folded, start, end):
-            past = first
-            while past < len(groups) and groups[past][1] <= piece.end():
-                past += 1
+        for past in (*(index + 1 for index, sign in enumerate(between) if not cuts.isdisjoint(sign)), count):
             if past - first > 1:
                 yield first, past
             first = past
+    yield from _alike(between)
+    yield from _broken(between)
+
+
+def _alike(between: list[str]) -> Iterator[tuple[int, int]]:
+    """Groups in a row with the same sign between them."""
+    first = 0
+    for index in range(1, len(between) + 1):
+        if index == len(between) or between[index] != between[first]:
+            yield first, index + 1
+            first = index
+
+
+def _broken(between: list[str]) -> Iterator[tuple[int, int]]:
+    """Two words, and two lines, with one line break between."""
+    for index, sign in enumerate(between):
+        if sign.strip(" \t") == "\n":
+            for cuts in (_ENDS_WORD, _ENDS_CELL):
+                first, past = index, index + 2
+                while first and past - first < _MOST_DIGITS and cuts.isdisjoint(between[first - 1]):
+                    first -= 1
+                while past <= len(between) and past - first < _MOST_DIGITS and cuts.isdisjoint(between[past - 1]):
+                    past += 1
+                yield first, past
 
 
 def _candidate(folded: str, groups: list[tuple[int, int]], shape: Shape, *, is_glued: bool) -> Candidate:
@@ -173,91 +213,121 @@ def _is_glued(folded: str, start: int) -> bool:
     return folded[start - 1] != "_" and _NUMBER_SIGN.search(folded, max(0, start - 5), start) is None
 
 
-class _Judge:
-    """What the rules say of the candidates of one text. It remembers which contexts are nowhere in it."""
+class _Around(NamedTuple):
+    """What stands around a candidate."""
 
-    def __init__(self, folded: str, tables: Tables) -> None:
+    distances: dict[str, int]
+    column: frozenset[str]
+    heading: frozenset[str]
+    order: int
+    """How near a word of counted things is."""
+    machine: int
+    """How near a word of what machines count is."""
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is something else, unless a word says what it is."""
+        return min(self.order, self.machine) <= _FEW or "order" in self.column
+
+    def distance(self, rule: Rule) -> int | None:
+        """How near the rule's context is. None: there is none, or it is nearer to something that is counted."""
+        if rule.near in self.column:
+            return 0
+        somebody = self.distances.get(_IDENTITY, _NOWHERE) if rule.is_identity else _NOWHERE
+        distance = self.distances.get(rule.near or "", somebody)
+        if distance == _NOWHERE:
+            return IN_HEADING if rule.near in self.heading and "order" not in self.column else None
+        against = min(self.order, self.machine) if rule.is_weak and self.machine <= _FEW else self.order
+        return distance if distance <= against else None
+
+
+class _Judge:
+    """What the rules say of the candidates of one text."""
+
+    def __init__(self, reading: Reading, folded: str, tables: Tables) -> None:
+        self._reading = reading
         self._folded = folded
-        self._tables = tables
-        self._possible: dict[Near, bool] = {}
-        self._headings: tuple[list[int], list[str]] | None = None
+        self._rules = {
+            length: tuple(
+                rule
+                for rule in rules
+                if rule.own
+                or rule.alone is not None
+                or rule.near in reading.possible
+                or (rule.is_identity and _IDENTITY in reading.possible)
+            )
+            for length, rules in tables.by_length.items()
+        }
+        """Those that the text's words do not rule out."""
 
     def hits(self, candidate: Candidate) -> Iterator[Hit]:
         """Under each label that the candidate is found as."""
-        folded = self._folded
-        found: list[tuple[int, str]] = []
-        before = after = None
-        for rule in self._tables.by_length[len(candidate.digits)]:
-            is_own = (rule.alone or candidate.shape in rule.own) and not candidate.is_glued
-            if not is_own and not self._may_be_near(rule.near):
-                continue
-            if not rule.check(candidate.digits):
-                continue
-            if before is None or after is None:
-                before = folded[max(0, candidate.start - BEFORE) : candidate.start]
-                after = folded[candidate.end : candidate.end + AFTER]
-            if is_own and (rule.unless is None or rule.unless.search(before[-30:]) is None):
+        passed = list(self._passed(candidate))
+        if not passed:
+            return
+        around = self._around(candidate)
+        found: list[tuple[int, Rule]] = []
+        for rule, is_enough, is_shown in passed:
+            if is_enough and (is_shown or not around.is_counted):
                 yield Hit(candidate.start, candidate.end, rule.label)
-            elif rule.near is not None and self._may_be_near(rule.near):
-                distance = distance_of(rule.near, before, after, is_glued=candidate.is_glued)
-                if distance is None and not candidate.is_glued and self._is_headed(candidate.start, rule.near):
-                    distance = BEFORE + AFTER
+            else:
+                distance = around.distance(rule)
                 if distance is not None:
-                    found.append((distance, rule.label))
-        if found:
-            nearest = min(found)[0]
-            yield from (Hit(candidate.start, candidate.end, label) for distance, label in found if distance == nearest)
+                    found.append((distance, rule))
+        nearest = min((distance for distance, _ in found), default=0)
+        for distance, rule in found:
+            if distance == nearest or not rule.is_weak:
+                yield Hit(candidate.start, candidate.end, rule.label)
 
-    def _is_headed(self, start: int, near: Near) -> bool:
-        """Whether the number stands in a table, in a column whose heading has the word."""
-        if self._headings is None:
-            blocks = [0, *(match.end() for match in _BLANK_LINE.finditer(self._folded))]
-            lines = [_FIRST_LINE.match(self._folded, begin) for begin in blocks]
-            self._headings = blocks, [line[0] if line is not None else "" for line in lines]
-        begins, headings = self._headings
-        block = bisect_right(begins, start) - 1
-        heading = headings[block]
-        line = self._folded[max(begins[block], start - _LINE_CHARS) : start].rpartition("\n")[2]
-        delimiter = max(_DELIMITERS, key=heading.count)
-        cells = heading.split(delimiter)
-        column = line.count(delimiter)
-        return 0 < len(cells) - 1 >= column and near.pattern.search(cells[column]) is not None
+    def _passed(self, candidate: Candidate) -> Iterator[tuple[Rule, bool, bool]]:
+        """Rules whose check it passes and that may apply; whether they need no word; whether none speaks against."""
+        possible = self._reading.possible
+        for rule in self._rules[len(candidate.digits)]:
+            is_own = candidate.shape in rule.own and not candidate.is_glued and "\n" not in candidate.text
+            may_be_near = rule.near in possible or (_IDENTITY in possible and rule.is_identity)
+            if not (is_own or may_be_near or rule.alone is not None) or not rule.check(candidate.digits):
+                continue
+            is_alone = rule.alone is not None and not candidate.is_glued and rule.alone(candidate.digits)
+            if is_own or may_be_near or is_alone:
+                yield rule, is_own or is_alone, rule.is_shown and (is_own or not rule.own)
 
-    def _may_be_near(self, near: Near | None) -> bool:
-        if near is None:
-            return False
-        known = self._possible.get(near)
-        if known is None:
-            known = self._possible[near] = near.may_be_in(self._folded)
-        return known
+    def _around(self, candidate: Candidate) -> _Around:
+        if candidate.is_glued:
+            nothing: frozenset[str] = frozenset()
+            glued = dict.fromkeys(self._reading.glued(candidate.start), 0)
+            return _Around(glued, nothing, nothing, _NOWHERE, _NOWHERE)
+        distances = self._reading.near(candidate.start, candidate.end)
+        order, count = self._against(candidate, distances, "order"), self._against(candidate, distances, "count")
+        return _Around(distances, *self._reading.headings(candidate.start), order, count)
 
-
-def distance_of(near: Near, before: str, after: str, *, is_glued: bool = False) -> int | None:
-    """Characters to the nearest word of a context; one that follows counts as farther. None: there is none."""
-    last = None
-    for last in near.pattern.finditer(before):  # noqa: B007 - the last one is wanted
-        pass
-    if is_glued:
-        return 0 if last is not None and last.end() == len(before) else None
-    behind = None if last is None else len(before) - last.end()
-    ahead = near.pattern.search(after)
-    if ahead is None:
-        return behind
-    return ahead.start() + BEFORE if behind is None else min(behind, ahead.start() + BEFORE)
+    def _against(self, candidate: Candidate, distances: dict[str, int], name: str) -> int:
+        """How near the word of something that is counted is: it counts where it stands before, on the same line."""
+        distance = distances.get(name, _NOWHERE)
+        if distance >= AHEAD or (distance and "\n" in self._folded[candidate.start - distance : candidate.start]):
+            return _NOWHERE
+        return distance
 
 
 def weighted(digits: str, weights: tuple[int, ...]) -> int:
     """The sum of digits by weights."""
-    return sum(int(digit) * weight for digit, weight in zip(digits, weights, strict=False))
+    return sum(map(mul, map(_VALUES.__getitem__, digits), weights))
+
+
+_VALUES: Final = {digit: int(digit) for digit in "0123456789"}
 
 
 def luhn(digits: str) -> bool:
     """ISO/IEC 7812-1, annex B: every second digit from the right doubled, digit sums added, a multiple of ten."""
-    total = sum(map(int, digits[-1::-2]))
-    return (total + sum(map(_DOUBLED.__getitem__, map(int, digits[-2::-2])))) % 10 == 0
+    total = sum(map(_VALUES.__getitem__, digits[-1::-2]))
+    return (total + sum(map(_DOUBLED.__getitem__, digits[-2::-2]))) % 10 == 0
 
 
-_DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_DOUBLED: Final = dict(zip("0123456789", (0, 2, 4, 6, 8, 1, 3, 5, 7, 9), strict=True))
+
+
+def always(_: str) -> bool:
+    """The check says enough."""
+    return True
 
 
 def mod_11_10(digits: str) -> bool:

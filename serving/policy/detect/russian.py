@@ -6,19 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from serving.policy.detect.cards import is_card
+from serving.policy.detect.context import reading_of
 from serving.policy.detect.finding import Hit
-from serving.policy.detect.fold import Near, View, fold
-from serving.policy.detect.numbers import AFTER, BEFORE, Rule, distance_of, luhn, weighted
-
-_PASSPORT: Final = Near("паспорт passport pasport серия серии выдан удостоверя загран personalausweis")
-ORDER: Final = re.compile(
-    Near(
-        "заказ order накладн артикул трек отправлен track invoice счет-фактур тикет ticket обращени bestell rechnung "
-        "sku$ id$ uid$ pid$ ts$ time$ timestamp offset bytes size commit build версия version rev$ №$ no$ part$ serial"
-    ).pattern.pattern
-    + r"[^\n]{0,12}$"
-)
-"""What says that a number beside it counts things and not people."""
+from serving.policy.detect.fold import View, fold
+from serving.policy.detect.lexicon import LEXICON
+from serving.policy.detect.numbers import Rule, always, is_day, luhn, weighted
 
 _REGIONS: Final = frozenset(
     "01 03 04 05 07 08 10 11 12 14 15 17 18 19 20 22 24 25 26 27 28 29 30 32 33 34 35 36 37 38 40 41 42 43 44 45 46 "
@@ -27,15 +20,15 @@ _REGIONS: Final = frozenset(
     "92 93 "
     "94 95 96 97 98 99".split()
 )
-"""First two digits of a passport's series: the region by OKATO (OK 019-95)."""
+"""Regions by OKATO (OK 019-95)."""
 
 
 def is_passport(digits: str) -> bool:
-    """Ten digits: region by OKATO, the year that the form was printed in (since 1997), six of the number. No checksum.
+    """Ten digits: region, the year that the form was printed in (since 1997), six of the number. No checksum.
 
     Source: Government decree 828 of 8 July 1997.
     """
-    return digits[:2] in _REGIONS and (digits[2:4] >= "97" or digits[2:4] <= "40") and digits[4:] != "000000"
+    return digits[:2] != "00" and (digits[2:4] >= "97" or digits[2:4] <= "40") and digits[4:] != "000000"
 
 
 def is_snils(digits: str) -> bool:
@@ -117,32 +110,51 @@ def is_mobile(digits: str) -> bool:
     return is_phone(digits) and digits[1] == "9"
 
 
-_TELEPHONE: Final = Near(
-    "тел$ тел. телефон моб$ моб. мобильн сотов звон позвон факс whatsapp ватсап viber вайбер телеграм telegram "
-    "phone mobile tel$ cell$ handy mobil fax contact контакт msisdn sms$ смс$"
-)
+def is_snils_today(digits: str) -> bool:
+    """Of those that were given out so far: none begins with more than 2."""
+    return digits[0] in "012"
+
+
+def is_no_date(digits: str) -> bool:
+    """Not a moment written in twelve digits, such as 202501311245."""
+    return not ("19" <= digits[:2] <= "20" and is_day(digits[2:4], digits[4:6], digits[6:8]))
+
+
+def is_registered(digits: str) -> bool:
+    """OGRN and OGRNIP: kind, year of the record since 2002, region."""
+    return digits[0] in "135" and "02" <= digits[1:3] <= "39" and digits[3:5] != "00"
+
+
+def is_unissued_policy(digits: str) -> bool:
+    """Luhn, a region first, and no issuer of cards has it: grouped as 4-4-4-4 nothing else is written so."""
+    return luhn(digits) and digits[:2] in _REGIONS and not is_card(digits)
+
+
+def is_licence(digits: str) -> bool:
+    """Series and number of a driving licence. No checksum."""
+    return digits[:2] != "00" and digits[4:] != "000000"
+
 
 RULES: Final = (
-    Rule("ru.passport", (10,), is_passport, _PASSPORT, frozenset({(4, 6), (2, 2, 6), (2, 2, 3, 3)}),
-         frozenset({(2, 2, 6)})),
-    Rule("ru.driving_licence", (10,), lambda digits: digits[:2] != "00",
-         Near("водительск вод. в/у$ права driver driving fuhrerschein driver_license"),
-         frozenset({(4, 6), (2, 2, 6)})),
-    Rule("ru.inn_company", (10,), is_inn_company, Near("инн$ inn$ налогоплат taxpayer tin$ иннкпп")),
-    Rule("ru.inn_person", (12,), is_inn_person, Near("инн$ inn$ налогоплат taxpayer tin$ иннфл")),
-    Rule("ru.snils", (11,), is_snils, Near("снилс snils страховой_номер пенсионн страхов_свидетельств пфр$ сфр$"),
-         frozenset({(3, 3, 5)}), frozenset({(3, 3, 3, 2)})),
-    Rule("ru.ogrn", (13,), is_ogrn, Near("огрн ogrn егрюл госрегистрац государственн_регистрац")),
-    Rule("ru.ogrnip", (15,), is_ogrnip, Near("огрнип ogrnip огрн ogrn егрип предпринимат")),
-    Rule("ru.medical_policy", (16,), is_medical_policy, Near("полис омс$ oms$ енп$ enp$ polis policy"),
-         frozenset({(4, 4, 4, 4)})),
-    Rule("ru.bank_account", (20,), is_account, alone=True),
-    Rule("ru.phone", (11,), is_phone, _TELEPHONE, own=frozenset({
+    Rule("ru.passport", (10,), is_passport, "ru.passport", frozenset({(4, 6), (2, 2, 6), (2, 2, 3, 3)}),
+         frozenset({(2, 2, 6)}), is_weak=True),
+    Rule("ru.driving_licence", (10,), is_licence, "ru.driving_licence", frozenset({(4, 6), (2, 2, 6), (2, 2, 3, 3)}),
+         frozenset({(2, 2, 6)}), is_weak=True),
+    Rule("ru.inn_company", (10,), is_inn_company, "ru.inn_company"),
+    Rule("ru.inn_person", (12,), is_inn_person, "ru.inn", alone=is_no_date),
+    Rule("ru.snils", (11,), is_snils, "ru.snils", frozenset({(3, 3, 5)}),
+         frozenset({(3, 3, 3, 2)}), alone=is_snils_today, is_shown=True),
+    Rule("ru.ogrn", (13,), is_ogrn, "ru.ogrn", alone=is_registered),
+    Rule("ru.ogrnip", (15,), is_ogrnip, "ru.ogrnip", alone=is_registered),
+    Rule("ru.medical_policy", (16,), is_medical_policy, "ru.medical_policy", frozenset({(4, 4, 4, 4)})),
+    Rule("ru.medical_policy", (16,), is_unissued_policy, own=frozenset({(4, 4, 4, 4)})),
+    Rule("ru.bank_account", (20,), is_account, alone=always, is_shown=True),
+    Rule("ru.phone", (11,), is_phone, "ru.phone", own=frozenset({
         (1, 3, 3, 2, 2), (1, 3, 3, 4), (1, 10), (1, 3, 7), (1, 4, 2, 2, 2), (1, 4, 3, 3), (1, 4, 6), (1, 5, 2, 3),
-        (4, 3, 2, 2), (4, 3, 4), (1, 3, 2, 2, 3), (1, 3, 2, 5), (4, 7)}), unless=ORDER),
-    Rule("ru.phone", (11,), is_mobile, alone=True, unless=ORDER),
-    Rule("ru.phone", (10,), lambda digits: digits[0] in "3489", _TELEPHONE,
-         frozenset({(3, 3, 2, 2), (3, 3, 4), (3, 7)})),
+        (4, 3, 2, 2), (4, 3, 4), (1, 3, 2, 2, 3), (1, 3, 2, 5), (4, 7)})),
+    Rule("ru.phone", (11,), is_mobile, alone=always),
+    Rule("ru.phone", (10,), lambda digits: digits[0] in "3489", "ru.phone",
+         frozenset({(3, 3, 2, 2), (3, 3, 4), (3, 7)}), is_weak=True),
 )  # fmt: skip
 
 _PAIR: Final = re.compile(
@@ -151,19 +163,46 @@ _PAIR: Final = re.compile(
 )
 """`45 10 № 123456`, `4510, номер 123456`."""
 _BIK: Final = re.compile(r"(?<![0-9])04[0-9]{7}(?![0-9])")
+_BIK_CHARS: Final = 180
 _TWENTY: Final = re.compile(r"(?<![0-9])[0-9]{20}(?![0-9])")
 
 
 def find_passport_pairs(view: View) -> Iterator[Hit]:
-    """A series and a number with the word `number` between them."""
-    if not _PASSPORT.may_be_in(view.folded):
-        return
+    """A series and a number with the word `number` between them; with the sign `№` nothing else is written so."""
     for match in _PAIR.finditer(view.folded):
-        before = view.folded[max(0, match.start() - BEFORE) : match.start()]
-        after = view.folded[match.end() : match.end() + AFTER]
         digits = "".join(filter(str.isdigit, match[0]))
-        if is_passport(digits) and distance_of(_PASSPORT, before, after) is not None:
+        if not is_passport(digits):
+            continue
+        near = reading_of(view, LEXICON).near(*match.span())
+        if "ru.passport" in near or ("#" in match[0] and near.get("order", _FAR) > _CLOSE):
             yield Hit(match.start(), match.end(), "ru.passport")
+        if "ru.driving_licence" in near:
+            yield Hit(match.start(), match.end(), "ru.driving_licence")
+
+
+_CLOSE: Final = 24
+_FAR: Final = 1_000
+_OLD_LICENCE: Final = re.compile(
+    r"(?<![a-z0-9])[0-9]{S}[0-9]{S}[abekmhopctyx]{S}[abekmhopctyx](?:{S}[0-9]){6}(?![a-z0-9])".replace(
+        "{S}", r"[ \n./_-]{0,2}"
+    )
+)
+"""`77 АВ 123456`, in letters that look alike in both alphabets."""
+_SINGLE_SIGN: Final = re.compile(r"[0-9]{2}[ -]?[^\W\d_]{2}[ -]?[0-9]{6}")
+
+
+def find_old_licences(view: View) -> Iterator[Hit]:
+    """Driving licences and certificates of vehicles with letters in their series: in Cyrillic, or near their word."""
+    folded = view.without_hashes
+    for match in _OLD_LICENCE.finditer(folded):
+        start, end = match.span()
+        near = reading_of(view, LEXICON).near(start, end)
+        written = view.plain[start:end]
+        is_russian = any("\u0400" < letter < "\u0500" for letter in written)
+        is_counted = near.get("order", _FAR) <= _CLOSE
+        is_own = _SINGLE_SIGN.fullmatch(folded, start, end) and (is_russian or (written.isupper() and " " in written))
+        if "ru.driving_licence" in near or (is_own and not is_counted):
+            yield Hit(start, end, "ru.driving_licence")
 
 
 def find_accounts_by_bik(view: View) -> Iterator[Hit]:
@@ -172,6 +211,6 @@ def find_accounts_by_bik(view: View) -> Iterator[Hit]:
     if "04" not in folded:
         return
     for match in _TWENTY.finditer(folded):
-        around = folded[max(0, match.start() - 2 * BEFORE) : match.end() + 2 * BEFORE]
+        around = folded[max(0, match.start() - _BIK_CHARS) : match.end() + _BIK_CHARS]
         if not is_account(match[0]) and any(fits_bik(match[0], bik) for bik in _BIK.findall(around)):
             yield Hit(match.start(), match.end(), "ru.bank_account")

@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, Protocol
 
-from serving.policy.detect import american, cues, decoded, european, lettered, russian, secret, wording
+from serving.policy.detect import (
+    american,
+    cards,
+    conditions,
+    cues,
+    decoded,
+    european,
+    lettered,
+    russian,
+    secret,
+    wording,
+)
 from serving.policy.detect.contact import find_addresses, find_emails, find_international
 from serving.policy.detect.dates import find_birth_dates
 from serving.policy.detect.finding import Finding, Hit, Part, Span
@@ -48,18 +59,21 @@ class Scanner:
         self._settings = settings if settings is not None else DetectSettings()
         self._names = names
         site = Site(self._settings.site)
-        numbers = tables_of(russian.RULES + european.RULES + american.RULES + lettered.CARDS)
+        numbers = tables_of(russian.RULES + european.RULES + american.RULES + cards.CARDS)
         self._detectors: dict[str, Detector] = {
             "numbers": lambda view: find_numbers(view, numbers),
             "passports": russian.find_passport_pairs,
+            "licences": russian.find_old_licences,
             "accounts": russian.find_accounts_by_bik,
             "ibans": lettered.find_ibans,
             "lettered": lettered.find_forms,
+            "id_cards": lettered.find_id_cards,
             "emails": find_emails,
             "phones": find_international,
             "addresses": find_addresses,
             "birth_dates": find_birth_dates,
             "wording": wording.find_wording,
+            "conditions": conditions.find_conditions,
             "sums": wording.find_sums,
             "document_labels": wording.find_labels,
             "secrets": secret.find_secrets,
@@ -105,7 +119,11 @@ class Scanner:
 
     def _views(self, joined: str, reasons: dict[str, None]) -> Iterator[tuple[View, Origin]]:
         reasons.update(dict.fromkeys(unjudged(joined)))
-        yield view_of(joined), _same
+        view = view_of(joined)
+        yield view, _same
+        said = decoded.spoken(joined, view.words)
+        if said is not None:
+            yield view_of(said.text), said.origin
         plain = decoded.unescaped(joined)
         if plain is not None:
             reasons.update(dict.fromkeys(unjudged(plain.text)))

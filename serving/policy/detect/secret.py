@@ -75,7 +75,8 @@ _WORDS: Final = (
     *("password passwort passwd passphrase passcode kennwort pwd contrasena haslo wachtwoord pin credential".split()),
     *("pass", "token", "secret", "apikey", "api key", "api_key", "api-key", "access_key", "access key", "access-key"),
     *("private_key", "encryption_key", "auth_key", "mot de passe"),
-    *stems("парол пин-код пинкод кодовое_слово секретный_ключ"),
+    *stems("парол пин-код пинкод кодовое_слово секретный_ключ код_доступа секретное_слово пассворд"),
+    *("zugangscode", "passkey", "losungswort", "zugangskennung", "geheimwort", "passe"),
 )
 _PASSWORD: Final = re.compile(
     r"[^\W\d]{0,16}(?:[ ][^\W\d_]{1,14}){0,3}?[\"'`*]{0,3}[ \t]{0,4}"
@@ -116,7 +117,29 @@ def find_secrets(view: View) -> Iterator[Hit]:
         for match in _URL.finditer(plain):
             if not _PLACEHOLDER.match(match["value"]):
                 yield Hit(*match.span("value"), "secret.password")
+    yield from _cut_keys(plain)
     yield from _passwords(view)
+
+
+_BEHIND: Final = re.compile(r"\n[ \t]{0,8}+(?P<rest>[\w.+/=-]{2,400}+)")
+_BACKWARDS: Final = re.compile(r"[\w.+/=-]{2,400}+")
+_KEY_CHARS: Final = 400
+_LEAST_KEY: Final = 20
+
+
+def _cut_keys(plain: str) -> Iterator[Hit]:
+    """Keys that the end of a line cuts in two."""
+    for behind in _BEHIND.finditer(plain):
+        at = behind.start()
+        before = _BACKWARDS.match(plain[max(0, at - _KEY_CHARS) : at][::-1])
+        if before is None or len(before[0]) + len(behind["rest"]) < _LEAST_KEY:
+            continue
+        head = before[0][::-1]
+        whole, begin, skipped = head + behind["rest"], at - len(head), behind.start("rest") - at
+        for form in FORMS:
+            match = form.pattern.search(whole) if form.mark in whole else None
+            if match is not None and match.start() < len(head) < match.end():
+                yield Hit(begin + match.start(), begin + match.end() + skipped, form.label)
 
 
 def _passwords(view: View) -> Iterator[Hit]:
@@ -125,15 +148,60 @@ def _passwords(view: View) -> Iterator[Hit]:
     for word in _WORDS:
         at = folded.find(word)
         while at >= 0:
-            is_whole = _stands(folded, at, word)
-            match = _PASSWORD.match(folded, at + len(word)) if is_whole else None
-            if match is not None and match.start("value") not in done:
-                start, end = match.span("value")
-                value = view.plain[start:end].rstrip(".,;)]}*")
-                if _is_password(word, value, match):
-                    done.add(start)
-                    yield Hit(start, start + len(value), "secret.password")
+            end = at + len(word)
+            if _stands(folded, at, word):
+                match = _PASSWORD.match(folded, end)
+                value = ""
+                if match is not None:
+                    start = match.start("value")
+                    value = view.plain[start : match.end("value")].rstrip(".,;)]}*")
+                    if start not in done and _is_password(word, value, match):
+                        done.add(start)
+                        yield Hit(start, start + len(value), "secret.password")
+                        value = ""
+                if word not in _WEAK_NAMES and "key" not in word:
+                    yield from _beyond(view, end, done)
+            at = folded.find(word, end)
+    for word in _ACCESS:
+        at = folded.find(word)
+        while at >= 0:
+            if at == 0 or not folded[at - 1].isalpha():
+                yield from _beyond(view, at + len(word), done)
             at = folded.find(word, at + len(word))
+
+
+_ACCESS: Final = (
+    *stems("логин учетн вход$ войти войдите доступ креды"),
+    *("login", "log in", "log-in", "logon", "sign in", "signin", "credential", "zugang", "anmeld", "einlogg"),
+)
+_CANDIDATE: Final = re.compile(r"(?<![^\s\"'`|<>,;:=/(])[^\s\"'`|<>,;:=/()\[\]{}\\]{6,64}(?![\w(\[{=])")
+_FAR: Final = 90
+_SPECIAL: Final = frozenset("!@#$%^&*?+~_-.")
+_PATH: Final = re.compile(r"[a-z]+(?:\.[a-z0-9]+)+|[a-z0-9]+(?:[-_.][a-z0-9]+)*|v?[0-9]+(?:\.[0-9a-z]+)+|.*@.*\..*")
+
+
+def _beyond(view: View, end: int, done: set[int]) -> Iterator[Hit]:
+    """The first thing behind the word, on its line or the next, that looks like nothing but a password.
+
+    Capitals, small letters and digits or signs together; a cell of a table, a value of SQL, what follows a user's name.
+    """
+    stop = min(len(view.plain), end + _FAR)
+    for match in _CANDIDATE.finditer(view.plain, end, stop):
+        value = match[0].rstrip(".!?") if match.end() == len(view.plain) else match[0].rstrip(".")
+        kinds = (
+            any(map(str.isdigit, value))
+            + any(map(str.isupper, value))
+            + any(map(str.islower, value))
+            + (not _SPECIAL.isdisjoint(value))
+        )
+        if kinds < 3 or _PATH.fullmatch(value) or _PLACEHOLDER.match(value) or _NAMED.fullmatch(value):
+            continue
+        if not (any(map(str.isdigit, value)) or any(sign in value for sign in "!@#$%^&*?")):
+            continue
+        if match.start() not in done:
+            done.add(match.start())
+            yield Hit(match.start(), match.start() + len(value), "secret.password")
+        return
 
 
 def _stands(folded: str, at: int, word: str) -> bool:

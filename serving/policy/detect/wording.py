@@ -106,7 +106,28 @@ _LABELS: Final = Phrases(
     "nur_fur_den_dienstgebrauch vs-nfd vs-vertraulich verschlusssache nur_fur_den_internen_gebrauch "
     "nur_zur_internen_verwendung berufsgeheimnis bankgeheimnis amtsgeheimnis confidentiel$ secret_des_affaires "
     "confidencial$ "
-    "secreto_comercial riservato$ poufne$ tajemnica_przedsiebiorstwa vertrouwelijk$"
+    "secreto_comercial riservato$ poufne$ tajemnica_przedsiebiorstwa vertrouwelijk$ "
+    "служебная_информация информация_ограниченного ограниченного_распространения ограниченного_доступа "
+    "ограниченное_распространение не_разглашать не_для_печати не_для_публикации не_подлежит_распространению "
+    "не_подлежит_публикации не_передавать_третьим разглашение_запрещено копирование_запрещено только_для_служебного "
+    "только_для_внутреннего для_ограниченного_круга только_для_адресата только_для_руководства закрытая_информация "
+    "тайна_следствия тайна_усыновления аудиторская_тайна тайна_связи нотариальная_тайна "
+    "professional_secret совсекретно$ сов._секретно сов.секретно "
+    "strictly_confidential private_and_confidential commercial_in_confidence commercially_sensitive "
+    "company_secret restricted_distribution restricted_circulation restricted_access limited_distribution "
+    "distribution_restricted eyes_only for_your_eyes_only need_to_know not_to_be_disclosed not_to_be_distributed "
+    "not_to_be_shared do_not_share do_not_forward do_not_copy do_not_disclose not_for_circulation not_for_publication "
+    "not_for_external for_internal_purposes internal_distribution_only staff_only board_only sensitive_information "
+    "highly_confidential highly_restricted confidential_information company_proprietary legally_privileged "
+    "legal_privilege privileged_communication subject_to_nda non-disclosure_agreement official_secret "
+    "inside_information insider_information embargoed_until price_sensitive "
+    "streng_geheim geheim$ geheimhaltung geheimhaltungsstufe nur_intern nur_fur_internen nur_fur_interne "
+    "nur_fur_den_internen intern$ betriebsintern firmenintern firmengeheimnis unternehmensgeheimnis dienstgeheimnis "
+    "dienstgebrauch nicht_zur_weitergabe nicht_weitergeben nicht_zur_veroffentlichung nicht_fur_dritte "
+    "weitergabe_untersagt weitergabe_verboten weitergabe_nicht vertraulichkeitsstufe vertrauliches_dokument "
+    "vertraulich_behandeln steuergeheimnis arztgeheimnis arztliche_schweigepflicht mandantengeheimnis "
+    "insiderinformation "
+    "sperrvermerk"
 )
 _LABEL_GATE: Final = stems(
     "тайн служебн конфиденциальн секретно распространен разглашен внутренн важности инсайдер confidential private "
@@ -114,18 +135,31 @@ _LABEL_GATE: Final = stems(
     "internal distribut nda classified official tlp attorney proprietary privileged non vertraulich geschaftsgeh "
     "betriebsgeh dienstgebr vs verschluss interne berufsgeh bankgeh amtsgeh confidentiel affaires confidencial "
     "comercial "
-    "riservato poufne tajemnica vertrouwelijk noforn персональн"
+    "riservato poufne tajemnica vertrouwelijk noforn персональн ограничен разглаша печати публикац передава "
+    "копирован служебн адресата руководств закрытая следствия усыновл аудиторск нотариал совсекрет confidence "
+    "restricted circulation eyes need disclos share forward copy publication external internal staff board sensitive "
+    "legally legal embargoed price inside insider geheim geheimhalt intern nur betriebsint firmen unternehm dienst "
+    "weitergabe weitergeben veroffentl dritte vertrau steuergeh arztgeh arztliche mandanten sperrverm sov cob ceкp"
 )
 _DSP: Final = fold("дсп")
 _DSP_MARK: Final = re.compile(r"(?<![^\W_])ДСП(?![^\W_])")
 _BOARD: Final = stems("плит мебел лист шкаф ламин мдф кромк столешн древес фанер полк распил")
 """`ДСП` is chipboard too."""
-_CODE: Final = "_=.(\\/<"
+_CODE: Final = "_.(\\/"
 
 
 _MONEY: Final = (
-    "зарплат оклад задолженн долг$ долга$ остат баланс доход кредит вклад премия премии ипотек salary income loan debt "
-    "balance mortgage bonus gehalt einkommen kontostand schulden darlehen kredit"
+    "зарплат зарабат заработ оклад жалован задолженн долг$ долга$ долги$ должен$ должна$ остат баланс "
+    "доход кредит заем "
+    "займ вклад депозит премия премии ипотек просроч недоимк алимент пенси пособи выручк прибыл убыт лимит ссуд "
+    "взыскан накоплен сбережен "
+    "salary salaries wage wages earns earning earnings income loan debt debts owes owed balance mortgage bonus arrears "
+    "overdraft overdue overdrawn savings pension payslip net_worth turnover outstanding credit_limit deposit alimony "
+    "remuneration compensation liabilit unpaid "
+    "gehalt einkommen kontostand schulden darlehen kredit verdient verdienst lohn bruttolohn nettolohn nettogehalt "
+    "bruttogehalt nettoeinkommen bruttoeinkommen jahreseinkommen monatseinkommen jahresgehalt monatsgehalt guthaben "
+    "ruckstand zahlungsruckstand mietruckstand steuerschuld restschuld verbindlichkeit hypothek rente$ unterhalt "
+    "ersparnis uberziehung dispo$ dispokredit pfandung saldo forderung offener_betrag"
 )
 _SUMS: Final = Phrases(_MONEY)
 _SUM_WORDS: Final = stems(_MONEY.replace("$", ""))
@@ -137,8 +171,36 @@ _AMOUNT: Final = re.compile(
 """A sum of money."""
 
 
+_SCORES: Final = Phrases(
+    "кредитн_рейтинг кредитного_рейтинг кредитный_рейтинг кредитный_скоринг скорингов_балл скоринговый_балл "
+    "кредитный_балл credit_score credit_rating fico$ fico_score schufa schufa-score schufa_score bonitatsscore "
+    "bonitatsindex bonitat scoring_score"
+)
+_SCORE: Final = re.compile(r"[^\n]{0,30}?[0-9]{1,4}(?:[.,][0-9]+)?")
+_SCORE_GATE: Final = stems("кредитн скоринг credit fico schufa bonitat scoring")
+_RUIN: Final = Phrases(
+    "банкротств признан_банкротом признана_банкротом исполнительное_производство арест_счет арест_счета "
+    "просроченн_задолженн просроченная_задолженн просроченной_задолженн коллектор испорченная_кредит declared_bankrupt "
+    "filed_for_bankruptcy personal_bankruptcy garnishment wage_garnish foreclosure payment_default defaulted_on "
+    "debt_collection collections_agency privatinsolvenz lohnpfandung kontopfandung zahlungsverzug zahlungsunfahig "
+    "eidesstattliche_vermogens mahnverfahren inkasso negativer_schufa"
+)
+_RUIN_GATE: Final = stems(
+    "банкрот признан исполнит арест просроч коллект испорч declared filed personal garnish wage "
+    "foreclos payment defaulted debt collections privatinsol lohnpf kontopf zahlungs eidess mahnver "
+    "inkasso negativer"
+)
+
+
 def find_sums(view: View) -> Iterator[Hit]:
-    """Somebody's income, debt or balance, with the sum behind it on the line."""
+    """Somebody's income, debt or balance, with the sum behind it on the line; a score; ruin."""
+    if view.has(_SCORE_GATE):
+        for start, end in _SCORES.spans(view):
+            score = _SCORE.match(view.folded, end)
+            if score is not None:
+                yield Hit(start, score.end(), "financial")
+    if view.has(_RUIN_GATE):
+        yield from (Hit(start, end, "financial") for start, end in _RUIN.spans(view))
     if view.has(_SUM_WORDS):
         for start, end in _SUMS.spans(view):
             amount = _AMOUNT.match(view.folded, end)
@@ -152,10 +214,10 @@ def find_wording(view: View) -> Iterator[Hit]:
         met = [word for word in view.words if word.startswith(field.words)] if view.has(field.words) else []
         phrases = field.phrases.spans(view) if view.has(field.gate) else []
         yield from (Hit(start, end, field.label) for start, end in phrases)
-        if phrases or not met:
+        if not met:
             continue
         distinct = {stem for word in met for stem in field.words if word.startswith(stem)}
-        is_sure = any(word.startswith(field.sure) for word in met)
+        is_sure = bool(phrases) or any(word.startswith(field.sure) for word in met)
         if is_sure or (len(distinct) > 1 and distinct - _WEAK):
             wanted = frozenset(met)
             matches = [match for match in _WORD.finditer(view.folded) if match[0] in wanted]
@@ -187,7 +249,7 @@ def find_labels(view: View) -> Iterator[Hit]:
     folded = view.folded
     if view.has(_LABEL_GATE):
         for begin, end in _LABELS.spans(view):
-            is_code = (begin > 0 and folded[begin - 1] in _CODE) or (end < len(folded) and folded[end] in "_=(<")
+            is_code = (begin > 0 and folded[begin - 1] in _CODE) or (end < len(folded) and folded[end] in "_=(")
             if not is_code or " " in folded[begin:end]:
                 yield Hit(begin, end, "document_label")
     if _DSP in view.words:
