@@ -256,6 +256,28 @@ class Access(KeyBook, Entrance):
             raise _limited(made, limits, self.headers(principal))
         return made
 
+    def check_room(self, principal: Principal) -> None:
+        """See that no limit is used up, before anything is done for a request. Raises RateLimited, BudgetSpent."""
+        refused = self.ledger.room(principal.account, principal.limits)
+        if refused is not None:
+            raise _limited(refused, principal.limits, self.headers(principal))
+
+    def count_request(self, principal: Principal, model: str) -> None:
+        """Count a request that costs nothing but itself. Raises RateLimited, BudgetSpent, CapacityError."""
+        made = self.ledger.reserve(
+            principal.key_id,
+            principal.account,
+            principal.limits,
+            model=model,
+            engine="route",
+            prompt=0,
+            answer=0,
+            price=None,
+        )
+        if isinstance(made, Refused):
+            raise _limited(made, principal.limits, self.headers(principal))
+        made.cancel()
+
     def is_valid(self, principal: Principal) -> bool:
         """Whether the key has not ended since. To be asked once a stream can be cut: an end is told once."""
         key = self._keys.get(principal.key_id)

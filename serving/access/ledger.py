@@ -184,6 +184,12 @@ class Ledger:
             self._pending.append(reserved)
         return Reservation(self, reserved, limits, price)
 
+    def room(self, account: str, limits: Limits) -> Refused | None:
+        """Why not even the smallest request would be let in now; None: one would. Nothing is reserved."""
+        with self._lock:
+            outcome = decide_reserve(limits, self._accounts.get(account) or Usage(), Ask(0, 0), self._clock())
+        return outcome if isinstance(outcome, Refused) else None
+
     def settle(self, reserved: Reserved, limits: Limits, tokens: Tokens, cost: int, *, is_estimated: bool) -> bool:
         """Close a reservation; False where it is closed already.
 

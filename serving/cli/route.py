@@ -19,6 +19,7 @@ from serving.egress.process import begin_taint, run
 from serving.egress.rooms import Rooms, rooms_of
 from serving.errors import FileMissing, StartError, UsageError
 from serving.policy.model import Policy
+from serving.store.files import write_whole
 from serving.telemetry.logs import setup
 
 _TIMEOUT_S = 60.0
@@ -82,20 +83,19 @@ def begin_store(config: Path | None) -> int:
     return 0
 
 
-def throw(config: Path | None, *, is_open: bool, is_quiet: bool = False) -> int:
+def throw(config: Path | None, *, is_open: bool) -> int:
     """Throw the kill switch, or put it back. Raises StartError."""
     switch = rooms_of(settings_for(config), os.environ).switch
     try:
         if is_open:
             switch.unlink(missing_ok=True)
         else:
-            switch.touch(mode=0o600)
+            write_whole(switch, b"", 0o600)  # in place of one that a drill has thrown: it does not put this one back
     except OSError as error:
         raise StartError(
             f"`{switch}` cannot be changed: {error.strerror}", hint="run it as the user of `serve egress`"
         ) from None
-    if not is_quiet:
-        print("what the policy lets out leaves again" if is_open else "nothing leaves any more")
+    print("what the policy lets out leaves again" if is_open else "nothing leaves any more")
     return 0
 
 

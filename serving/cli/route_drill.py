@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import secrets
 import ssl
 import sys
 import threading
@@ -21,13 +22,13 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from serving.cli.options import settings_for
-from serving.cli.route import throw
 from serving.cli.show import print_json, print_rows
 from serving.egress.drill import begin_outage, end_outage
 from serving.egress.rooms import Rooms, rooms_of
 from serving.engines.remote import read_key
 from serving.errors import StartError, UsageError
 from serving.policy.facts import ROUTE_HEADER
+from serving.store.files import write_whole
 
 _TIMEOUT_S: Final = 120.0
 _CUT_S: Final = 1.0
@@ -80,7 +81,7 @@ def drill(
     scheme = "http" if settings.server.tls.certificate is None else "https"
     asked = Drilled(url or f"{scheme}://127.0.0.1:{settings.server.port}", read_key(key_file), model, ca)
     steps: list[Step] = []
-    for step in _steps(asked, rooms, lambda is_open: throw(config, is_open=is_open, is_quiet=True)):
+    for step in _steps(asked, rooms):
         steps.append(step)
         if not as_json:
             print_rows([["well" if step.is_well else "BAD ", f"{step.name}: {step.seen}"]])
@@ -90,7 +91,7 @@ def drill(
     return 0 if all(each.is_well for each in steps) else 1
 
 
-def _steps(asked: Drilled, rooms: Rooms, throw_switch: Callable[[bool], int]) -> Iterator[Step]:
+def _steps(asked: Drilled, rooms: Rooms) -> Iterator[Step]:
     """In this order, since a later one says nothing where the first is not well."""
     route = _route(asked)
     destination = _destination(route)
@@ -103,13 +104,14 @@ def _steps(asked: Drilled, rooms: Rooms, throw_switch: Callable[[bool], int]) ->
         yield Step(f"`{destination}` is out of order: it is served inside", route.startswith("perimeter"), route)
     route = _route(asked)
     yield Step("the outage is over: it leaves again", _destination(route) is not None, route)
-    with _ending(lambda: throw_switch(True)):
+    mark = f"drill {secrets.token_hex(16)}".encode()
+    with _ending(lambda: _put_back(rooms.switch, mark)):
         stream = _Stream()
         reader = threading.Thread(target=_read_stream, args=(asked, stream), daemon=True)
         reader.start()
         stream.has_begun.wait(_TIMEOUT_S)
         thrown = time.monotonic()
-        throw_switch(False)
+        write_whole(rooms.switch, mark, 0o600)
         reader.join(_TIMEOUT_S)
         yield _cut(stream, thrown)
         route = _route(asked)
@@ -128,6 +130,13 @@ def _cut(stream: _Stream, thrown: float) -> Step:
     has_ended_itself = b"[DONE]" in stream.last
     seen = f"{took:.2f} s, {'to its own end' if has_ended_itself else 'with an error event'}; {stream.route}"
     return Step(name, took <= _CUT_S and _destination(stream.route) is not None and not has_ended_itself, seen)
+
+
+def _put_back(switch: Path, mark: bytes) -> None:
+    """Only the drill's own: one that an operator has thrown meanwhile stays."""
+    with suppress(FileNotFoundError):
+        if switch.read_bytes() == mark:
+            switch.unlink()
 
 
 @contextmanager

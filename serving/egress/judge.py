@@ -285,6 +285,12 @@ class Judge:
         """A request is being sent there."""
         self._circuits[to.name] = begun(self._circuits.get(to.name, Circuit()))
 
+    def answers(self, to: Destination) -> None:
+        """It has begun to: where it was only tried, others need not wait for the end."""
+        circuit = self._circuits.get(to.name, Circuit())
+        if circuit.opened is not None:
+            self._circuits[to.name] = ended(circuit, to.breaker, time.monotonic(), is_well=True)
+
     def ended(self, to: Destination, *, is_well: bool | None) -> None:
         """It has ended; None: nobody knows how the destination is."""
         circuit = self._circuits.get(to.name, Circuit())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import re
 import ssl
@@ -46,6 +47,8 @@ class Ways:
     proxy: str | None = None
     """A proxy that makes a tunnel (CONNECT); TLS goes through it, and it is the one that resolves names."""
     private_networks: tuple[Network, ...] = ()
+    patience_s: float = math.inf
+    """Of who waits for the first event of a stream, whatever the policy says of the destination."""
 
 
 class Arrived:
@@ -108,15 +111,18 @@ class Outbound:
         request: VendorRequest,
         credential: Sequence[tuple[str, str]],
         on_sent: Callable[[], None],
+        *,
+        stream: bool = False,
     ) -> AsyncIterator[Arrived]:
         """Send exactly these bytes; `on_sent` is called before the first of them. Raises DestinationUnavailable."""
         url = self._url(to, request)
-        timeout = aiohttp.ClientTimeout(total=None, connect=to.connect_timeout_s, sock_read=to.timeout_s)
+        silence_s = min(to.timeout_s, self._ways.patience_s) if stream else to.timeout_s
+        timeout = aiohttp.ClientTimeout(total=None, connect=to.connect_timeout_s, sock_read=silence_s)
         headers = dict((*request.headers, *credential))
         with _told(to.name):
             on_sent()
             # the whole of it, besides the silence between two bytes: a head may drip for ever
-            async with asyncio.timeout(to.connect_timeout_s + to.timeout_s):
+            async with asyncio.timeout(to.connect_timeout_s + silence_s):
                 response = await self._session.request(
                     request.method,
                     url,

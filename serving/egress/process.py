@@ -42,6 +42,8 @@ from serving.telemetry.logs import facts
 
 log = logging.getLogger(__name__)
 _KEY_BYTES = 32
+_PART = 0.7
+"""Of the time that the server waits for a first event, what a destination has."""
 _ESCAPED = 3
 """Times its length that a text in JSON may have: two bytes of a letter become six."""
 
@@ -143,7 +145,9 @@ def _limits(settings: Settings) -> Limits:
 
 def _ways(settings: Settings) -> Ways:
     networks = tuple(ip_network(each) for each in settings.egress.private_networks)
-    return Ways(settings.egress.ca, settings.egress.proxy, networks)
+    # the server waits for no longer, and then there is no time left to answer from inside
+    patience_s = _PART * settings.limits.first_byte_timeout_s
+    return Ways(settings.egress.ca, settings.egress.proxy, networks, patience_s)
 
 
 def _taint_key(rooms: Rooms) -> bytes:

@@ -136,7 +136,8 @@ class Egress:
                     raise
             else:
                 return
-            await asyncio.sleep(pause)
+            async with Watch(self._judge, receive):  # who leaves meanwhile is not sent for
+                await asyncio.sleep(pause)
 
     async def _try(self, path: str, sending: _Sending, receive: Receive, send: Send) -> None:
         credential = self._credential(sending)
@@ -230,17 +231,25 @@ class Egress:
         outcome: Outcome,
     ) -> None:
         is_well: bool | None = None
+        status = 0
         self._judge.began(sending.to)
         try:
             async with (
                 Watch(self._judge, receive) as watch,
-                self._outbound.send(sending.to, sending.request, credential, lambda: self._check(sending)) as arrived,
+                self._outbound.send(
+                    sending.to, sending.request, credential, lambda: self._check(sending), stream=sending.call.stream
+                ) as arrived,
             ):
-                if sending.call.stream and arrived.status == 200:
+                status = arrived.status
+                if sending.call.stream and status == 200:
                     is_well = await self._stream(sending, arrived, send, outcome, watch)
                 else:
                     is_well = await self._whole(sending, arrived, send, outcome)
-        except (DestinationUnavailable, Overloaded):
+        except _Told as told:
+            # a refusal of this request, or a bad answer to it, says nothing of other requests
+            is_well = None if status < 500 else False
+            raise told.error from None
+        except DestinationUnavailable:
             is_well = False
             raise
         finally:
@@ -251,7 +260,7 @@ class Egress:
         answered = await asyncio.to_thread(sending.vendor.answer, *told)  # it may be long
         if answered.error is not None:
             if isinstance(answered.error, DestinationUnavailable | Overloaded):
-                raise answered.error
+                raise _Told(answered.error)
             outcome.code, outcome.outcome = answered.error.code, "refused"
             outcome.status = answered.error.http_status
             await _refuse(send, answered.error)
@@ -267,17 +276,18 @@ class Egress:
         try:
             async for piece in arrived.pieces():
                 self._check_open()
-                events = b"".join(translator.feed(piece))
-                if translator.error is not None and not outcome.status:
-                    raise translator.error  # the client can still be answered from inside
-                if events:
+                fed = translator.feed(piece)
+                if translator.error is not None and not outcome.status:  # the client can still be answered from inside
+                    raise _Told(translator.error if len(fed) <= 1 else _cut(sending))
+                if events := b"".join(fed):
+                    self._judge.answers(sending.to)
                     await _begin_stream(send, outcome)
                     await send({"type": "http.response.body", "body": events, "more_body": True})
                 if translator.is_complete:
                     break
             last = b"".join(translator.close())
             if translator.error is not None and not outcome.status:
-                raise translator.error
+                raise _Told(translator.error)
             await _begin_stream(send, outcome)
         except (ServingError, asyncio.CancelledError) as failure:
             error = failure if isinstance(failure, ServingError) else watch.take_reason()
@@ -309,6 +319,19 @@ class Egress:
         """Raises StaysInside where the kill switch has been thrown."""
         if not self._judge.is_open:
             raise closed()
+
+
+class _Told(Exception):
+    """The destination itself said that it does not answer this request."""
+
+    def __init__(self, error: ServingError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def _cut(sending: _Sending) -> DestinationUnavailable:
+    """It had begun to answer, and may charge for that: such a request is not sent again."""
+    return DestinationUnavailable(f"the destination `{sending.to.name}` broke off its answer")
 
 
 def _pause(error: ServingError, to: Destination, tried: int) -> float | None:

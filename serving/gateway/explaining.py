@@ -13,17 +13,20 @@ from serving.openai import responses, serialise
 from serving.openai.asgi import read_body
 
 if TYPE_CHECKING:
+    from serving.gateway.guard import Guard
     from serving.gateway.outside import Outside
     from serving.openai import Limits
 
 PATH: Final = "/v1/route/explain"
+_NAME_CHARS: Final = 256
 _AS: Final = "/v1/chat/completions"
 
 
 class Explaining:
     """Asks the egress process, for one caller at a time: what it does for them, it does not do for requests."""
 
-    def __init__(self, outside: Outside, limits: Limits, body_timeout_s: float) -> None:
+    def __init__(self, outside: Outside, guard: Guard, limits: Limits, body_timeout_s: float) -> None:
+        self._guard = guard
         self._outside = outside
         self._limits = limits
         self._body_timeout_s = body_timeout_s
@@ -39,13 +42,14 @@ class Explaining:
         return Response(serialise(told), 200, media_type="application/json")
 
     async def _told(self, request: Request) -> dict[str, object]:
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                body = await read_body(dict(request.scope), request.receive, self._limits)  # type: ignore[arg-type]
+        except TimeoutError:
+            raise RequestTimeout("the body did not arrive in time", hint="see limits.body_timeout_s") from None
+        principal = request.scope["principal"]
         if self._turn.locked():
             raise Overloaded("another request is being explained", hint="ask again")
         async with self._turn:
-            try:
-                async with asyncio.timeout(self._body_timeout_s):
-                    body = await read_body(dict(request.scope), request.receive, self._limits)  # type: ignore[arg-type]
-            except TimeoutError:
-                raise RequestTimeout("the body did not arrive in time", hint="see limits.body_timeout_s") from None
-            principal = request.scope["principal"]
+            self._guard.count_request(principal, str(body.get("model"))[:_NAME_CHARS])
             return await self._outside.explain("explain", principal, _AS, body, dict(request.scope["headers"]))

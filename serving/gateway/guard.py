@@ -48,6 +48,10 @@ _ANY_CONTEXT: Final = 1 << 40
 """Of a model outside: what it takes is not known here, and what it charges for has to be."""
 
 
+_LONGEST_ANSWER: Final = 131_072
+"""Tokens that a model outside answers at most where nobody has set a bound: more than any vendor lets one say today."""
+
+
 class Guard:
     """The one that the pipeline asks."""
 
@@ -106,6 +110,17 @@ class Guard:
         key = exchange.principal.key
         return self._access is not None and key is not None and self._access.is_watched(key)
 
+    def check_room(self, exchange: Exchange) -> None:
+        """See that the key has not used up its limits. Raises RateLimited, BudgetSpent."""
+        key = exchange.principal.key
+        if self._access is not None and key is not None:
+            self._access.check_room(key)
+
+    def count_request(self, principal: Principal, model: str) -> None:
+        """Count what is no request to an engine towards the key's rate. Raises RateLimited, CapacityError."""
+        if self._access is not None and principal.key is not None:
+            self._access.count_request(principal.key, model)
+
     def reserve(
         self, exchange: Exchange, call: Call, engine: Engine, prices: str | None = None
     ) -> list[tuple[bytes, bytes]]:
@@ -121,7 +136,10 @@ class Guard:
         self._access.check_model(key, exchange.model)
         backend, context = engine.spec.backend, engine.supervisor.state.facts.get("n_ctx_seq")
         exchange.is_held_back = "tools" in call.body or backend != "llamacpp" or prices is not None
-        prompt, answer = bounds_of(call.body, exchange.bytes_in, context if prices is None else _ANY_CONTEXT)
+        body = call.body
+        if prices is not None and _limit(body) is None:
+            body = {**body, "max_tokens": _LONGEST_ANSWER}
+        prompt, answer = bounds_of(body, exchange.bytes_in, context if prices is None else _ANY_CONTEXT)
         exchange.hold = self._access.reserve(
             key, model=exchange.model, engine=prices or backend, prompt=prompt, answer=answer
         )

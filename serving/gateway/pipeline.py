@@ -135,6 +135,7 @@ class Pipeline:
             call, engine = await self._admit(exchange, route, scope, headers, receive)
             self._guard.listen(exchange, answer)
             if self._outside is not None and self._guard.is_watched(exchange):
+                self._guard.check_room(exchange)  # who has used up all is not looked at either
                 gone = asyncio.create_task(_watch(receive, exchange))
                 if await self._serve_outside(self._outside, exchange, route, call, engine, headers, answer):
                     return

@@ -276,7 +276,7 @@ class House:
         explaining = (
             None
             if self._outside is None
-            else Explaining(self._outside, self._config.limits, self._config.body_timeout_s)
+            else Explaining(self._outside, self._guard, self._config.limits, self._config.body_timeout_s)
         )
         admin = Admin(
             self._engines,

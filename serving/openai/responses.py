@@ -176,8 +176,13 @@ class CompletionStream(_Stream):
         return event({**self._head, "choices": [choice]})
 
 
-def chat_completion(*, response_id: str, model: str, created: int, choices: Sequence[Choice], usage: Usage) -> bytes:
-    """The body of a chat completion that is not streamed; `created` in seconds since the epoch."""
+def chat_completion(
+    *, response_id: str, model: str, created: int, choices: Sequence[Choice], usage: Usage | None
+) -> bytes:
+    """The body of a chat completion that is not streamed; `created` in seconds since the epoch.
+
+    `usage` is None where nobody knows it.
+    """
     bodies = []
     for index, choice in enumerate(choices):
         # an answer that was cut while it thought has no content, as one of calls alone has none
@@ -203,10 +208,10 @@ def completion(*, response_id: str, model: str, created: int, choices: Sequence[
 
 
 def _whole(
-    response_id: str, kind: str, model: str, created: int, choices: Sequence[Mapping[str, object]], usage: Usage
+    response_id: str, kind: str, model: str, created: int, choices: Sequence[Mapping[str, object]], usage: Usage | None
 ) -> bytes:
     head = {"id": response_id, "object": kind, "created": created, "model": model}
-    return serialise({**head, "choices": choices, "usage": usage.as_body()})
+    return serialise({**head, "choices": choices, "usage": None if usage is None else usage.as_body()})
 
 
 def model_card(

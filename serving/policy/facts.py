@@ -117,9 +117,10 @@ def from_record(record: Mapping[str, Any]) -> Facts:
     """The facts that `to_record` wrote. Raises ValueError for anything else."""
     try:
         facts = _read(Facts, dict(record))
+        is_same = isinstance(facts, Facts) and to_record(facts) == record
     except (TypeError, KeyError) as error:
         raise ValueError(f"no facts of a decision: {error}") from None
-    if not isinstance(facts, Facts) or to_record(facts) != record:
+    if not isinstance(facts, Facts) or not is_same:
         raise ValueError("no facts of a decision")
     return facts
 
@@ -147,7 +148,7 @@ def _read(kind: Any, value: Any) -> Any:
     if origin is tuple:
         return tuple(_read(get_args(kind)[0], each) for each in value)
     if origin is frozenset:
-        return frozenset(value)
+        return frozenset(_read(get_args(kind)[0], each) for each in value)
     if origin is Literal:
         if value not in get_args(kind):
             raise ValueError(f"none of {get_args(kind)}")

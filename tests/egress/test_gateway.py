@@ -27,7 +27,7 @@ from tests.e2e.stack import Stack, serve
 from tests.egress.conftest import ASK, CLEAN, SENSITIVE, SOURCE, Outside, outside
 from tests.support.harness import wait_until
 from tests.support.vendors.openai_api import OpenAIServer
-from tests.support.vendors.server import Fail, Say
+from tests.support.vendors.server import Emulator, Fail, Say
 
 _NUMBERS = itertools.count(1)
 PRICES = """
@@ -100,10 +100,9 @@ def ask(client: openai.OpenAI, text: str, **fields: object) -> tuple[str, str]:
     return raw.parse().choices[0].message.content or "", raw.headers["x-perimeter-route"]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
-    """Everything that a site has."""
-    directory = tmp_path_factory.mktemp("e")
+@contextlib.contextmanager
+def site(directory: Path, emulator: Emulator | None = None, more: str = "") -> Iterator[Both]:
+    """Everything that a site has; `more` goes into its settings."""
     config, prices = directory / "site.toml", directory / "prices.toml"
     prices.write_text(PRICES)
     keys = directory / "gateway-keys"
@@ -112,12 +111,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         f'[audit]\nenabled = true\ndirectory = "{directory / "gateway-audit"}"\n'
         f'signing_key = "{keys / "signing.key"}"\nfingerprint_key = "{keys / "fingerprint.key"}"\n'
         f'[paths]\nruntime_dir = "{directory / "run"}"\n'
-        f'[egress]\npolicy = "{directory / "policy.toml"}"\ndirectory = "{directory}"\n'
+        f'[egress]\npolicy = "{directory / "policy.toml"}"\ndirectory = "{directory}"\n{more}'
     )
-    with outside(directory, OpenAIServer()) as vendor:
-        vendor.start()
+    with outside(directory, emulator or OpenAIServer()) as vendor:
+        vendor.start(more=more)
         with serve(config=config, is_open=False) as stack:
             yield Both(vendor, stack, config)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    """One for the tests of a module that leave it as it was."""
+    with site(tmp_path_factory.mktemp("e")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -5,15 +5,30 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from urllib.request import Request, urlopen
 
 import openai
 import pytest
 
 from tests.egress.conftest import CLEAN, SENSITIVE, SOURCE, Outside, policy_for
-from tests.egress.test_gateway import Both
-from tests.egress.test_gateway import both as both  # noqa: PLC0414 - a fixture
+from tests.egress.test_gateway import Both, site
 from tests.support.vendors.server import Fail, Say
+
+
+@pytest.fixture
+def both(directory: Path) -> Iterator[Both]:
+    """A site of the test's own: its records and metrics are counted."""
+    with site(directory) as made:
+        yield made
+
+
+@pytest.fixture
+def vendor(fresh: Outside) -> Outside:
+    """A process of the test's own."""
+    fresh.start()
+    return fresh
 
 
 def test_a_replay_says_which_requests_of_the_record_another_policy_would_have_let_out(both: Both) -> None:
@@ -26,7 +41,7 @@ def test_a_replay_says_which_requests_of_the_record_another_policy_would_have_le
         )
         ways.append((raw.headers["x-request-id"], raw.headers["x-perimeter-route"]))
     assert [way.rpartition("=")[2] for _, way in ways] == ["passed", "field", "data"]
-    operator = both.key("--scope", "metrics", owner="operator")
+    operator = both.key(scopes=["metrics"])
     asked = Request(f"{both.stack.url}/metrics", headers={"authorization": f"Bearer {operator.api_key}"})
     with urlopen(asked, timeout=30) as response:
         metrics = response.read().decode()

@@ -92,7 +92,7 @@ def test_a_word_that_is_new_in_the_policy_counts_from_the_next_request_on(vendor
     assert _workers(vendor) == [worker], "it was told, and is the same"
     vendor.write_policy(policy(vendor))
     assert vendor.chat(ask, another(3)).status == 200
-    used = {json.loads(line)["record"].get("sha256") for line in _log(vendor) if b'"policy"' in line}
+    used = {json.loads(line)["record"].get("sha256") for line in _log(vendor) if b'"kind":"policy"' in line}
     assert len(used) == 2, "both are on record"
 
 

@@ -48,7 +48,7 @@ def message_of(call: OutCall, message: Mapping[str, object]) -> tuple[bytes, Usa
         model=text(message, "model") or call.model,
         created=call.created,
         choices=[choice],
-        usage=usage or Usage(0, 0),
+        usage=usage,
     )
     return whole, usage
 
@@ -56,13 +56,17 @@ def message_of(call: OutCall, message: Mapping[str, object]) -> tuple[bytes, Usa
 def usage_of(usage: object, before: Usage | None = None) -> Usage | None:
     """The counts of a `usage` object; those that it leaves out are as `before`, since events tell them cumulatively.
 
-    OpenAI's `prompt_tokens` are all of the prompt; Anthropic counts what was read from and written to a cache apart.
+    None where they are not to be had. OpenAI's `prompt_tokens` are all of the prompt; Anthropic counts what was read from
+    and written to a cache apart.
     """
     if not isinstance(usage, dict):
         return before
     fresh = count(usage, "input_tokens")
     read, written = count(usage, "cache_read_input_tokens"), count(usage, "cache_creation_input_tokens")
     output, thought = count(usage, "output_tokens"), count(part(usage, "output_tokens_details"), "thinking_tokens")
+    is_odd = any(name in usage and each is None for name, each in (("input_tokens", fresh), ("output_tokens", output)))
+    if is_odd or (before is None and (fresh is None or output is None)):
+        return None  # a count that is none is not read as zero: what was reserved stands
     known = before or Usage(0, 0)
     if read is None:
         read = known.cached_tokens

@@ -143,6 +143,8 @@ class StreamTranslator(ABC):
             out.append(self._fail(self.broken("sent what is no stream of events")))
         except ServingError as error:
             out.append(self._fail(error))
+        except (ValueError, TypeError, RecursionError):  # what it sent can be nobody's answer
+            out.append(self._fail(self.broken("sent what is no answer")))
         return out
 
     def _fail(self, error: ServingError) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple, NoReturn
@@ -84,7 +85,7 @@ class EventReader:
 def read_object(data: bytes) -> dict[str, object] | None:
     """The JSON object in what a vendor sent; None where it is none. Lone surrogates become question marks."""
     try:
-        value = json.loads(data.decode("utf-8"), parse_constant=_refuse)
+        value = json.loads(data.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
@@ -107,6 +108,13 @@ def _is_too_deep(value: object) -> bool:
             for child in (item.values() if isinstance(item, dict) else item)
         ]
     return bool(level)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _refuse(name: str) -> NoReturn:

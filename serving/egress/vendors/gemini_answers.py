@@ -48,7 +48,7 @@ def completion_of(destination: str, call: OutCall, value: Mapping[str, object]) 
         model=text(value, "modelVersion") or call.model,
         created=call.created,
         choices=choices or [Choice("", "content_filter")],
-        usage=usage or Usage(0, 0),
+        usage=usage,
     )
     return Answered(200, whole, usage)
 
@@ -93,13 +93,13 @@ def _arguments(made: dict[str, object]) -> str:
 
 def usage_of(usage: object) -> Usage | None:
     """The counts of `usageMetadata`. What the model thought is part of the output, as OpenAI counts."""
-    prompt = count(usage, "promptTokenCount")
-    if prompt is None:
-        return None
+    prompt, said = count(usage, "promptTokenCount"), count(usage, "candidatesTokenCount")
+    if prompt is None or (said is None and isinstance(usage, dict) and "candidatesTokenCount" in usage):
+        return None  # a count that is none is not read as zero: what was reserved stands
     thought = count(usage, "thoughtsTokenCount")
     return Usage(
         prompt + (count(usage, "toolUsePromptTokenCount") or 0),
-        (count(usage, "candidatesTokenCount") or 0) + (thought or 0),
+        (said or 0) + (thought or 0),
         count(usage, "cachedContentTokenCount") or 0,
         thought,
     )

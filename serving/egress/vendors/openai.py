@@ -67,13 +67,17 @@ class OpenAI(Vendor):
         return (("authorization", f"Bearer {credential(self.name, secret)}"),)
 
     def answer(self, call: OutCall, status: int, headers: Mapping[str, str], body: bytes) -> Answered:
-        """As `Vendor.answer`; the bytes of a good answer are the vendor's own."""
+        """As `Vendor.answer`; the bytes of a good answer are the vendor's own, where its usage stands there once."""
         value = read_object(body)
         if status != 200:
             return failed(error_of(self.name, status, _refusal(part(value, "error"), headers)))
         if value is None or not isinstance(value.get("data" if call.route == EMBEDDINGS else "choices"), list):
             return failed(broken(self.name, "sent what is no answer"))
-        return Answered(200, body, usage_of(value.get("usage")))
+        usage = usage_of(value.get("usage"))
+        if body.count(b"usage") != 1:  # who reads it from the end finds the same
+            value["usage"] = value.pop("usage", None) if usage is not None else None
+            body = serialise(value)
+        return Answered(200, body, usage)
 
     def stream(self, call: OutCall) -> StreamTranslator:
         """As `Vendor.stream`."""
