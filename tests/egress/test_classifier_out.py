@@ -13,7 +13,7 @@ from serving.egress.classifier import LABELS, Classifier, classifying, read_answ
 from serving.policy.detect import Finding, Part, Verdict
 from serving.settings.outside import Classifier as Settings
 from tests.e2e.stack import Stack, serve
-from tests.egress.conftest import ASK, CLEAN, SENSITIVE, Outside, begin, body_of, outside, policy_for
+from tests.egress.conftest import ASK, CLEAN, SENSITIVE, Outside, body_of, outside, policy_for
 from tests.support.demo import needs_demo
 from tests.support.local_model import FAULTS, LocalModel, content, text_of
 from tests.support.vendors.openai_api import OpenAIServer
@@ -29,8 +29,7 @@ def judged_by(
     directory.chmod(0o700)
     with outside(directory, OpenAIServer()) as made:
         made.write_policy(policy_for(made.front.url, required=("numbers", "model") if is_required else ("numbers",)))
-        begin(made)
-        made.start(egress=f'[egress.classifier]\nurl = "{url}"\nmodel = "{model}"\n{more}')
+        made.start(more=f'[egress.classifier]\nurl = "{url}"\nmodel = "{model}"\n{more}')
         yield made
 
 
@@ -125,10 +124,8 @@ def test_a_text_that_tells_the_model_what_to_say_can_only_get_less_out(directory
 def test_a_model_outside_or_half_of_one_is_refused(directory: Path, settings: str) -> None:
     """The process does not start: the texts themselves would go there."""
     directory.chmod(0o700)
-    with outside(directory, OpenAIServer()) as made:
-        begin(made)
-        with pytest.raises(AssertionError, match=r"egress\.classifier"):
-            made.start(egress=f"[egress.classifier]\n{settings}\n")
+    with outside(directory, OpenAIServer()) as made, pytest.raises(AssertionError, match=r"egress\.classifier"):
+        made.start(more=f"[egress.classifier]\n{settings}\n")
 
 
 # A real engine: llama.cpp with the demo model, which says anything at all, but under the schema.

@@ -56,8 +56,8 @@ def message_of(call: OutCall, message: Mapping[str, object]) -> tuple[bytes, Usa
 def usage_of(usage: object, before: Usage | None = None) -> Usage | None:
     """The counts of a `usage` object; those that it leaves out are as `before`, since events tell them cumulatively.
 
-    None where they are not to be had. OpenAI's `prompt_tokens` are all of the prompt; Anthropic counts what was read from
-    and written to a cache apart.
+    None where they are not to be had. OpenAI's `prompt_tokens` are all of the prompt; Anthropic counts what was read
+    from and written to a cache apart.
     """
     if not isinstance(usage, dict):
         return before
