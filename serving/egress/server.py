@@ -104,6 +104,7 @@ class Egress:
             "destination": decision.destination,
             "zone": decision.zone,
             "rule": decision.rule,
+            "verdict": judged.finding.verdict.value,
             "reasons": [f"{each.rule}: {each.why}" for each in decision.reasons],
             "prices": None if remote is None else remote.prices,
             "remote_model": decision.remote_model,

@@ -250,7 +250,7 @@ def judged(run: Run, text: str, domain: str) -> dict[str, Any]:
         nonlocal told
         answer = run.made.ask("/judge", body_of(f"{SENSITIVE} {text}"), ask, {"x-egress-path": "/v1/chat/completions"})
         told = answer.json if answer.status == 200 else {}
-        return bool(told.get("answer")) and told["facts"]["found"]["verdict"] == Verdict.SENSITIVE.value
+        return bool(told.get("answer")) and told["verdict"] == Verdict.SENSITIVE.value
 
     wait_until(is_heard, "a sensitive request is seen", 20)
     return told
