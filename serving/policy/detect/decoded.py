@@ -136,6 +136,8 @@ def packed(text: str) -> Iterator[tuple[str | None, int, int]]:
     """Stretches of base64 or hexadecimal: their text and where they stand; None for what is long and no text."""
     for match in _STRETCH.finditer(text):
         stretch = match[0]
+        if stretch.isdigit():
+            continue  # in base64 none of its bytes would be ASCII: a number
         found = _from_hex(stretch) if _HEX.fullmatch(stretch) else _from_base64(stretch)
         if found is not None:
             yield found, match.start(), match.end()
@@ -150,7 +152,7 @@ def _is_dense(stretch: str) -> bool:
 
 
 def _from_hex(stretch: str) -> str | None:
-    return _shown(bytes.fromhex(stretch)) if not stretch.isdigit() else None
+    return _shown(bytes.fromhex(stretch))
 
 
 def _from_base64(stretch: str) -> str | None:

@@ -219,6 +219,9 @@ class Phrases:
         for stem in sorted(stems(text), key=len, reverse=True):
             found.setdefault(stem.removesuffix("$").split(" ")[0], []).append(stem)
         self._wholes = {head: re.compile(f"(?:{'|'.join(map(_branch, same))})") for head, same in found.items()}
+        begun = {head: _WORD.match(head) for head in found}
+        self._beginnings = {head: None if word is None else word[0][:_LOOKED_AT] for head, word in begun.items()}
+        """What a word of the text begins with where the head stands at a word's beginning."""
         self._words = frozenset(head for head, same in found.items() if same == [head + "$"] and head.isalpha())
         """Words that stand alone: a look at the distinct words of a text says whether they are there."""
 
@@ -226,7 +229,10 @@ class Phrases:
         """Where they stand, in order."""
         folded, found = view.folded, []
         for head, whole in self._wholes.items():
-            if head in self._words and head not in view.words:
+            beginning = self._beginnings[head]
+            if (beginning is not None and beginning not in view.beginnings) or (
+                head in self._words and head not in view.words
+            ):
                 continue
             at = folded.find(head)
             while at >= 0:

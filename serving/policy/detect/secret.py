@@ -122,6 +122,7 @@ def find_secrets(view: View) -> Iterator[Hit]:
 
 
 _BEHIND: Final = re.compile(r"\n[ \t]{0,8}+(?P<rest>[\w.+/=-]{2,400}+)")
+_LINE_END: Final = re.compile(r"\n[ \t]{0,8}+")
 _BACKWARDS: Final = re.compile(r"[\w.+/=-]{2,400}+")
 _KEY_CHARS: Final = 400
 _LEAST_KEY: Final = 20
@@ -129,6 +130,10 @@ _LEAST_KEY: Final = 20
 
 def _cut_keys(plain: str) -> Iterator[Hit]:
     """Keys that the end of a line cuts in two."""
+    joined = _LINE_END.sub("", plain)
+    forms = [form for form in FORMS if form.mark in joined]
+    if not forms:
+        return
     for behind in _BEHIND.finditer(plain):
         at = behind.start()
         before = _BACKWARDS.match(plain[max(0, at - _KEY_CHARS) : at][::-1])
@@ -136,7 +141,7 @@ def _cut_keys(plain: str) -> Iterator[Hit]:
             continue
         head = before[0][::-1]
         whole, begin, skipped = head + behind["rest"], at - len(head), behind.start("rest") - at
-        for form in FORMS:
+        for form in forms:
             match = form.pattern.search(whole) if form.mark in whole else None
             if match is not None and match.start() < len(head) < match.end():
                 yield Hit(begin + match.start(), begin + match.end() + skipped, form.label)
