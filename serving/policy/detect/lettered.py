@@ -264,7 +264,7 @@ def _regular(folded: str, begin: int, end: int) -> Iterator[tuple[int, int, str]
         sign, code, past = folded[stop : tokens[index + 1][0]], folded[start:stop], stop
         if _SEPARATORS.fullmatch(sign) is None:
             continue
-        for first, last in tokens[index + 1 :]:
+        for first, last in tokens[index + 1 : index + 1 + _MOST_CODE]:
             if folded[past:first] != sign or last - first > size or len(code) >= _MOST_CODE:
                 break
             code, past = code + folded[first:last], last
