@@ -20,14 +20,14 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
 from serving.audit import wire
 from serving.audit.book import Clock, Durable
-from serving.audit.child import begin
+from serving.audit.child import Child, begin
 from serving.audit.process import Setup
 from serving.audit.records import Gap, body_of
 from serving.audit.sent import Late, Sent, give_up, settle, sort_out
@@ -193,12 +193,7 @@ class RemoteWriter:
             settle(each, _SILENT)
         with contextlib.suppress(OSError):
             self._socket.close()
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # its disk keeps it
-                self._process.wait(RETRY_S)
+        _end(self._process)
 
     # Sending
 
@@ -472,6 +467,24 @@ class RemoteWriter:
             give_up(each, _GONE)
         self._wake.set()
 
+    def _install(self, child: Child, left_out: Sequence[Sent], again: Sequence[Sent]) -> int | None:
+        """Go on with that process: how many records are lost by now. None: nothing is written any more."""
+        with self._lock:
+            if self._is_closed:
+                return None
+            halt = self._halt or Failure(self._clock(), _GONE)
+            lost = self._lost = self._lost + self._their_lost + len(left_out)
+            self._unsettled = []
+            self._kept.extendleft(reversed(again))
+            self._socket.close()
+            self._process, self._socket, self._frames = child.process, child.socket, wire.Frames()
+            self.durable = child.durable
+            self._their_failure, self._their_lost, self._delivered = None, 0, None
+            self._send_kept(halt, 0)
+            self._halt = None
+            self._is_ended = False
+        return lost
+
     def _begin_again(self) -> None:
         """Begin another process, and give it what was kept and is not in the log yet."""
         try:
@@ -487,21 +500,11 @@ class RemoteWriter:
         written, rest = sort_out(self._unsettled, child.found, self._clock.text)
         left_out = [each for each in rest if not each.is_kept]
         again = [each for each in rest if each.is_kept]
-        with self._lock:
-            if self._is_closed:
-                child.socket.close()  # it ends by that
-                return
-            halt = self._halt or Failure(self._clock(), _GONE)
-            lost = self._lost = self._lost + self._their_lost + len(left_out)
-            self._unsettled = []
-            self._kept.extendleft(reversed(again))
-            self._socket.close()
-            self._process, self._socket, self._frames = child.process, child.socket, wire.Frames()
-            self.durable = child.durable
-            self._their_failure, self._their_lost, self._delivered = None, 0, None
-            self._send_kept(halt, 0)
-            self._halt = None
-            self._is_ended = False
+        lost = self._install(child, left_out, again)
+        if lost is None:  # closed meanwhile: the process ends as its socket does
+            child.socket.close()
+            _end(child.process)
+            return
         log.warning("the audit log can be written again", extra=facts(lost=lost))
         loop = self._loop
         if loop is not None:
@@ -513,3 +516,13 @@ class RemoteWriter:
             settle(each, number)
         for each in left_out:
             settle(each, _GONE)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process whose socket is closed has gone."""
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its disk keeps it
+            process.wait(RETRY_S)

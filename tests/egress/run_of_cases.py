@@ -31,7 +31,7 @@ from tests.support.vendors.openai_api import OpenAIServer
 from tests.support.vendors.server import KEY, Fail, Received, Say
 
 THREADS = 4
-AGAIN = ("timeout", "detector_failed")
+AGAIN = ("timeout", "detector_failed", "policy:changed")
 """Why a scan came to nothing that may come to something the next time."""
 
 
