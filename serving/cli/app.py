@@ -12,6 +12,7 @@ import typer
 
 from serving.cli.audit_commands import audit_app
 from serving.cli.bundle_commands import bundle_app, trust_app
+from serving.cli.cost import cost_app
 from serving.cli.keys import keys_app
 from serving.cli.options import PlanOptions, StartOptions, takes_wishes
 from serving.cli.route_commands import route_app
@@ -34,6 +35,7 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(trust_app, name="trust")
 app.add_typer(keys_app, name="keys")
 app.add_typer(route_app, name="route")
+app.add_typer(cost_app, name="cost")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Measure = Annotated[bool, typer.Option("--measure", help="Measure how fast memory and disk read; some seconds.")]

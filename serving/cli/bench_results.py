@@ -18,7 +18,8 @@ from serving.bench.record import Result, read_result
 from serving.bench.report.bounds import breaks, read_bound
 from serving.bench.report.compare import Comparison, Row, compare
 from serving.bench.report.figures import NOT_ENOUGH, interval, ratio_text, shown, unit_name
-from serving.bench.report.page import Picture, report
+from serving.bench.report.markup import Picture
+from serving.bench.report.page import report
 from serving.cli.hardware import rows as machine_rows
 from serving.cli.show import align, terminal_columns
 from serving.errors import BoundBroken, UsageError

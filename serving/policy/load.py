@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from serving.errors import BadSettings
 from serving.policy.model import (
@@ -36,7 +35,7 @@ from serving.policy.model import (
 )
 from serving.policy.words import WordsName, site_words
 from serving.settings.section import Section
-from serving.settings.wording import also, mistake, shown
+from serving.settings.wording import explained
 
 _MAX_BYTES: Final = 4 << 20
 _HINT: Final = "docs/routing.md shows every table and field"
@@ -254,43 +253,11 @@ def parse_policy(raw: bytes, where: str, directory: Path = Path()) -> Policy:
     try:
         checked = PolicyFile.model_validate(content)
     except ValidationError as failure:
-        raise _bad(failure, where) from None
+        message, hint = explained(failure, PolicyFile, where, _HINT)
+        raise BadSettings(message, hint=hint) from None
     return checked.build(site_words(checked.detection.terms, checked.detection.patterns, where, directory))
 
 
 def _ten_thousandths(share: float) -> int:
     """Upwards, so that a bound is never less than it says; what is less than a millionth of it is no share's own."""
     return math.ceil(round(share * WHOLE, 6))
-
-
-def _bad(failure: ValidationError, where: str) -> BadSettings:
-    errors = failure.errors(include_url=False)
-    # a field that is misspelt is missing too, and the one that stands there says more
-    first, *others = sorted(errors, key=lambda each: each["type"] != "extra_forbidden")
-    path = [str(part) for part in first["loc"] if part != "[key]"]
-    more = also(".".join(map(str, other["loc"])) for other in others)
-    if first["type"] == "extra_forbidden":
-        known = _fields_of(path[:-1])
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        guess = f"did you mean `{near[0]}`? " if near else ""
-        table = f"table `[{'.'.join(path[:-1])}]`" if path[:-1] else "the top level"
-        message = f"{where}: {table} has no field `{path[-1]}`"
-        return BadSettings(message, hint=f"{guess}allowed: {', '.join(known)}{more}")
-    if first["type"] == "missing":
-        return BadSettings(f"{where}: `{'.'.join(path)}` is missing", hint=f"{_HINT}{more}")
-    value = "" if isinstance(first["input"], dict) else f" = `{shown(first['input'])}`"
-    place = f"`{'.'.join(path)}`{value}: " if path else ""
-    return BadSettings(f"{where}: {place}{mistake(first)}", hint=f"{_HINT}{more}")
-
-
-def _fields_of(path: list[str]) -> list[str]:
-    """What a table may have."""
-    section: Any = PolicyFile
-    for name in path:
-        section = get_args(section)[1] if get_origin(section) is dict else section.model_fields[name].annotation
-        section = next((each for each in get_args(section)[:1] if _is_table(each)), section)  # of `… | None`
-    return [info.alias or name for name, info in section.model_fields.items()]
-
-
-def _is_table(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)

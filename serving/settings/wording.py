@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 MOST_NAMED: Final = 4
@@ -87,3 +89,42 @@ def allowed(field: FieldInfo) -> str:
         elif isinstance(rule, (MinLen, MaxLen)):
             bounds.append("not empty")
     return ", ".join(dict.fromkeys(bounds))
+
+
+def explained(failure: ValidationError, table: type[BaseModel], where: str, hint: str) -> tuple[str, str]:
+    """The first mistake in a file of tables like `table`, with its place and value; and the way out, the others named.
+
+    `where` names the file, `hint` says where its form is told.
+    """
+    errors = failure.errors(include_url=False)
+    # a field that is misspelt is missing too, and the one that stands there says more
+    first, *others = sorted(errors, key=lambda each: each["type"] != "extra_forbidden")
+    path = [str(part) for part in first["loc"] if part != "[key]"]
+    more = also(".".join(map(str, other["loc"])) for other in others)
+    if first["type"] == "extra_forbidden":
+        known = _fields_of(table, path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        guess = f"did you mean `{near[0]}`? " if near else ""
+        place = f"table `[{'.'.join(path[:-1])}]`" if path[:-1] else "the top level"
+        return f"{where}: {place} has no field `{path[-1]}`", f"{guess}allowed: {', '.join(known)}{more}"
+    if first["type"] == "missing":
+        return f"{where}: `{'.'.join(path)}` is missing", f"{hint}{more}"
+    value = "" if isinstance(first["input"], dict | BaseModel) else f" = `{shown(first['input'])}`"
+    place = f"`{'.'.join(path)}`{value}: " if path else ""
+    return f"{where}: {place}{mistake(first)}", f"{hint}{more}"
+
+
+def _fields_of(table: Any, path: list[str]) -> list[str]:
+    """What a table within a table may have."""
+    for name in path:
+        if isinstance(table, type) and issubclass(table, BaseModel):
+            by_name = {info.alias or field: info for field, info in table.model_fields.items()}
+            table = by_name[name].annotation
+        else:
+            table = get_args(table)[-1 if get_origin(table) is dict else 0]  # of `dict[str, …]`, of `tuple[…, ...]`
+        table = next((each for each in get_args(table)[:1] if _is_table(each)), table)  # of `… | None`
+    return [info.alias or name for name, info in table.model_fields.items()]
+
+
+def _is_table(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -1,60 +1,19 @@
-"""Charts of results, by matplotlib's objects alone: no window system, and no state outside a figure.
-
-This is the only module that imports matplotlib, which takes its time: import it when something is drawn.
-"""
+"""Charts of results. Takes time to import, as `drawing` does: import it when something is drawn."""
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import cycle
-from typing import Any, Final, Literal
+from collections.abc import Callable, Sequence
+from typing import Final
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
-from matplotlib.typing import RcKeyType
 
 from serving.bench.record import Figure, Result, Slice, Stage
+from serving.bench.report.drawing import COLOURS, FAINT, Chart, empty, looks, sheet, styled
 from serving.bench.report.figures import QUANTITIES, kind_of, load_of, number, objective_ms, read_figure, shown_stage
 
-Dash = Literal["-", "--", "-.", ":"]
-
-_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""Told apart by the colour-blind too (Okabe and Ito, 2008); markers and dashes tell them apart in print."""
-_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
-_DASHES: Final[tuple[Dash, ...]] = ("-", "--", "-.", ":")
-_INK, _FAINT, _GRID = "#22262b", "#5c6670", "#e3e7eb"
-_STYLE: Final[dict[RcKeyType, Any]] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib
-    "font.size": 9.5,
-    "text.parse_math": False,  # a name with dollar signs in it is a name
-    "text.color": _INK,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "legend.frameon": False,
-    "svg.fonttype": "path",  # whoever looks at it has whichever fonts
-    "svg.hashsalt": "perimeter",  # the same result makes the same file
-}
-_PNG_DPI: Final = 220
 _LONGEST_NAME: Final = 40
 _BESIDE: Final = (0.03, -0.04)
 """From a point to the middle of its number, as shares of the chart."""
@@ -62,36 +21,9 @@ _MARKED_EVERY: Final = 20
 """Points of a cumulative curve from marker to marker: colours are not all that tells curves apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A chart, and the words that go with it."""
-
-    name: str
-    """For a file: `frontier-ttft-p50`."""
-    title: str
-    caption: str
-    drawing: Drawing
-
-    def to_svg(self) -> bytes:
-        """An SVG document whose text is paths."""
-        return self._saved("svg", metadata={"Date": None, "Creator": None})
-
-    def to_png(self) -> bytes:
-        """For slides and documents."""
-        return self._saved("png", dpi=_PNG_DPI, metadata={"Software": None})
-
-    def _saved(self, kind: str, **options: Any) -> bytes:
-        to = io.BytesIO()
-        with _styled(), warnings.catch_warnings():
-            # a name in letters that the font lacks is drawn as boxes; the page beside it has it in full
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            self.drawing.savefig(to, format=kind, facecolor="white", **options)
-        return to.getvalue()
-
-
 def draw_charts(results: Sequence[Result]) -> tuple[Chart, ...]:
     """Every chart that the results have data for."""
-    with _styled():
+    with styled():
         found: list[Chart | None] = [frontier(results, name) for name in ("ttft_p50", "ttft_p99", "tpot_p50")]
         found += [distributions(results, name) for name in ("ttft", "gap")]
         several = len(results) > 1
@@ -119,8 +51,8 @@ def frontier(results: Sequence[Result], name: str) -> Chart | None:
     if sum(len(found) for found in points) < 2:
         return None  # a lone point says no more than its figures
     title = QUANTITIES[name].title
-    drawing, axes = _sheet()
-    for (colour, marker, dash), found in zip(_looks(), points, strict=False):
+    drawing, axes = sheet()
+    for (colour, marker, dash), found in zip(looks(), points, strict=False):
         for _, x, y in found:
             axes.errorbar(
                 x.value, 1000 * y.value, xerr=_arms(x, 1), yerr=_arms(y, 1000),
@@ -158,8 +90,8 @@ def distributions(results: Sequence[Result], name: str) -> Chart | None:
     curves = [_curve(stage, name) for stage in stages]
     if not any(curves):
         return None
-    drawing, axes = _sheet()
-    for place, ((colour, marker, dash), curve) in enumerate(zip(_looks(), curves, strict=False)):
+    drawing, axes = sheet()
+    for place, ((colour, marker, dash), curve) in enumerate(zip(looks(), curves, strict=False)):
         xs, ys = [x for x, _ in curve], [y for _, y in curve]
         marked = (7 * place % _MARKED_EVERY, _MARKED_EVERY) if len(results) > 1 else []
         axes.plot(
@@ -175,7 +107,7 @@ def distributions(results: Sequence[Result], name: str) -> Chart | None:
     bound = bounds.pop()
     caption = "A curve further left is faster; a long foot to the right is what the slowest wait."
     if bound is not None and not bounds:
-        axes.axvline(bound, color=_FAINT, linestyle=(0, (2, 3)), linewidth=1.2)
+        axes.axvline(bound, color=FAINT, linestyle=(0, (2, 3)), linewidth=1.2)
         caption += " Dotted upright: the objective."
     _legend(axes, results)
     loads = {load_of(stage) for stage in stages if stage is not None}
@@ -201,14 +133,13 @@ def timeline(stage: Stage, name: str, whose: str = "") -> Chart | None:
     )
     series = [(title, [value(part) for part in stage.timeline]) for title, value in read]
     series = [(title, values) for title, values in series if any(value is not None for value in values)]
-    drawing = Drawing(figsize=(7.2, 0.6 + 1.0 * len(series)), layout="constrained")
-    FigureCanvasAgg(drawing)
+    drawing = empty(7.2, 0.6 + 1.0 * len(series))
     panels = drawing.subplots(len(series), 1, sharex=True, squeeze=False)[:, 0]
     at = [part.at for part in stage.timeline]
     for axes, (title, values) in zip(panels, series, strict=True):
         known = [math.nan if value is None else value for value in values]
-        axes.plot(at, known, color=_COLOURS[0], linewidth=1.4, drawstyle="steps-mid")
-        axes.plot(at, known, color=_COLOURS[0], linestyle="none", marker=".", markersize=3)
+        axes.plot(at, known, color=COLOURS[0], linewidth=1.4, drawstyle="steps-mid")
+        axes.plot(at, known, color=COLOURS[0], linestyle="none", marker=".", markersize=3)
         axes.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8.5)
         axes.locator_params(axis="y", nbins=3)
         most = max(value for value in known if not math.isnan(value))
@@ -223,33 +154,11 @@ def timeline(stage: Stage, name: str, whose: str = "") -> Chart | None:
     return Chart(name, f"Time line: {whose}{load_of(stage)}", f"Means of equal parts of the time.{shaded}", drawing)
 
 
-@contextmanager
-def _styled() -> Iterator[None]:
-    """Our style and nothing of a person's own settings: the same result makes the same charts everywhere."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        yield
-
-
-def _sheet() -> tuple[Drawing, Axes]:
-    """For one of two charts side by side."""
-    drawing = Drawing(figsize=(5.4, 3.5), layout="constrained")
-    FigureCanvasAgg(drawing)
-    return drawing, drawing.add_subplot()
-
-
-def _looks() -> Iterable[tuple[str, str, Dash]]:
-    """Colour, marker and dashes, for ever: no two of the first eight results look alike, nor many after them."""
-    dashes = (dash for dash in cycle(_DASHES) for _ in _COLOURS)
-    return zip(cycle(_COLOURS), cycle(_MARKERS), dashes, strict=False)
-
-
 def _number_points(axes: Axes, points: Sequence[Sequence[tuple[Stage, Figure, Figure]]]) -> None:
     """Write each point's load beside it, below the curve, where nothing stands already."""
     to_axes = axes.transData + axes.transAxes.inverted()
     taken = [tuple(to_axes.transform((x.value, 1000 * y.value))) for found in points for _, x, y in found]
-    for (colour, _, _), found in zip(_looks(), points, strict=False):
+    for (colour, _, _), found in zip(looks(), points, strict=False):
         for stage, x, y in reversed(found):
             at = (x.value, 1000 * y.value)
             right, up = to_axes.transform(at) + _BESIDE
@@ -263,7 +172,7 @@ def _legend(axes: Axes, results: Sequence[Result]) -> None:
         return
     drawn = [
         Line2D([], [], color=colour, marker=marker, linestyle=dash, linewidth=1.5, markersize=5.5)
-        for (colour, marker, dash), _ in zip(_looks(), results, strict=False)
+        for (colour, marker, dash), _ in zip(looks(), results, strict=False)
     ]
     legend = axes.figure.legend(drawn, ["name"] * len(drawn), loc="outside upper left", ncols=min(3, len(drawn)))
     for text, result in zip(legend.get_texts(), results, strict=True):

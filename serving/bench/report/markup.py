@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 
@@ -32,11 +34,30 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, class_: s
     return tag("div", body, class_="wide")
 
 
-def page(title: str, *sections: Html) -> Html:
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A chart, drawn."""
+
+    title: str
+    caption: str
+    svg: bytes
+    is_long: bool = False
+    """It wants the whole width."""
+
+
+def picture(drawn: Picture) -> Html:
+    """A chart with its title and caption, inside the page itself."""
+    source = f"data:image/svg+xml;base64,{base64.b64encode(drawn.svg).decode()}"
+    image = Html(f'<img alt="{tag("i", drawn.title)[3:-4]}" src="{source}">')
+    caption = tag("figcaption", drawn.caption)
+    return tag("figure", tag("h3", drawn.title), image, caption, class_="long" if drawn.is_long else "half")
+
+
+def page(title: str, *sections: Html, language: str = "en") -> Html:
     """A whole document, which loads nothing and runs nothing."""
     body = "\n".join(sections)
     return Html(
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<!DOCTYPE html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"{tag('title', title)}\n<style>{_STYLE}</style>\n</head>\n"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from serving.bench.record import Distribution, Figure, Result, Stage
@@ -27,23 +25,12 @@ from serving.bench.report.figures import (
     title_of,
     unit_name,
 )
-from serving.bench.report.markup import Html, join, page, table, tag
+from serving.bench.report.markup import Html, Picture, join, page, picture, table, tag
 
 _TILES: Final = ("output_tokens_per_s", "requests_per_s", "ttft_p50", "ttft_p99", "tpot_p50", "goodput")
 _RATES: Final = ("output_tokens_per_s", "prompt_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput")
 _BY_LOAD: Final = ("output_tokens_per_s", "ttft_p50", "ttft_p99", "tpot_p50", "goodput", "joules_per_output_token")
 _GIB: Final = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A chart, drawn."""
-
-    title: str
-    caption: str
-    svg: bytes
-    is_long: bool = False
-    """It wants the whole width."""
 
 
 def report(
@@ -64,7 +51,7 @@ def report(
     if comparison is not None:
         sections.append(_best(comparison))
     if pictures:
-        sections.append(tag("section", tag("h2", "Charts"), tag("div", *map(_picture, pictures))))
+        sections.append(tag("section", tag("h2", "Charts"), tag("div", *map(picture, pictures))))
     if comparison is not None:
         stage, loads = shown_stage(first), [matched.load for matched in comparison.matched]
         at = load_of(stage) if stage is not None else ""
@@ -181,13 +168,6 @@ def _compared_cell(cell: Cell, quantity: Quantity) -> Html:
 
 def _value(figure: Figure, quantity: Quantity, currency: str = "") -> str:
     return f"{shown(figure.value, quantity.unit)} {unit_name(quantity.unit, currency)}"
-
-
-def _picture(picture: Picture) -> Html:
-    source = f"data:image/svg+xml;base64,{base64.b64encode(picture.svg).decode()}"
-    image = Html(f'<img alt="{tag("i", picture.title)[3:-4]}" src="{source}">')
-    caption = tag("figcaption", picture.caption)
-    return tag("figure", tag("h3", picture.title), image, caption, class_="long" if picture.is_long else "half")
 
 
 def _figures(result: Result, *, is_alone: bool) -> Html:

@@ -21,7 +21,8 @@ from serving.bench.report.charts import Chart, draw_charts
 from serving.bench.report.compare import compare
 from serving.bench.report.figures import DURATIONS, QUANTITIES, read_figure, shown_stage
 from serving.bench.report.markup import POLICY, table, tag
-from serving.bench.report.page import Picture, report
+from serving.bench.report.markup import Picture
+from serving.bench.report.page import report
 from tests.support.bench_results import figure, result, stage, sweep
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'

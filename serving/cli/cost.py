@@ -1,0 +1,157 @@
+"""`serve cost`: what inference costs through an API, on machines of one's own, or both; and how sure that is."""
+
+# ruff: noqa: PLC0415 -- imports are made when a command runs, so that none pays for another
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from serving.economics.findings import Findings
+    from serving.economics.report.tables import Table
+    from serving.economics.report.words import Speech
+
+cost_app = typer.Typer(help="What it costs, when owning beats renting, and how sure that is.", no_args_is_help=True)
+
+Case = Annotated[Path | None, typer.Argument(help="A case's file; docs/economics.md shows one.")]
+NeededCase = Annotated[Path, typer.Argument(help="A case's file; docs/economics.md shows one.")]
+Api = Annotated[str | None, typer.Option("--api", help="Whose prices, such as seeds-2026/frontier.")]
+TokensPerDay = Annotated[str | None, typer.Option("--tokens-per-day", help="Such as 5M, or a range: 3M..7M.")]
+Mix = Annotated[str | None, typer.Option("--mix", help="Input/output in percent, such as 75/25.")]
+RequestsPerDay = Annotated[str | None, typer.Option("--requests-per-day", help="For the cost of a request.")]
+Turns = Annotated[str | None, typer.Option("--turns", help="Requests of a conversation, each with all before it.")]
+Cached = Annotated[str | None, typer.Option("--cached", help="Share of the input that is found cached: 0 to 1.")]
+Bench = Annotated[
+    Path | None, typer.Option("--bench", help="Capacity and power from a result of `serve bench run`, for the case.")
+]
+FromLedger = Annotated[bool, typer.Option("--from-ledger", help="The work of the last whole month on this host.")]
+Market = Annotated[Path | None, typer.Option("--market", help="A book of prices in place of the one that ships.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the draws.")]
+Draws = Annotated[int, typer.Option("--draws", min=100, max=100_000)]
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file in place of /etc/perimeter/serving.toml.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON: every figure with its unit.")]
+Page = Annotated[Path | None, typer.Option("-o", "--output", help="Write a page for people who decide: one HTML file.")]
+Language = Annotated[Literal["en", "ru"], typer.Option("--language", help="Of what is printed and written.")]
+
+
+@cost_app.command("estimate")
+def estimate(
+    case: Case = None,
+    api: Api = None,
+    tokens_per_day: TokensPerDay = None,
+    mix: Mix = None,
+    requests_per_day: RequestsPerDay = None,
+    turns: Turns = None,
+    cached: Cached = None,
+    bench: Bench = None,
+    from_ledger: FromLedger = False,
+    market: Market = None,
+    seed: Seed = 1,
+    draws: Draws = 2000,
+    config: Config = None,
+    as_json: Json = False,
+    output: Page = None,
+    language: Language = "en",
+) -> int:
+    """A month's cost, line by line, as an interval, with the inputs that move it most."""
+    from serving.cli.cost_inputs import Asked, work_out
+    from serving.economics.flags import Flags
+    from serving.economics.report.tables import TOP, sensitivity, statements, summary
+
+    flags = Flags(api, tokens_per_day, mix, requests_per_day, turns, cached)
+    found, speech = work_out(Asked(case, flags, bench, from_ledger, market, config, seed, draws), language)
+    tables = [summary(found, speech), *statements(found, speech), sensitivity(found, speech, TOP)]
+    return _given(found, speech, tables, output, as_json=as_json)
+
+
+@cost_app.command("compare")
+def compare(
+    case: NeededCase,
+    bench: Bench = None,
+    from_ledger: FromLedger = False,
+    market: Market = None,
+    seed: Seed = 1,
+    draws: Draws = 2000,
+    config: Config = None,
+    as_json: Json = False,
+    output: Page = None,
+    language: Language = "en",
+) -> int:
+    """API, own machines and both, side by side: a month, the horizon, and the verdict with its thresholds."""
+    from serving.cli.cost_inputs import Asked, work_out
+    from serving.economics.flags import Flags
+    from serving.economics.report.tables import parts
+
+    found, speech = work_out(Asked(case, Flags(), bench, from_ledger, market, config, seed, draws), language)
+    return _given(found, speech, parts(found, speech), output, as_json=as_json)
+
+
+@cost_app.command("breakeven")
+def breakeven(
+    case: NeededCase,
+    bench: Bench = None,
+    from_ledger: FromLedger = False,
+    market: Market = None,
+    config: Config = None,
+    as_json: Json = False,
+    language: Language = "en",
+) -> int:
+    """From which volume and which month on own machines cost no more."""
+    from serving.cli.cost_inputs import Asked, work_out
+    from serving.economics.flags import Flags
+    from serving.economics.report.tables import break_even, cash
+    from serving.errors import UsageError
+
+    found, speech = work_out(Asked(case, Flags(), bench, from_ledger, market, config), language)
+    table = break_even(found, speech)
+    if table is None:
+        raise UsageError("the case has no two ways to compare", hint="a break-even is of `api` and `own`")
+    return _given(found, speech, [table, cash(found, speech)], None, as_json=as_json)
+
+
+@cost_app.command("sensitivity")
+def sensitivity_(
+    case: NeededCase,
+    bench: Bench = None,
+    from_ledger: FromLedger = False,
+    market: Market = None,
+    config: Config = None,
+    as_json: Json = False,
+    language: Language = "en",
+) -> int:
+    """What each range does alone, the widest first."""
+    from serving.cli.cost_inputs import Asked, work_out
+    from serving.economics.flags import Flags
+    from serving.economics.report.tables import sensitivity
+
+    found, speech = work_out(Asked(case, Flags(), bench, from_ledger, market, config), language)
+    return _given(found, speech, [sensitivity(found, speech)], None, as_json=as_json)
+
+
+def _given(found: Findings, speech: Speech, tables: Sequence[Table], page: Path | None, *, as_json: bool) -> int:
+    """As a page, as JSON, or printed; warnings go to stderr in every case."""
+    from serving.cli.show import print_json, print_rows
+    from serving.economics.report.as_json import as_json as plain
+    from serving.economics.report.tables import warnings
+
+    if page is not None:
+        from serving.cli.cost_page import write_page
+
+        write_page(found, speech, page)
+        sys.stderr.write(f"wrote {page}\n")
+    if as_json:
+        print_json(plain(found))
+    elif page is None:
+        for place, table in enumerate(tables):
+            sys.stdout.write(("\n" if place else "") + f"{table.title}\n")
+            sys.stdout.writelines(f"{sentence}\n" for sentence in table.says)
+            print_rows([row for row in (table.head, *table.rows) if any(row)])
+    for warning in warnings(found, speech):
+        sys.stderr.write(f"warning: {warning}\n")
+    return 0

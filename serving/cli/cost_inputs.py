@@ -1,0 +1,124 @@
+"""Where the inputs of `serve cost` come from: a case's file, flags, a benchmark, the ledger, a book of prices."""
+
+# ruff: noqa: PLC0415 -- what only some commands need is imported by those
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from serving.economics.findings import Findings
+from serving.economics.findings import work_out as worked_out
+from serving.economics.flags import Flags, bill_alone, workload
+from serving.economics.measured import measured_machine, measured_workload
+from serving.economics.reading import load_market, make_case, read_case
+from serving.economics.report.words import Language, Speech
+from serving.economics.uncertainty import DRAWS
+from serving.errors import UsageError
+from serving.registry.catalogue import PACKAGE
+
+_MONTH_DAYS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a command was told."""
+
+    case: Path | None
+    flags: Flags
+    bench: Path | None
+    from_ledger: bool
+    market: Path | None
+    config: Path | None
+    seed: int = 1
+    draws: int = DRAWS
+
+
+def market_path(given: Path | None) -> Path:
+    """The book that was named, or the one that ships."""
+    if given is not None:
+        return given
+    installed = PACKAGE / "market.toml"
+    return installed if installed.exists() else PACKAGE.parent / "configs" / "market.toml"
+
+
+def work_out(asked: Asked, language: Language) -> tuple[Findings, Speech]:
+    """The findings of what was asked. Raises ServingError."""
+    speech = Speech(language)
+    today = datetime.now(UTC).date()
+    market = load_market(market_path(asked.market))
+    notes: list[str] = []
+    if asked.case is None:
+        content, where = bill_alone(asked.flags, market, today), "the flags"
+        if asked.bench is not None or asked.from_ledger:
+            raise UsageError("`--bench` and `--from-ledger` are for a case", hint="name its file")
+    else:
+        if asked.flags.api is not None:
+            raise UsageError("`--api` and a case's file were both given", hint="name the API in the case: `api.prices`")
+        content, where = read_case(asked.case), f"the case `{asked.case}`"
+        content = _with_work(content, workload(asked.flags))
+    if asked.from_ledger:
+        content, note = _from_ledger(content, asked.config, today)
+        notes.append(note)
+    if asked.bench is not None:
+        content, more = _from_bench(content, asked.bench)
+        notes += more
+    loaded = make_case(content, market, today, where)
+    is_alone = asked.case is None
+    found = worked_out(
+        loaded, today, notes=tuple(notes), is_bill_alone=is_alone, draws=asked.draws, seed=asked.seed
+    )
+    return found, speech
+
+
+def _with_work(content: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+    work = content.get("workload", {})
+    return {**content, "workload": {**work, **told}} if told and isinstance(work, dict) else content
+
+
+def _from_ledger(content: dict[str, Any], config: Path | None, today: date) -> tuple[dict[str, Any], str]:
+    since, before = last_month(today)
+    found = usage_between(since, before, config)
+    days = (before - since).days
+    told = measured_workload(found["usage"], days)
+    if found["complete_from"] is not None and found["complete_from"] > _seconds(since):
+        raise UsageError("the ledger does not have all of that month any more", hint="`access.usage_retention_days`")
+    work = {"days_per_month": _MONTH_DAYS, **content.get("workload", {})}
+    note = f"workload: the ledger of this host, {since} to {before - timedelta(days=1)}"
+    return _with_work({**content, "workload": work}, told), note
+
+
+def last_month(today: date) -> tuple[date, date]:
+    """The first day of the last whole month, and the first after it."""
+    before = today.replace(day=1)
+    return (before - timedelta(days=1)).replace(day=1), before
+
+
+def usage_between(since: date, before: date, config: Path | None) -> dict[str, Any]:
+    """What was used from one day until the day before another, as `serve keys usage --json` has it."""
+    from serving.access.administration import ask
+    from serving.cli.options import settings_for
+
+    settings = settings_for(config)
+    return ask(settings.access, os.environ, "usage", {"since": _seconds(since), "before": _seconds(before)})
+
+
+def _seconds(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
+
+
+def _from_bench(content: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[str]]:
+    from serving.bench.record import read_result
+
+    own = content.get("own")
+    if not isinstance(own, dict):
+        raise UsageError("`--bench` measures a machine, and the case has no `own`", hint="docs/economics.md shows one")
+    measured = measured_machine(read_result(path))
+    filled = {**own, "capacity": {**own.get("capacity", {}), **measured.capacity}}
+    power = own.get("power")
+    if isinstance(power, dict) and measured.busy_w is not None:
+        filled["power"] = {**power, "busy_w": measured.busy_w, "source": measured.capacity["source"]}
+    return {**content, "own": filled}, list(measured.notes)

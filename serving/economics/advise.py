@@ -1,0 +1,150 @@
+"""Which way fits an organisation: a list of conditions that are not met, never a score. Pure.
+
+Each way has conditions that have to hold, all of them; a way with an unmet one is not advised, and the condition says
+why. It may be that none is advised: then nothing should be bought or built yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, Literal
+
+Way = Literal["api", "own", "hybrid"]
+Data = Literal["public", "internal", "personal", "secret"]
+
+STEADY: Final = Decimal(3)
+"""Busiest hour over the mean: machines that stand idle most of the day cost what they cost at work."""
+SPENT: Final = 5000
+"""Money a month on an API, in the case's currency: less pays for no engineer's quarter."""
+TEAM: Final = Decimal("0.25")
+"""Full-time posts that run servers: a quarter is what one machine takes in office hours."""
+MONTHS: Final = 12
+"""Horizon: shorter, what is set up is not paid back."""
+EXAMPLES: Final = 1000
+"""Labelled examples: fewer seldom change a model for the better."""
+OUTSIDE: Final = Decimal("0.05")
+"""Share of the work that may leave: less is no second way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What an organisation says of itself."""
+
+    peak: Decimal
+    """The busiest hour's load over the mean hour's."""
+    api_per_month: Decimal
+    """What an API costs, or would."""
+    team: Decimal
+    """Full-time posts for running it, there already."""
+    is_on_call: bool
+    """Somebody comes at night."""
+    needs_nights: bool
+    """The work does not wait until the morning."""
+    data: Data
+    """The most delicate that the work holds."""
+    may_leave: Decimal
+    """Share of the work whose data may leave, 0 to 1."""
+    horizon_months: int
+    examples: int
+    """Labelled, for tuning a smaller model to the work."""
+    needs_tuning: bool
+    """An open model does not do the work as it is."""
+    own_saves: Decimal | None = None
+    """Share of the API's cost that owning saves at the low end of its interval; None where nobody worked it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """That is not met."""
+
+    code: str
+    is_asked: str
+    is_there: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Of each way, the conditions that are not met; those with none are advised, in the order of least effort."""
+
+    unmet: dict[Way, tuple[Condition, ...]]
+
+    @property
+    def advised(self) -> tuple[Way, ...]:
+        """The ways with nothing in their way; none: do not."""
+        return tuple(way for way, conditions in self.unmet.items() if not conditions)
+
+
+Rule = Callable[[Situation], Condition | None]
+
+
+def advise(situation: Situation) -> Advice:
+    """Every condition that is not met, way by way."""
+    return Advice(
+        {way: tuple(found for rule in rules for found in (rule(situation),) if found) for way, rules in RULES.items()}
+    )
+
+
+def _may_leave(it: Situation) -> Condition | None:
+    if it.data in ("personal", "secret") and it.may_leave < 1:
+        return Condition("data", "all of the work's data may leave", f"{it.data} data, {it.may_leave * 100:f}% may leave")
+    return None
+
+
+def _some_may_leave(it: Situation) -> Condition | None:
+    if it.may_leave < OUTSIDE:
+        return Condition("share", f"at least {OUTSIDE * 100:f}% may leave", f"{it.may_leave * 100:f}%")
+    if it.may_leave == 1 and it.data == "public":
+        return Condition("share", "something has to stay inside", "all of it may leave")
+    return None
+
+
+def _steady(it: Situation) -> Condition | None:
+    if it.peak > STEADY:
+        return Condition("load", f"a busiest hour of at most {STEADY} mean ones", f"{it.peak:f}")
+    return None
+
+
+def _spends(it: Situation) -> Condition | None:
+    if it.data in ("personal", "secret") and it.may_leave < 1:
+        return None  # it stays inside whatever an API would cost
+    if it.own_saves is not None:
+        if it.own_saves <= 0:
+            return Condition("cost", "owning saves something at the low end of its interval", f"{it.own_saves * 100:f}%")
+        return None
+    if it.api_per_month < SPENT:
+        return Condition("spend", f"an API costs at least {SPENT} a month", f"{it.api_per_month:f}")
+    return None
+
+
+def _team(it: Situation) -> Condition | None:
+    if it.team < TEAM:
+        return Condition("team", f"at least {TEAM} posts that run servers", f"{it.team:f}")
+    return None
+
+
+def _on_call(it: Situation) -> Condition | None:
+    if it.needs_nights and not it.is_on_call:
+        return Condition("nights", "somebody on call, since the work goes on at night", "nobody")
+    return None
+
+
+def _horizon(it: Situation) -> Condition | None:
+    if it.horizon_months < MONTHS:
+        return Condition("horizon", f"at least {MONTHS} months", str(it.horizon_months))
+    return None
+
+
+def _examples(it: Situation) -> Condition | None:
+    if it.needs_tuning and it.examples < EXAMPLES:
+        return Condition("examples", f"at least {EXAMPLES} labelled examples to tune with", str(it.examples))
+    return None
+
+
+_OF_OWN: Final[tuple[Rule, ...]] = (_steady, _spends, _team, _on_call, _horizon, _examples)
+RULES: Final[dict[Way, tuple[Rule, ...]]] = {
+    "api": (_may_leave,),
+    "own": _OF_OWN,
+    "hybrid": (_some_may_leave, *_OF_OWN),
+}

@@ -1,0 +1,98 @@
+"""What a ledger's usage would have cost elsewhere: the same tokens at each price of a book. Pure.
+
+Only the tokens: a provider counts with its own tokenizer, which may make a fifth more or less of the same text, and its
+answers would have been others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Any, Final
+
+from serving.economics.books import Market, PricedModel
+from serving.economics.currencies import to_cents
+from serving.economics.inputs import TokenPrices
+from serving.economics.values import Value
+
+_MILLION: Final = Decimal(10**6)
+MICRO: Final = Decimal(10**6)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was used in a span of time, and what the ledger charged for it."""
+
+    since: date
+    before: date
+    requests: int
+    fresh: int
+    cached: int
+    output: int
+    reasoning: int
+    cost: Decimal
+    """In the ledger's own currency."""
+    currency: str
+    estimated: int
+    """Requests whose tokens nobody counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """The same at a price of the book."""
+
+    name: str
+    currency: str
+    cost: Value
+    """In whole cents; a range where the price is one."""
+    uncached: Value
+    """The same if nothing had been found cached there."""
+    checked: date
+    is_stale: bool
+
+
+def usage_of(lines: Iterable[Mapping[str, Any]], since: date, before: date, currency: str) -> Usage:
+    """The sum of a ledger's lines, as `serve keys usage --json` has them."""
+    found = list(lines)
+
+    def total(name: str) -> int:
+        return sum(int(each[name]) for each in found)
+
+    counts = (total(name) for name in ("requests", "fresh", "cached", "output", "reasoning"))
+    return Usage(since, before, *counts, Decimal(total("cost")) / MICRO, currency, total("estimated"))
+
+
+def bills(usage: Usage, market: Market, today: date) -> tuple[Bill, ...]:
+    """At each price that held on the last day of the span, the cheapest first, currency by currency."""
+    last = date.fromordinal(usage.before.toordinal() - 1)
+    holding = {each.name: each for each in sorted(market.model, key=lambda each: each.from_) if each.holds_on(last)}
+    found = [_bill(each, usage, today) for each in holding.values()]
+    return tuple(sorted(found, key=lambda each: (each.currency, each.cost.likely, each.name)))
+
+
+def _bill(entry: PricedModel, usage: Usage, today: date) -> Bill:
+    prices = entry.prices
+    return Bill(
+        name=entry.name,
+        currency=entry.currency,
+        cost=_cost(prices, usage, prices.cached_input or prices.input),
+        uncached=_cost(prices, usage, prices.input),
+        checked=entry.checked,
+        is_stale=entry.is_stale(today),
+    )
+
+
+def _cost(prices: TokenPrices, usage: Usage, cached: Value) -> Value:
+    counts = (
+        (usage.fresh, prices.input),
+        (usage.cached, cached),
+        (usage.output, prices.output),
+        (usage.reasoning, prices.reasoning or prices.output),
+    )
+    ends = (sum((tokens / _MILLION * getattr(price, end) for tokens, price in counts), Decimal(0)) for end in _ENDS)
+    return Value(*map(to_cents, ends))
+
+
+_ENDS: Final = ("low", "likely", "high")

@@ -1,0 +1,108 @@
+"""When money is spent over the horizon, with the work growing; and when one way has paid for itself. Pure.
+
+A statement spreads what is paid once; here it is paid when it is due. Machines are bought in the month that needs them
+and replaced when they are written off. At the horizon's end, what the machines are still worth on the books counts as
+money that came back, or a purchase shortly before the end would look like a loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import accumulate
+from typing import Final
+
+from serving.economics.currencies import to_cents
+from serving.economics.inputs import SECTIONS, Bought, Case, Sections, Tuning
+from serving.economics.statement import Option, fleet_at, running
+
+_NOTHING: Final = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class CashFlow:
+    """What is paid in each month of the horizon, in whole cents; less than nothing where money comes back."""
+
+    option: Option
+    months: tuple[Decimal, ...]
+    machines: tuple[int, ...]
+    """By month: those that are there."""
+
+    @property
+    def total(self) -> Decimal:
+        """Over the horizon."""
+        return sum(self.months, _NOTHING)
+
+    @property
+    def cumulative(self) -> tuple[Decimal, ...]:
+        """Until the end of each month."""
+        return tuple(accumulate(self.months))
+
+
+def cash_flow(case: Case, option: Option) -> CashFlow:
+    """What is paid month by month; the case's ranges count as their `likely`."""
+    horizon = case.horizon_months
+    growth = 1 + case.workload.growth_per_month.likely
+    scales = [growth**month for month in range(horizon)]
+    fleets = [fleet_at(case, option, scale) for scale in scales]
+    wanted = [0 if fleet is None else fleet.machines for fleet in fleets]
+    paid = [running(case, option, scale) for scale in scales]
+    paid[0] += _once(case, option)
+    own = case.own if option != "api" else None
+    there = wanted
+    if own is not None and own.bought is not None:
+        bought, there = _purchases(own.bought, wanted)
+        paid = [each + more for each, more in zip(paid, bought, strict=True)]
+    if own is not None and own.tuning is not None:
+        paid = [each + more for each, more in zip(paid, _tuned(own.tuning, horizon), strict=True)]
+    return CashFlow(option, tuple(map(to_cents, paid)), tuple(there))
+
+
+def pays_from(costly: CashFlow, cheap: CashFlow) -> int | None:
+    """The month, from 1, at whose end the second has cost no more in all, and does not again within the horizon.
+
+    None where there is none.
+    """
+    behind = [later > earlier for earlier, later in zip(costly.cumulative, cheap.cumulative, strict=True)]
+    if behind[-1]:
+        return None
+    last = max((month for month, is_behind in enumerate(behind, 1) if is_behind), default=0)
+    return last + 1
+
+
+def _once(case: Case, option: Option) -> Decimal:
+    parts = {"api": (case.api,), "own": (case.own,), "hybrid": (case.api, case.own, case.hybrid)}[option]
+    return sum((_once_of(part.sections) for part in parts if part is not None), _NOTHING)
+
+
+def _once_of(sections: Sections) -> Decimal:
+    items = [item for section in SECTIONS for item in getattr(sections, section).values()]
+    return sum((item.once.likely for item in items), _NOTHING)
+
+
+def _purchases(bought: Bought, wanted: list[int]) -> tuple[list[Decimal], list[int]]:
+    """Payments by month, and how many machines are there in it. None is given back while it is not written off."""
+    price, left = bought.price.likely, bought.price.likely * bought.residual.likely
+    paid, there = [], []
+    ages: list[int] = []
+    for need in wanted:
+        old = sum(age >= bought.months for age in ages)
+        ages = [age for age in ages if age < bought.months]
+        new = max(0, need - len(ages))
+        ages += [0] * new
+        paid.append(new * price - old * left)
+        there.append(len(ages))
+        ages = [age + 1 for age in ages]
+    worth = sum((price - (price - left) * min(age, bought.months) / bought.months for age in ages), _NOTHING)
+    paid[-1] -= worth
+    return paid, there
+
+
+def _tuned(tuning: Tuning, horizon: int) -> list[Decimal]:
+    first = tuning.data.likely + tuning.labour.likely + tuning.gpu_hours.likely * tuning.per_gpu_hour.likely
+    paid = [_NOTHING] * horizon
+    month, cost = _NOTHING, first
+    while month < horizon:
+        paid[int(month)] += cost
+        month, cost = month + tuning.useful_months.likely, first * tuning.refresh.likely
+    return paid

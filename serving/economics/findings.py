@@ -1,0 +1,74 @@
+"""All that a case says, worked out once: what commands print, pages show and programs read. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from serving.economics.breakeven import BreakEven, break_even
+from serving.economics.cash import CashFlow, cash_flow, pays_from
+from serving.economics.inputs import Case
+from serving.economics.reading import Loaded, Source
+from serving.economics.statement import Option, Statement, exact, options_of, statement
+from serving.economics.uncertainty import DRAWS, Drawn, Swing, draw, tornado
+from serving.economics.verdict import Verdict, verdict_of
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """A case, worked out."""
+
+    case: Case
+    today: date
+    sources: tuple[Source, ...]
+    notes: tuple[str, ...]
+    """What speaks against the inputs."""
+    is_bill_alone: bool
+    """Of an API's tokens: nothing was said of the other sections."""
+    statements: tuple[Statement, ...]
+    """One for each option, at the likely figures."""
+    drawn: Drawn
+    swings: tuple[Swing, ...]
+    """By width. Of what owning costs beyond the API, where there are both; else of the one option's cost."""
+    break_even: BreakEven | None
+    """None where there are not both."""
+    flows: tuple[CashFlow, ...]
+    pays_from: dict[Option, int | None]
+    """By each option beside the API: the month from which it has cost less in all; empty without an API."""
+    verdict: Verdict
+
+
+def work_out(
+    loaded: Loaded,
+    today: date,
+    *,
+    notes: tuple[str, ...] = (),
+    is_bill_alone: bool = False,
+    draws: int = DRAWS,
+    seed: int = 1,
+) -> Findings:
+    """Everything about a case."""
+    case = loaded.case
+    names = options_of(case)
+    flows = {name: cash_flow(case, name) for name in names}
+    drawn = draw(case, draws=draws, seed=seed)
+    has_both = "api" in names and "own" in names
+    return Findings(
+        case=case,
+        today=today,
+        sources=loaded.sources,
+        notes=notes,
+        is_bill_alone=is_bill_alone,
+        statements=tuple(statement(case, name) for name in names),
+        drawn=drawn,
+        swings=tornado(case, _beyond_api if has_both else lambda each: exact(each, names[0])),
+        break_even=break_even(case) if has_both else None,
+        flows=tuple(flows.values()),
+        pays_from={name: pays_from(flows["api"], flows[name]) for name in names if "api" in names and name != "api"},
+        verdict=verdict_of(drawn),
+    )
+
+
+def _beyond_api(case: Case) -> Decimal:
+    return exact(case, "own") - exact(case, "api")

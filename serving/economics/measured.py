@@ -1,0 +1,94 @@
+"""What was measured, as inputs: capacity and power of a machine from a benchmark, a workload from the ledger of usage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from serving.bench.record import Figure, Result, Stage
+from serving.bench.report.figures import doubts_of, objective_text, shown_stage, title_of
+from serving.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of one machine, by a benchmark."""
+
+    capacity: Mapping[str, Any]
+    """The table `own.capacity` of a case."""
+    busy_w: Decimal | None
+    """None where nothing metered it."""
+    notes: tuple[str, ...]
+    """What speaks against using it so."""
+
+
+def measured_machine(result: Result) -> Measured:
+    """A machine's capacity at the highest load that kept the objective. Raises UsageError where there is none.
+
+    Each rate is a range: the interval in which the truth is in 95 of 100 such runs.
+    """
+    stage = shown_stage(result)
+    if stage is None or stage.rates.prompt_tokens_per_s is None or stage.rates.output_tokens_per_s is None:
+        raise UsageError(f"the result of {title_of(result)} has no rates", hint="measure again, with more requests")
+    if result.saturation is not None and result.saturation.held is None:
+        raise UsageError(
+            f"no load held in the result of {title_of(result)}: {result.saturation.why}",
+            hint="measure a larger machine, or promise less",
+        )
+    objective = objective_text(result)
+    load = f"{stage.level:g} {result.saturation.over if result.saturation else stage.load.get('kind', '')}".strip()
+    source = f"{title_of(result)}, {result.made[:10]}, at {load}, {objective or 'no objective'}"
+    capacity = {
+        "prefill_tokens_per_s": _range(stage.rates.prompt_tokens_per_s),
+        "decode_tokens_per_s": _range(stage.rates.output_tokens_per_s),
+        "measured": "together",
+        "source": source,
+    }
+    watts = None if stage.energy is None else Decimal(str(stage.energy.mean_w))
+    return Measured(capacity, watts, (*_notes(result, stage, objective), *doubts_of(result)))
+
+
+def _notes(result: Result, stage: Stage, objective: str | None) -> list[str]:
+    notes = []
+    if objective is None:
+        notes.append("the benchmark had no objective: what it measured is no promise of latency")
+    if result.saturation is None:
+        notes.append("the benchmark was no sweep: a higher load may hold, and is not counted on")
+    if stage.energy is None:
+        notes.append("the benchmark metered no power")
+    return notes
+
+
+def _range(figure: Figure) -> Any:
+    value = _decimal(figure.value)
+    if figure.low95 is None or figure.high95 is None or figure.low95 <= 0:
+        return value
+    return {"low": _decimal(figure.low95), "likely": value, "high": _decimal(figure.high95)}
+
+
+def _decimal(number: float) -> Decimal:
+    return Decimal(f"{number:.6g}")
+
+
+def measured_workload(lines: Iterable[Mapping[str, Any]], days: int) -> dict[str, Any]:
+    """The fields of a case's `workload` that a ledger knows, of so many days. Raises UsageError where nothing is in it.
+
+    `lines` are those of `serve keys usage --json`. What the ledger counts is what was sent: history that was sent again is in it, so `turns` is 1.
+    """
+    found = list(lines)
+    requests, fresh, cached, output, reasoning = (
+        sum(int(each[name]) for each in found) for name in ("requests", "fresh", "cached", "output", "reasoning")
+    )
+    if not requests:
+        raise UsageError("the ledger has no request in that time", hint="name another one: `--since`, `--before`")
+    sent = fresh + cached
+    return {
+        "requests_per_day": Decimal(requests) / days,
+        "input_tokens_per_day": Decimal(sent) / days,
+        "output_tokens_per_day": Decimal(output) / days,
+        "turns": 1,
+        "cached": Decimal(cached) / sent if sent else 0,
+        "reasoning": Decimal(reasoning) / output if output else 0,
+    }

@@ -1,0 +1,109 @@
+"""A report for programs: every figure with its unit. Pure."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from serving.economics.findings import Findings
+from serving.economics.statement import Statement
+from serving.economics.uncertainty import Spread
+from serving.economics.values import uncertain
+
+
+def as_json(found: Findings) -> dict[str, Any]:
+    """The findings as tables of plain values; amounts are exact to the cent."""
+    currency = found.case.currency
+    monthly = f"{currency}/month"
+    verdict = found.verdict
+    return {
+        "title": found.case.title,
+        "currency": currency,
+        "days_per_month": _plain(found.case.workload.days_per_month.likely),
+        "horizon_months": found.case.horizon_months,
+        "day": found.case.day.isoformat(),
+        "draws": found.drawn.draws,
+        "seed": found.drawn.seed,
+        "options": {each.option: _statement(each, found) for each in found.statements},
+        "verdict": {
+            "word": verdict.word,
+            "option": verdict.option,
+            "share_of_draws": _plain(verdict.share),
+            "saved_share": None if verdict.saved is None else _plain(verdict.saved),
+            "thresholds": {"share_of_draws": _plain(verdict.sure), "saved_share": _plain(verdict.worth_it)},
+        },
+        "sensitivity": [
+            {
+                "input": swing.path,
+                "low": _plain(swing.value.low),
+                "high": _plain(swing.value.high),
+                "at_low": _figure(swing.at_low, monthly),
+                "at_high": _figure(swing.at_high, monthly),
+            }
+            for swing in found.swings
+        ],
+        "break_even": _break_even(found),
+        "sources": [
+            {"name": each.name, "source": each.source, "checked": each.checked.isoformat(), "is_stale": each.is_stale}
+            for each in found.sources
+        ],
+        "notes": list(found.notes),
+    }
+
+
+def _statement(each: Statement, found: Findings) -> dict[str, Any]:
+    currency, monthly = each.currency, f"{each.currency}/month"
+    flow = next(flow for flow in found.flows if flow.option == each.option)
+    saved = found.drawn.savings.get(each.option)
+    fleet = each.fleet
+    return {
+        "total": _figure(each.total, monthly),
+        "interval90": _spread(found.drawn.totals[each.option], monthly),
+        "cheapest_in_share_of_draws": _plain(found.drawn.cheapest[each.option]),
+        "saved_share90": None if saved is None else _spread(saved, "share of the API's cost"),
+        "per_million_tokens": _optional(each.per_million, f"{currency}/million tokens served"),
+        "per_request": _optional(each.per_request, f"{currency}/request"),
+        "sections": {name: _figure(amount, monthly) for name, amount in each.by_section.items()},
+        "lines": [
+            {
+                "section": line.section,
+                "name": line.name,
+                "amount": _figure(line.per_month, monthly),
+                "quantity": None if line.quantity is None else _figure(line.quantity, f"{line.unit}/month"),
+                "is_spread": line.is_spread,
+            }
+            for line in each.lines
+        ],
+        "machines": None if fleet is None else {"for_the_load": fleet.needed, "spare": fleet.spares},
+        "cash_by_month": {"values": [_plain(amount) for amount in flow.months], "unit": currency},
+        "costs_less_in_all_from_month": found.pays_from.get(each.option),
+    }
+
+
+def _break_even(found: Findings) -> dict[str, Any] | None:
+    point = found.break_even
+    if point is None:
+        return None
+    daily = found.statements[0].month.served / found.case.workload.days_per_month.likely
+    unit = "tokens served/day"
+    return {
+        "first": None if point.first is None else _figure(point.first * daily, unit),
+        "always_from": None if point.always_from is None else _figure(point.always_from * daily, unit),
+        "ranges_at_their_likely_values": [path for path, _ in uncertain(found.case)],
+    }
+
+
+def _figure(amount: Decimal, unit: str) -> dict[str, Any]:
+    return {"value": _plain(amount), "unit": unit}
+
+
+def _optional(amount: Decimal | None, unit: str) -> dict[str, Any] | None:
+    return None if amount is None else _figure(amount.quantize(Decimal("0.000001")), unit)
+
+
+def _spread(spread: Spread, unit: str) -> dict[str, Any]:
+    return {"low": _plain(spread.low), "middle": _plain(spread.middle), "high": _plain(spread.high), "unit": unit}
+
+
+def _plain(number: Decimal) -> int | float:
+    return int(number) if number == number.to_integral_value() else float(number)

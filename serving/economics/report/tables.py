@@ -1,0 +1,211 @@
+"""The parts of a report, each a table with a title, for whatever prints or draws it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from serving.economics.findings import Findings
+from serving.economics.inputs import SECTIONS
+from serving.economics.report.words import Speech
+from serving.economics.statement import Line, Statement
+from serving.economics.uncertainty import Spread
+
+TOP: Final = 3
+_DAY_H: Final = 24
+_YEAR: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A part of a report."""
+
+    title: str
+    says: tuple[str, ...]
+    """Sentences before it."""
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def basis(found: Findings, speech: Speech) -> tuple[str, ...]:
+    """What all figures are of."""
+    case, work = found.case, found.case.workload
+    hours = work.hours_per_day.likely, work.days_per_week.likely
+    office = speech("hours.office", hours=speech.range(work.hours_per_day), week=speech.range(work.days_per_week))
+    return (
+        speech(
+            "basis",
+            currency=case.currency,
+            days=speech.range(work.days_per_month),
+            horizon=case.horizon_months,
+            day=case.day.isoformat(),
+        ),
+        speech("hours.always") if hours == (_DAY_H, 7) else office,
+        speech("drawn", draws=found.drawn.draws, seed=found.drawn.seed) if found.swings else speech("no ranges"),
+    )
+
+
+def verdict(found: Findings, speech: Speech) -> str:
+    """In a sentence, with the thresholds."""
+    said = found.verdict
+    return speech(
+        f"verdict.{said.word}",
+        option="" if said.option is None else speech(f"option.{said.option}"),
+        share=speech.share(said.share),
+        sure=speech.share(said.sure),
+        worth=speech.share(said.worth_it),
+        saved="" if said.saved is None else speech.share(said.saved),
+    )
+
+
+def summary(found: Findings, speech: Speech) -> Table:
+    """Each option's cost, as an interval."""
+    head = ("", "per month", "90%", "per million", "per request", "saved", "cheapest in")
+    rows = []
+    for each in found.statements:
+        spread = found.drawn.totals[each.option]
+        saved = found.drawn.savings.get(each.option)
+        rows.append(
+            (
+                speech(f"option.{each.option}"),
+                speech.money(each.total, each.currency),
+                _between(spread, lambda amount: speech.number(amount, 2)),
+                _money(speech, each.per_million, each.currency),
+                _money(speech, each.per_request, each.currency),
+                "" if saved is None else _between(saved, speech.share),
+                speech.share(found.drawn.cheapest[each.option]),
+            )
+        )
+    titles = ("", *(speech(name) for name in head[1:]))
+    says = basis(found, speech)
+    if len(found.statements) > 1:
+        says = (verdict(found, speech), *says)
+    return Table(speech("title.summary"), says, titles, tuple(rows))
+
+
+def statements(found: Findings, speech: Speech) -> Iterator[Table]:
+    """Each option's month, line by line."""
+    for each in found.statements:
+        yield Table(
+            f"{speech('title.statement')}: {speech(f'option.{each.option}')}",
+            _fleet(each, speech),
+            (speech("item"), "", speech("quantity"), speech("per month")),
+            (*_lines(each, speech, is_bill_alone=found.is_bill_alone), (speech("sum"), "", "", speech.money(each.total, each.currency))),
+        )
+
+
+def _fleet(each: Statement, speech: Speech) -> tuple[str, ...]:
+    fleet = each.fleet
+    if fleet is None:
+        return ()
+    load = speech.number(fleet.load.quantize(Decimal("0.01")))
+    machines = f"{fleet.machines} = {fleet.needed} {speech('carrying')} + {fleet.spares} {speech('spare')}"
+    return (f"{speech('machines')}: {machines}; {speech('load')}: {load}",)
+
+
+def _lines(each: Statement, speech: Speech, *, is_bill_alone: bool) -> Iterator[tuple[str, ...]]:
+    for section in SECTIONS:
+        title = speech(f"section.{section}")
+        lines = [line for line in each.lines if line.section == section]
+        if not lines and not is_bill_alone:
+            yield title, speech("costs nothing"), "", speech.money(Decimal(0), each.currency)
+        for line in lines:
+            yield title, speech.line(line.name), _quantity(line, speech), speech.money(line.per_month, each.currency)
+            title = ""
+
+
+def _quantity(line: Line, speech: Speech) -> str:
+    if line.quantity is None or line.unit is None:
+        return ""
+    if line.unit == "tokens":
+        return f"{speech.volume(line.quantity)} {speech('unit.tokens')}"
+    return f"{speech.number(line.quantity.quantize(Decimal('0.1')))} {speech(f'unit.{line.unit}')}"
+
+
+def sensitivity(found: Findings, speech: Speech, most: int | None = None) -> Table:
+    """The inputs that move the answer most."""
+    what = "of one" if found.break_even is None else "of difference"
+    currency = found.case.currency
+    rows = tuple(
+        (swing.path, speech.range(swing.value), *(speech.money(end, currency) for end in (swing.at_low, swing.at_high)))
+        for swing in found.swings[:most]
+    )
+    says = (speech(what),) if rows else (speech("no ranges"),)
+    head = tuple(speech(name) for name in ("input", "range", "from", "to"))
+    return Table(speech("title.sensitivity"), says, head, rows)
+
+
+def break_even(found: Findings, speech: Speech) -> Table | None:
+    """Volumes and months from which owning costs no more; None where there are not both."""
+    point = found.break_even
+    if point is None:
+        return None
+    daily = found.statements[0].month.served / found.case.workload.days_per_month.likely
+
+    def volume(scale: Decimal | None) -> tuple[str, str]:
+        if scale is None:
+            return speech("never"), ""
+        of_case = f"{speech.number(scale.quantize(Decimal('0.01')))} × {speech('times the case')}"
+        return f"{speech.volume(scale * daily)} {speech('tokens a day')}", of_case
+
+    rows = [(speech("first volume"), *volume(point.first)), (speech("always from"), *volume(point.always_from))]
+    for option, month in found.pays_from.items():
+        told = speech("not within") if month is None else str(month)
+        rows.append((f"{speech(f'option.{option}')}: {speech('pays from')}", told, ""))
+    return Table(speech("title.break_even"), (), ("", "", ""), tuple(rows))
+
+
+def cash(found: Findings, speech: Speech) -> Table:
+    """Spent until the end of each year."""
+    horizon = found.case.horizon_months
+    ends = [*range(_YEAR, horizon, _YEAR), horizon]
+    head = (speech("year"), *(speech(f"option.{flow.option}") for flow in found.flows))
+    rows = tuple(
+        (str(end), *(speech.money(flow.cumulative[end - 1], found.case.currency) for flow in found.flows))
+        for end in ends
+    )
+    return Table(speech("title.cash"), (), head, rows)
+
+
+def inputs(found: Findings, speech: Speech) -> Table:
+    """Where prices are from, which are stale, and what else speaks against the figures."""
+    rows = [
+        (source.name, source.source, f"{speech('checked')} {source.checked}", speech("stale") if source.is_stale else "")
+        for source in found.sources
+    ]
+    rows += [(speech("note"), note, "", "") for note in found.notes]
+    return Table(speech("title.inputs"), (), ("", speech("source"), "", ""), tuple(rows))
+
+
+def warnings(found: Findings, speech: Speech) -> tuple[str, ...]:
+    """What nobody may overlook: stale prices, notes on the inputs, what was not said."""
+    stale = [
+        f"{source.name}: {speech('checked')} {source.checked}. {speech('stale')}"
+        for source in found.sources
+        if source.is_stale
+    ]
+    alone = (speech("tokens.only"),) if found.is_bill_alone else ()
+    return (*stale, *found.notes, *alone)
+
+
+def _between(spread: Spread, shown: Callable[[Decimal], str]) -> str:
+    return f"{shown(spread.low)} – {shown(spread.high)}"
+
+
+def _money(speech: Speech, amount: Decimal | None, currency: str) -> str:
+    return "" if amount is None else speech.money(amount, currency)
+
+
+def parts(found: Findings, speech: Speech) -> Sequence[Table]:
+    """All of them, in the order of a report."""
+    even = break_even(found, speech)
+    return (
+        summary(found, speech),
+        *((even,) if even is not None else ()),
+        cash(found, speech),
+        sensitivity(found, speech),
+        *statements(found, speech),
+        inputs(found, speech),
+    )

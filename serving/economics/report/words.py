@@ -1,0 +1,192 @@
+"""The words of a report in each language, and figures as that language writes them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final, Literal
+
+from serving.economics.currencies import to_cents
+from serving.economics.values import Value
+
+Language = Literal["en", "ru"]
+LANGUAGES: Final[tuple[Language, ...]] = ("en", "ru")
+
+WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "option.api": ("API", "API"),
+    "option.own": ("Own machines", "Свои машины"),
+    "option.hybrid": ("Both", "Вместе"),
+    "section.compute": ("compute", "вычисления"),
+    "section.engineering": ("engineering", "инженеры"),
+    "section.data": ("data", "данные"),
+    "section.operational_risk": ("operational risk", "операционные риски"),
+    "section.regulation_and_security": ("regulation and security", "требования и безопасность"),
+    "section.time_to_market": ("time to market", "срок вывода"),
+    "tokens.input": ("input tokens", "входные токены"),
+    "tokens.cached_input": ("input tokens found cached", "входные токены из кэша"),
+    "tokens.cache_write": ("input tokens written to the cache", "запись входных токенов в кэш"),
+    "tokens.output": ("output tokens", "выходные токены"),
+    "tokens.reasoning": ("hidden reasoning tokens", "скрытые токены рассуждений"),
+    "machines.rent": ("rent of machines", "аренда машин"),
+    "machines.depreciation": ("depreciation of machines", "амортизация машин"),
+    "machines.financing": ("financing", "финансирование"),
+    "machines.maintenance": ("maintenance", "обслуживание"),
+    "machines.colocation": ("colocation", "размещение"),
+    "machines.power": ("power", "электроэнергия"),
+    "tuning.data": ("fine-tuning: data", "дообучение: данные"),
+    "tuning.labour": ("fine-tuning: labour", "дообучение: труд"),
+    "tuning.gpu": ("fine-tuning: GPU hours", "дообучение: часы GPU"),
+    "unit.tokens": ("tokens", "токенов"),
+    "unit.machines": ("machines", "машин"),
+    "unit.kWh": ("kWh", "кВт·ч"),
+    "unit.GPU hours": ("GPU hours", "ч GPU"),
+    "costs nothing": ("costs nothing", "расходов нет"),
+    "sum": ("Sum", "Итого"),
+    "per month": ("per month", "в месяц"),
+    "per million": ("per million tokens served", "за миллион обслуженных токенов"),
+    "per request": ("per request", "за запрос"),
+    "90%": ("9 of 10 draws", "9 из 10 розыгрышей"),
+    "likely": ("at the likely figures", "по вероятным значениям"),
+    "saved": ("saved, of the API's cost", "экономия от стоимости API"),
+    "cheapest in": ("cheapest in draws", "дешевле всех, доля розыгрышей"),
+    "share": ("of the month", "доля месяца"),
+    "item": ("what", "что"),
+    "quantity": ("how much", "сколько"),
+    "input": ("input", "параметр"),
+    "range": ("range", "диапазон"),
+    "from": ("at its low end", "при нижнем значении"),
+    "to": ("at its high end", "при верхнем значении"),
+    "year": ("until the end of month", "к концу месяца"),
+    "machines": ("machines", "машин"),
+    "carrying": ("for the load", "под нагрузку"),
+    "spare": ("spare", "резерв"),
+    "load": ("load of the busiest hour, in machines", "нагрузка часа пик, в машинах"),
+    "title.summary": ("What it costs", "Сколько это стоит"),
+    "title.statement": ("A month's statement", "Расходы за месяц"),
+    "title.sensitivity": ("What moves the answer most", "Что сильнее всего влияет на ответ"),
+    "title.break_even": ("When owning pays", "Когда свои машины окупаются"),
+    "title.cash": ("Money spent over the horizon", "Деньги за весь срок"),
+    "title.inputs": ("What this rests on", "На чём это основано"),
+    "of difference": (
+        "cost of own machines less that of the API, per month",
+        "стоимость своих машин минус стоимость API, в месяц",
+    ),
+    "of one": ("cost per month", "стоимость в месяц"),
+    "first volume": ("owning costs no more from", "свои машины не дороже начиная с"),
+    "always from": ("and never costs more from", "и никогда не дороже начиная с"),
+    "never": ("at no volume", "ни при каком объёме"),
+    "tokens a day": ("tokens served a day", "обслуженных токенов в день"),
+    "times the case": ("times this case", "от объёма этого расчёта"),
+    "pays from": ("has cost less in all from month", "в сумме дешевле начиная с месяца"),
+    "not within": ("not within the horizon", "не в пределах срока"),
+    "source": ("source", "источник"),
+    "checked": ("last checked", "проверено"),
+    "stale": ("STALE: longer ago than prices stay as they are", "УСТАРЕЛО: цены столько не держатся"),
+    "note": ("note", "замечание"),
+    "basis": (
+        "{currency}; a month has {days} days; horizon {horizon} months; prices as of {day}",
+        "{currency}; в месяце {days} дн.; срок {horizon} мес.; цены на {day}",
+    ),
+    "hours.always": ("24×7: work comes at all hours", "круглосуточно: запросы идут в любое время"),
+    "hours.office": (
+        "work comes {hours} hours a day, {week} days a week",
+        "запросы идут {hours} ч в день, {week} дн. в неделю",
+    ),
+    "drawn": ("{draws} draws, seed {seed}", "розыгрышей: {draws}, зерно {seed}"),
+    "no ranges": (
+        "no input is a range: the figures are as sure as the inputs",
+        "ни один параметр не задан диапазоном: точность та же, что у параметров",
+    ),
+    "verdict.cheapest": (
+        "{option} costs least in {share} of the draws (at least {sure} are asked for)",
+        "{option}: дешевле всех в {share} розыгрышей (требуется не меньше {sure})",
+    ),
+    "verdict.cheapest, by too little": (
+        "{option} costs least in {share} of the draws, and saves {saved}: less than the {worth} that a change is worth",
+        "{option}: дешевле всех в {share} розыгрышей, но экономия {saved} меньше {worth}, ради которых стоит менять",
+    ),
+    "verdict.not certain": (
+        "not certain: {option} costs least in {share} of the draws, and {sure} are asked for",
+        "нет уверенности: {option} дешевле всех в {share} розыгрышей, требуется {sure}",
+    ),
+    "verdict.nothing to compare": ("one option: nothing to compare", "один вариант: сравнивать не с чем"),
+    "chart.volume": ("Cost by volume", "Стоимость от объёма"),
+    "chart.volume.x": ("tokens served a day, millions", "обслуженных токенов в день, млн"),
+    "chart.cash": ("Money spent so far", "Потрачено к этому месяцу"),
+    "chart.cash.x": ("month", "месяц"),
+    "chart.tornado": ("What each range does alone", "Что делает каждый диапазон сам по себе"),
+    "chart.volume.says": (
+        "At the likely figures. Dotted upright: the volume of this case. Each step is one machine more.",
+        "По вероятным значениям. Пунктир: объём этого расчёта. Каждая ступень: ещё одна машина.",
+    ),
+    "chart.cash.says": (
+        "With the work growing as the case says. At the end what machines are still worth counts as money back.",
+        "С ростом работы, заданным в расчёте. В конце остаточная стоимость машин считается возвратом денег.",
+    ),
+    "chart.tornado.says": (
+        "All others at their likely figures. Orange: a higher input makes the figure smaller.",
+        "Остальные по вероятным значениям. Оранжевый: больший параметр уменьшает показатель.",
+    ),
+    "title.charts": ("Charts", "Графики"),
+    "tokens.only": (
+        "the bill for tokens alone: of engineering, data, operational risk, regulation and security, and time to "
+        "market nothing was said",
+        "только счёт за токены: об инженерах, данных, рисках, требованиях и сроке вывода ничего не сказано",
+    ),
+}
+"""By name: English, Russian. A name that is not here is a case's own, and stands as it is."""
+
+
+class Speech:
+    """One language's words and figures."""
+
+    def __init__(self, language: Language) -> None:
+        self.language = language
+        self._place = LANGUAGES.index(language)
+
+    def __call__(self, name: str, **filled: object) -> str:
+        """The words of that name, with what is to be filled in."""
+        found = WORDS.get(name)
+        text = name if found is None else found[self._place]
+        return text.format(**filled) if filled else text
+
+    def line(self, name: str) -> str:
+        """What a line of a statement is called: ours are translated, a case's own are not."""
+        return self(name) if name in WORDS else name
+
+    def number(self, number: Decimal, places: int | None = None) -> str:
+        """With groups of three; as many places as it needs, or so many."""
+        text = f"{number:,.{places}f}" if places is not None else f"{_plain(number):,f}"
+        return text if self.language == "en" else text.translate(_RUSSIAN)
+
+    def money(self, amount: Decimal, currency: str) -> str:
+        """In whole hundredths, with the currency; what is less than ten, with more places."""
+        if amount and abs(amount) < 10:  # noqa: PLR2004
+            return f"{self.number(_plain(amount.quantize(Decimal('0.000001'))))} {currency}"
+        return f"{self.number(to_cents(amount), 2)} {currency}"
+
+    def share(self, share: Decimal) -> str:
+        """In hundredths."""
+        return f"{self.number(share * 100, 1)}%"
+
+    def volume(self, tokens: Decimal) -> str:
+        """Tokens, in millions or thousands where there are many."""
+        for size, letter in ((Decimal(10) ** 9, "B"), (Decimal(10) ** 6, "M"), (Decimal(10) ** 3, "k")):
+            if tokens >= size:
+                return f"{self.number(_plain((tokens / size).quantize(Decimal('0.01'))))} {letter}"
+        return self.number(_plain(tokens.quantize(Decimal(1))))
+
+    def range(self, value: Value) -> str:
+        """From, to."""
+        if value.is_certain:
+            return self.number(value.likely)
+        return f"{self.number(value.low)} – {self.number(value.high)}"
+
+
+_RUSSIAN: Final = str.maketrans(",.", "\u00a0,")
+
+
+def _plain(number: Decimal) -> Decimal:
+    """Without noughts at the end, and not in powers of ten."""
+    trimmed = number.normalize()
+    return trimmed.quantize(Decimal(1)) if trimmed == trimmed.to_integral_value() else trimmed

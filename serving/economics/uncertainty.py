@@ -1,0 +1,108 @@
+"""How sure a statement is: what it may be when every range is drawn, and which ranges move it most. Pure, by a seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from random import Random
+from typing import Final
+
+from serving.economics.currencies import to_cents
+from serving.economics.inputs import Case
+from serving.economics.statement import Option, exact, options_of
+from serving.economics.values import Value, settle, uncertain
+
+DRAWS: Final = 2000
+"""Enough that the ends of a 90% interval move by a few hundredths of its width between seeds."""
+_LOW, _HIGH = Decimal("0.05"), Decimal("0.95")
+Figured = Callable[[Case], Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure by how likely it is: in 90 of 100 draws it is from `low` to `high`."""
+
+    low: Decimal
+    middle: Decimal
+    """In half of the draws it is less."""
+    high: Decimal
+    least: Decimal
+    most: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Swing:
+    """What one input alone does: all others stay at their likely values."""
+
+    path: str
+    value: Value
+    at_low: Decimal
+    at_high: Decimal
+
+    @property
+    def width(self) -> Decimal:
+        """By how much the figure moves."""
+        return abs(self.at_high - self.at_low)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What many draws of all ranges gave."""
+
+    draws: int
+    seed: int
+    totals: dict[Option, Spread]
+    """Per month."""
+    cheapest: dict[Option, Decimal]
+    """The share of draws in which an option cost least; a tie counts for the first."""
+    savings: dict[Option, Spread]
+    """By each option beside the API, as a share of the API's cost of the same draw; empty without an API."""
+
+
+def draw(case: Case, *, draws: int = DRAWS, seed: int = 1) -> Drawn:
+    """What each option costs in a month when all ranges are drawn at once, independent of one another.
+
+    The options of one draw share its figures: a month with more tokens has them for all.
+    """
+    names = options_of(case)
+    ranges = uncertain(case)
+    count = draws if ranges else 1
+    source = Random(seed)  # noqa: S311 -- draws, no secrets
+    found: list[dict[Option, Decimal]] = []
+    for _ in range(count):
+        drawn = settle(case, {path: value.at(Decimal(source.random())) for path, value in ranges})
+        found.append({name: exact(drawn, name) for name in names})
+    wins = Counter(min(names, key=lambda each: costs[each]) for costs in found)  # noqa: B023 -- used at once
+    savings = {
+        name: _spread(sorted(1 - costs[name] / costs["api"] for costs in found if costs["api"]), _thousandths)
+        for name in names
+        if name != "api" and "api" in names and all(costs["api"] for costs in found)
+    }
+    return Drawn(
+        draws=count,
+        seed=seed,
+        totals={name: _spread(sorted(costs[name] for costs in found), to_cents) for name in names},
+        cheapest={name: Decimal(wins[name]) / count for name in names},
+        savings=savings,
+    )
+
+
+def tornado(case: Case, figure: Figured) -> tuple[Swing, ...]:
+    """Each range at its ends, the others at their likely values; those that move the figure most come first."""
+    swings = []
+    for path, value in uncertain(case):
+        low, high = (figure(settle(case, {path: end})) for end in (value.low, value.high))
+        swings.append(Swing(path, value, to_cents(low), to_cents(high)))
+    return tuple(sorted(swings, key=lambda each: -each.width))
+
+
+def _spread(ordered: Sequence[Decimal], rounded: Callable[[Decimal], Decimal]) -> Spread:
+    last = len(ordered) - 1
+    low, middle, high = (ordered[int(last * share)] for share in (_LOW, Decimal("0.5"), _HIGH))
+    return Spread(*map(rounded, (low, middle, high, ordered[0], ordered[-1])))
+
+
+def _thousandths(share: Decimal) -> Decimal:
+    return share.quantize(Decimal("0.001"))

@@ -1,0 +1,82 @@
+"""What a workload comes to in a month: tokens by kind, and the load of its busiest hour. Pure.
+
+A conversation of n requests sends with the k-th what was said in the k - 1 before it. So of each question and each
+answer (n - 1) / 2 further copies are sent in the mean, and a month's input is
+
+    input + (input + output) × (turns - 1) / 2
+
+Hidden reasoning is paid for and computed; it is not sent again, since the providers leave it out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from serving.economics.inputs import Workload
+
+_HOUR_S: Final = 3600
+_WEEK_DAYS: Final = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """Tokens of a month, each of one kind."""
+
+    question: Decimal
+    """Of questions and documents, each once."""
+    sent: Decimal
+    """All input: these, and what was said before, sent again."""
+    output: Decimal
+    reasoning: Decimal
+    cached: Decimal
+    """Of those sent."""
+    written: Decimal
+    """Of those sent."""
+    requests: Decimal | None
+
+    @property
+    def fresh(self) -> Decimal:
+        """Of those sent, neither found computed nor kept."""
+        return self.sent - self.cached - self.written
+
+    @property
+    def served(self) -> Decimal:
+        """What people asked and were answered, each token once: what a cost per million tokens is of."""
+        return self.question + self.output
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Tokens a second."""
+
+    prefill: Decimal
+    decode: Decimal
+
+
+def month_of(work: Workload, scale: Decimal = Decimal(1)) -> Month:
+    """A month of so many times the workload; its ranges are to be settled before: `likely` is what counts."""
+    days = work.days_per_month.likely * scale
+    question, output = work.input_tokens_per_day.likely * days, work.output_tokens_per_day.likely * days
+    sent = question + (question + output) * (work.turns.likely - 1) / 2
+    return Month(
+        question=question,
+        sent=sent,
+        output=output,
+        reasoning=output * work.reasoning.likely,
+        cached=sent * work.cached.likely,
+        written=sent * work.cache_writes.likely,
+        requests=None if work.requests_per_day is None else work.requests_per_day.likely * days,
+    )
+
+
+def busy_hours(work: Workload) -> Decimal:
+    """Of a month: those in which work comes."""
+    return work.hours_per_day.likely * work.days_per_month.likely * work.days_per_week.likely / _WEEK_DAYS
+
+
+def peak_load(work: Workload, month: Month, reuse: Decimal) -> Load:
+    """Of the busiest hour, on engines that find the share `reuse` of what is sent computed."""
+    factor = work.peak.likely / (busy_hours(work) * _HOUR_S)
+    return Load(month.sent * (1 - reuse) * factor, (month.output + month.reasoning) * factor)
