@@ -134,6 +134,88 @@ def sensitivity_(
     return _given(found, speech, [sensitivity(found, speech)], None, as_json=as_json)
 
 
+@cost_app.command("bill")
+def bill(
+    since: Annotated[str | None, typer.Option("--since", help="From this day on; unset: the last whole month.")] = None,
+    before: Annotated[str | None, typer.Option("--before", help="Until the day before this one.")] = None,
+    market: Market = None,
+    config: Config = None,
+    as_json: Json = False,
+    language: Language = "en",
+) -> int:
+    """What the last month's ledger cost here, and what its tokens would have cost at each provider."""
+    from serving.cli.cost_inputs import usage_bills
+    from serving.cli.show import print_json, print_rows
+    from serving.economics.report.of_bills import bills_as_json, bills_table
+    from serving.economics.report.words import Speech
+
+    usage, found = usage_bills(since, before, market, config)
+    if as_json:
+        print_json(bills_as_json(usage, found))
+        return 0
+    table = bills_table(usage, found, Speech(language))
+    sys.stdout.writelines(f"{sentence}\n" for sentence in (table.title, *table.says))
+    print_rows([table.head, *table.rows])
+    return 0
+
+
+@cost_app.command("advise")
+def advise(
+    data: Annotated[
+        Literal["public", "internal", "personal", "secret"],
+        typer.Option("--data", help="The most delicate of the work."),
+    ],
+    may_leave: Annotated[float, typer.Option("--may-leave", min=0, max=1, help="Share of the work that may leave.")],
+    api_per_month: Annotated[float, typer.Option("--api-per-month", min=0, help="What an API costs, or would.")],
+    peak: Annotated[float, typer.Option("--peak", min=1, help="The busiest hour's load over the mean hour's.")],
+    team: Annotated[float, typer.Option("--team", min=0, help="Full-time posts for running it, there already.")],
+    horizon: Annotated[int, typer.Option("--horizon-months", min=1)],
+    nights: Annotated[bool, typer.Option("--nights", help="The work goes on at night.")] = False,
+    on_call: Annotated[bool, typer.Option("--on-call", help="Somebody comes at night.")] = False,
+    tuning: Annotated[bool, typer.Option("--tuning", help="An open model does not do the work as it is.")] = False,
+    examples: Annotated[int, typer.Option("--examples", min=0, help="Labelled ones, for tuning.")] = 0,
+    case: Annotated[Path | None, typer.Option("--case", help="Its interval of what owning saves counts.")] = None,
+    market: Market = None,
+    as_json: Json = False,
+    language: Language = "en",
+) -> int:
+    """API, own machines, both, or none of them: the conditions that are not met. No score."""
+    from decimal import Decimal
+
+    from serving.cli.cost_inputs import Asked, work_out
+    from serving.cli.show import print_json
+    from serving.economics.advise import Situation
+    from serving.economics.advise import advise as advised
+    from serving.economics.flags import Flags
+    from serving.economics.report.of_advice import advice_as_json, advice_lines
+    from serving.economics.report.words import Speech
+
+    saves = None
+    if case is not None:
+        found, _ = work_out(Asked(case, Flags(), None, from_ledger=False, market=market, config=None), language)
+        spread = found.drawn.savings.get("own")
+        saves = None if spread is None else spread.low
+    situation = Situation(
+        peak=Decimal(str(peak)),
+        api_per_month=Decimal(str(api_per_month)),
+        team=Decimal(str(team)),
+        is_on_call=on_call,
+        needs_nights=nights,
+        data=data,
+        may_leave=Decimal(str(may_leave)),
+        horizon_months=horizon,
+        examples=examples,
+        needs_tuning=tuning,
+        own_saves=saves,
+    )
+    advice = advised(situation)
+    if as_json:
+        print_json(advice_as_json(advice))
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in advice_lines(advice, Speech(language)))
+    return 0
+
+
 def _given(found: Findings, speech: Speech, tables: Sequence[Table], page: Path | None, *, as_json: bool) -> int:
     """As a page, as JSON, or printed; warnings go to stderr in every case."""
     from serving.cli.show import print_json, print_rows

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from serving.economics.bills import Bill, Usage, bills, usage_of
 from serving.economics.findings import Findings
 from serving.economics.findings import work_out as worked_out
 from serving.economics.flags import Flags, bill_alone, workload
@@ -68,9 +69,7 @@ def work_out(asked: Asked, language: Language) -> tuple[Findings, Speech]:
         notes += more
     loaded = make_case(content, market, today, where)
     is_alone = asked.case is None
-    found = worked_out(
-        loaded, today, notes=tuple(notes), is_bill_alone=is_alone, draws=asked.draws, seed=asked.seed
-    )
+    found = worked_out(loaded, today, notes=tuple(notes), is_bill_alone=is_alone, draws=asked.draws, seed=asked.seed)
     return found, speech
 
 
@@ -95,6 +94,28 @@ def last_month(today: date) -> tuple[date, date]:
     """The first day of the last whole month, and the first after it."""
     before = today.replace(day=1)
     return (before - timedelta(days=1)).replace(day=1), before
+
+
+def usage_bills(
+    since: str | None, before: str | None, market: Path | None, config: Path | None
+) -> tuple[Usage, tuple[Bill, ...]]:
+    """The ledger's usage of a span, and what it would have cost elsewhere. Raises ServingError."""
+    today = datetime.now(UTC).date()
+    first, end = last_month(today)
+    first = first if since is None else _day(since, "--since")
+    end = end if before is None else _day(before, "--before")
+    if end <= first:
+        raise UsageError(f"there is no day from {first} until before {end}", hint="`--before` is the later one")
+    found = usage_between(first, end, config)
+    usage = usage_of(found["usage"], first, end, found["currency"])
+    return usage, bills(usage, load_market(market_path(market)), today)
+
+
+def _day(text: str, flag: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"`{flag} {text}` is no day", hint="such as `2027-01-31`") from None
 
 
 def usage_between(since: date, before: date, config: Path | None) -> dict[str, Any]:

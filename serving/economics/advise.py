@@ -60,8 +60,9 @@ class Condition:
     """That is not met."""
 
     code: str
-    is_asked: str
-    is_there: str
+    asked: str
+    """As a figure."""
+    there: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,10 @@ class Advice:
         return tuple(way for way, conditions in self.unmet.items() if not conditions)
 
 
+def _percent(share: Decimal) -> str:
+    return f"{(share * 100).normalize():f}%"
+
+
 Rule = Callable[[Situation], Condition | None]
 
 
@@ -88,21 +93,21 @@ def advise(situation: Situation) -> Advice:
 
 def _may_leave(it: Situation) -> Condition | None:
     if it.data in ("personal", "secret") and it.may_leave < 1:
-        return Condition("data", "all of the work's data may leave", f"{it.data} data, {it.may_leave * 100:f}% may leave")
+        return Condition("data", "100%", _percent(it.may_leave))
     return None
 
 
 def _some_may_leave(it: Situation) -> Condition | None:
     if it.may_leave < OUTSIDE:
-        return Condition("share", f"at least {OUTSIDE * 100:f}% may leave", f"{it.may_leave * 100:f}%")
+        return Condition("share", f"≥ {_percent(OUTSIDE)}", _percent(it.may_leave))
     if it.may_leave == 1 and it.data == "public":
-        return Condition("share", "something has to stay inside", "all of it may leave")
+        return Condition("share", "< 100%", "100%")
     return None
 
 
 def _steady(it: Situation) -> Condition | None:
     if it.peak > STEADY:
-        return Condition("load", f"a busiest hour of at most {STEADY} mean ones", f"{it.peak:f}")
+        return Condition("load", f"≤ {STEADY}", f"{it.peak.normalize():f}")
     return None
 
 
@@ -111,34 +116,34 @@ def _spends(it: Situation) -> Condition | None:
         return None  # it stays inside whatever an API would cost
     if it.own_saves is not None:
         if it.own_saves <= 0:
-            return Condition("cost", "owning saves something at the low end of its interval", f"{it.own_saves * 100:f}%")
+            return Condition("cost", "> 0%", _percent(it.own_saves))
         return None
     if it.api_per_month < SPENT:
-        return Condition("spend", f"an API costs at least {SPENT} a month", f"{it.api_per_month:f}")
+        return Condition("spend", f"≥ {SPENT}", f"{it.api_per_month.normalize():f}")
     return None
 
 
 def _team(it: Situation) -> Condition | None:
     if it.team < TEAM:
-        return Condition("team", f"at least {TEAM} posts that run servers", f"{it.team:f}")
+        return Condition("team", f"≥ {TEAM}", f"{it.team.normalize():f}")
     return None
 
 
 def _on_call(it: Situation) -> Condition | None:
     if it.needs_nights and not it.is_on_call:
-        return Condition("nights", "somebody on call, since the work goes on at night", "nobody")
+        return Condition("nights", "≥ 1", "0")
     return None
 
 
 def _horizon(it: Situation) -> Condition | None:
     if it.horizon_months < MONTHS:
-        return Condition("horizon", f"at least {MONTHS} months", str(it.horizon_months))
+        return Condition("horizon", f"≥ {MONTHS}", str(it.horizon_months))
     return None
 
 
 def _examples(it: Situation) -> Condition | None:
     if it.needs_tuning and it.examples < EXAMPLES:
-        return Condition("examples", f"at least {EXAMPLES} labelled examples to tune with", str(it.examples))
+        return Condition("examples", f"≥ {EXAMPLES}", str(it.examples))
     return None
 
 

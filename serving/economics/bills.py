@@ -60,8 +60,18 @@ def usage_of(lines: Iterable[Mapping[str, Any]], since: date, before: date, curr
     def total(name: str) -> int:
         return sum(int(each[name]) for each in found)
 
-    counts = (total(name) for name in ("requests", "fresh", "cached", "output", "reasoning"))
-    return Usage(since, before, *counts, Decimal(total("cost")) / MICRO, currency, total("estimated"))
+    return Usage(
+        since=since,
+        before=before,
+        requests=total("requests"),
+        fresh=total("fresh"),
+        cached=total("cached"),
+        output=total("output"),
+        reasoning=total("reasoning"),
+        cost=Decimal(total("cost")) / MICRO,
+        currency=currency,
+        estimated=total("estimated"),
+    )
 
 
 def bills(usage: Usage, market: Market, today: date) -> tuple[Bill, ...]:

@@ -1,7 +1,8 @@
-"""What others charge: prices of tokens by provider and class, and what GPUs are and rent for; dated, with sources. Pure.
+"""What others charge for tokens, by provider and class, and what GPUs are and rent for; dated, with sources. Pure.
 
-An entry holds from its day until the next of the same name begins, or until a day of its own; two that overlap are an
-error. Nothing is said of a day before the first. Whoever uses an entry says when somebody last looked whether it is true.
+An entry holds from its day until the next of the same name begins, or until a day of its own; two that overlap are
+an error. Nothing is said of a day before the first. Whoever uses an entry says when somebody last looked
+whether it is true.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def bill_alone(flags: Flags, market: Market, day: date) -> dict[str, Any]:
 
 def _input_share(mix: str) -> Decimal:
     found = re.fullmatch(r"([0-9]{1,3})/([0-9]{1,3})", mix)
-    if found is None or int(found[1]) + int(found[2]) != 100:  # noqa: PLR2004
+    if found is None or int(found[1]) + int(found[2]) != 100:
         raise UsageError(f"`--mix {mix}` is no mix", hint="input/output in percent, such as `75/25`")
     return Decimal(found[1]) / 100
 

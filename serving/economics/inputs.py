@@ -10,7 +10,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from serving.economics.currencies import Currency
 from serving.economics.values import Amount, AtLeastOne, Growth, Positive, Share, SomeShare, certain

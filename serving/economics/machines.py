@@ -1,6 +1,6 @@
 """How many machines a load needs, and what they cost in a month. Pure.
 
-Machines come whole: cost is a staircase over volume, and each step is one machine. Prefill and decode are counted apart:
+Machines come whole: cost is a staircase over volume, each step one machine. Prefill and decode are counted apart:
 work that is short of one cannot use what is left of the other. Where capacity was measured with both at once, a machine
 does both at those rates, so the larger of the two needs decides; where each was measured alone, they take turns, so the
 needs add up.

@@ -1,4 +1,4 @@
-"""What was measured, as inputs: capacity and power of a machine from a benchmark, a workload from the ledger of usage."""
+"""What was measured, as inputs: a machine's capacity and power from a benchmark, a workload from the ledger."""
 
 from __future__ import annotations
 
@@ -73,9 +73,10 @@ def _decimal(number: float) -> Decimal:
 
 
 def measured_workload(lines: Iterable[Mapping[str, Any]], days: int) -> dict[str, Any]:
-    """The fields of a case's `workload` that a ledger knows, of so many days. Raises UsageError where nothing is in it.
+    """The fields of a case's `workload` that a ledger knows, of so many days. Raises UsageError where it is empty.
 
-    `lines` are those of `serve keys usage --json`. What the ledger counts is what was sent: history that was sent again is in it, so `turns` is 1.
+    `lines` are those of `serve keys usage --json`. What the ledger counts is what was sent: history that was sent
+    again is in it, so `turns` is 1.
     """
     found = list(lines)
     requests, fresh, cached, output, reasoning = (

@@ -74,8 +74,8 @@ def draw(case: Case, *, draws: int = DRAWS, seed: int = 1) -> Drawn:
     for _ in range(count):
         drawn = settle(case, {path: value.at(Decimal(source.random())) for path, value in ranges})
         found.append({name: exact(drawn, name) for name in names})
-    wins = Counter(min(names, key=lambda each: costs[each]) for costs in found)  # noqa: B023 -- used at once
-    savings = {
+    wins = Counter(min(names, key=lambda each: costs[each]) for costs in found)
+    savings: dict[Option, Spread] = {
         name: _spread(sorted(1 - costs[name] / costs["api"] for costs in found if costs["api"]), _thousandths)
         for name in names
         if name != "api" and "api" in names and all(costs["api"] for costs in found)

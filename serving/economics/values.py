@@ -93,7 +93,7 @@ Amount = Annotated[Value, BeforeValidator(_value), AfterValidator(_between(0))]
 """Nothing, or more."""
 Positive = Annotated[Value, BeforeValidator(_value), AfterValidator(_more_than_nothing)]
 Share = Annotated[Value, BeforeValidator(_value), AfterValidator(_between(0, 1))]
-SomeShare = Annotated[Value, BeforeValidator(_value), AfterValidator(_more_than_nothing), AfterValidator(_between(0, 1))]
+SomeShare = Annotated[Positive, AfterValidator(_between(0, 1))]
 """A share that is more than nothing."""
 AtLeastOne = Annotated[Value, BeforeValidator(_value), AfterValidator(_between(1))]
 Growth = Annotated[Value, BeforeValidator(_value), AfterValidator(_between(-1, 10))]

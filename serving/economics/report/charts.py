@@ -52,7 +52,7 @@ def _reach(found: Findings) -> Decimal:
     point = found.break_even
     ends = [Decimal(2)]
     if point is not None:
-        ends += [each * Decimal("1.5") for each in (point.first, point.always_from) if each is not None and each < 100]  # noqa: PLR2004
+        ends += [each * Decimal("1.5") for each in (point.first, point.always_from) if each is not None and each < 100]
     return max(ends)
 
 
@@ -74,7 +74,7 @@ def by_month(found: Findings, speech: Speech) -> Chart:
 
 def swings(found: Findings, speech: Speech) -> Chart | None:
     """A bar for each range: from the figure at its low end to that at its high end; None where nothing is a range."""
-    widest = found.swings[:_BARS]
+    widest = [swing for swing in found.swings[:_BARS] if swing.width]
     if not widest:
         return None
     drawing = empty(_WIDTH, 0.9 + 0.32 * len(widest))
@@ -92,4 +92,4 @@ def swings(found: Findings, speech: Speech) -> Chart | None:
 
 def _short(path: str) -> str:
     parts = path.split(".")
-    return ".".join(parts[-2:]) if len(parts) > 3 else path  # noqa: PLR2004
+    return ".".join(parts[-2:]) if len(parts) > 3 else path

@@ -15,6 +15,7 @@ from serving.economics.uncertainty import Spread
 
 TOP: Final = 3
 _DAY_H: Final = 24
+_WEEK_DAYS: Final = 7
 _YEAR: Final = 12
 
 
@@ -32,7 +33,7 @@ class Table:
 def basis(found: Findings, speech: Speech) -> tuple[str, ...]:
     """What all figures are of."""
     case, work = found.case, found.case.workload
-    hours = work.hours_per_day.likely, work.days_per_week.likely
+    is_always = work.hours_per_day.low == _DAY_H and work.days_per_week.low == _WEEK_DAYS
     office = speech("hours.office", hours=speech.range(work.hours_per_day), week=speech.range(work.days_per_week))
     return (
         speech(
@@ -42,7 +43,7 @@ def basis(found: Findings, speech: Speech) -> tuple[str, ...]:
             horizon=case.horizon_months,
             day=case.day.isoformat(),
         ),
-        speech("hours.always") if hours == (_DAY_H, 7) else office,
+        speech("hours.always") if is_always else office,
         speech("drawn", draws=found.drawn.draws, seed=found.drawn.seed) if found.swings else speech("no ranges"),
     )
 
@@ -92,8 +93,12 @@ def statements(found: Findings, speech: Speech) -> Iterator[Table]:
             f"{speech('title.statement')}: {speech(f'option.{each.option}')}",
             _fleet(each, speech),
             (speech("item"), "", speech("quantity"), speech("per month")),
-            (*_lines(each, speech, is_bill_alone=found.is_bill_alone), (speech("sum"), "", "", speech.money(each.total, each.currency))),
+            (*_lines(each, speech, is_bill_alone=found.is_bill_alone), _sum(each, speech)),
         )
+
+
+def _sum(each: Statement, speech: Speech) -> tuple[str, ...]:
+    return speech("sum"), "", "", speech.money(each.total, each.currency)
 
 
 def _fleet(each: Statement, speech: Speech) -> tuple[str, ...]:
@@ -131,8 +136,12 @@ def sensitivity(found: Findings, speech: Speech, most: int | None = None) -> Tab
     rows = tuple(
         (swing.path, speech.range(swing.value), *(speech.money(end, currency) for end in (swing.at_low, swing.at_high)))
         for swing in found.swings[:most]
+        if swing.width
     )
-    says = (speech(what),) if rows else (speech("no ranges"),)
+    says: tuple[str, ...] = (speech(what),) if rows else (speech("no ranges"),)
+    still = sum(not swing.width for swing in found.swings)
+    if still and most is None:
+        says = (*says, speech("still", count=still))
     head = tuple(speech(name) for name in ("input", "range", "from", "to"))
     return Table(speech("title.sensitivity"), says, head, rows)
 
@@ -172,7 +181,12 @@ def cash(found: Findings, speech: Speech) -> Table:
 def inputs(found: Findings, speech: Speech) -> Table:
     """Where prices are from, which are stale, and what else speaks against the figures."""
     rows = [
-        (source.name, source.source, f"{speech('checked')} {source.checked}", speech("stale") if source.is_stale else "")
+        (
+            source.name,
+            source.source,
+            f"{speech('checked')} {source.checked}",
+            speech("stale") if source.is_stale else "",
+        )
         for source in found.sources
     ]
     rows += [(speech("note"), note, "", "") for note in found.notes]

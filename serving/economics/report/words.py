@@ -72,6 +72,10 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "стоимость своих машин минус стоимость API, в месяц",
     ),
     "of one": ("cost per month", "стоимость в месяц"),
+    "still": (
+        "{count} further ranges move nothing: they do not reach the next machine, or are of another figure",
+        "ещё диапазонов, которые ничего не меняют: {count}; до следующей машины они не доходят или влияют на другое",
+    ),
     "first volume": ("owning costs no more from", "свои машины не дороже начиная с"),
     "always from": ("and never costs more from", "и никогда не дороже начиная с"),
     "never": ("at no volume", "ни при каком объёме"),
@@ -102,7 +106,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "{option}: дешевле всех в {share} розыгрышей (требуется не меньше {sure})",
     ),
     "verdict.cheapest, by too little": (
-        "{option} costs least in {share} of the draws, and saves {saved}: less than the {worth} that a change is worth",
+        "{option} costs least in {share} of the draws, but saves {saved}: a change is worth {worth}",
         "{option}: дешевле всех в {share} розыгрышей, но экономия {saved} меньше {worth}, ради которых стоит менять",
     ),
     "verdict.not certain": (
@@ -127,10 +131,69 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "All others at their likely figures. Orange: a higher input makes the figure smaller.",
         "Остальные по вероятным значениям. Оранжевый: больший параметр уменьшает показатель.",
     ),
+    "title.bill": ("What the ledger's tokens cost", "Сколько стоят токены из журнала"),
+    "bill.says": (
+        "{since} to {before}: {requests} requests; {fresh} in, {cached} cached, {output} out, {reasoning} reasoning tokens",
+        "{since} – {before}: запросов {requests}; токены: {fresh} вход, {cached} кэш, {output} выход, {reasoning} рассуждения",
+    ),
+    "bill.estimated": (
+        "of {estimated} requests nobody counted the tokens: they are an estimate",
+        "у {estimated} запросов токены никто не посчитал: это оценка",
+    ),
+    "bill.caution": (
+        "tokens alone, as they were counted here: another provider's tokenizer makes more or fewer of the same text",
+        "только токены, и по счёту этого сервера: токенизатор другого поставщика даст больше или меньше",
+    ),
+    "bill.here": ("here, by the site's price book", "здесь, по прейскуранту площадки"),
+    "bill.where": ("where", "где"),
+    "bill.cost": ("cost", "стоимость"),
+    "bill.uncached": ("without a cache", "без кэша"),
+    "advice.none": (
+        "Do not, yet: none of the ways has all it needs.",
+        "Пока не надо: ни одному пути не хватает всего.",
+    ),
+    "advice.some": ("Nothing speaks against: {ways}.", "Ничто не мешает: {ways}."),
+    "advice.unmet": ("{way}: not met", "{way}: не выполнено"),
+    "advice.met": ("{way}: all conditions are met", "{way}: все условия выполнены"),
+    "condition.data": (
+        "all of the work's data has to be free to leave, and is",
+        "все данные этой работы должны иметь право уйти; сейчас",
+    ),
+    "condition.share": (
+        "some of the work has to be free to leave, and some not; free to leave is",
+        "часть работы должна иметь право уйти, а часть нет; право уйти имеет",
+    ),
+    "condition.load": (
+        "the busiest hour has to be at most 3 mean ones, and is",
+        "час пик должен быть не больше трёх средних; сейчас",
+    ),
+    "condition.cost": (
+        "owning has to save something at the low end of its interval, and saves",
+        "свои машины должны экономить и на нижней границе интервала; сейчас",
+    ),
+    "condition.spend": (
+        "an API has to cost at least 5,000 a month, and costs",
+        "API должен стоить не меньше 5 000 в месяц; сейчас",
+    ),
+    "condition.team": (
+        "a quarter of a post at least has to run the servers, and there is",
+        "на серверы нужна хотя бы четверть ставки; сейчас",
+    ),
+    "condition.nights": (
+        "somebody has to be on call, since the work goes on at night, and there is",
+        "работа идёт и ночью, нужен дежурный; сейчас",
+    ),
+    "condition.horizon": (
+        "the horizon has to be at least 12 months, and is",
+        "срок должен быть не меньше 12 мес.; сейчас",
+    ),
+    "condition.examples": (
+        "tuning needs at least 1,000 labelled examples, and there are",
+        "для дообучения нужно не меньше 1 000 размеченных примеров; сейчас",
+    ),
     "title.charts": ("Charts", "Графики"),
     "tokens.only": (
-        "the bill for tokens alone: of engineering, data, operational risk, regulation and security, and time to "
-        "market nothing was said",
+        "the bill for tokens alone: nothing was said of the five other sections, from engineering to time to market",
         "только счёт за токены: об инженерах, данных, рисках, требованиях и сроке вывода ничего не сказано",
     ),
 }
@@ -161,7 +224,7 @@ class Speech:
 
     def money(self, amount: Decimal, currency: str) -> str:
         """In whole hundredths, with the currency; what is less than ten, with more places."""
-        if amount and abs(amount) < 10:  # noqa: PLR2004
+        if amount and abs(amount) < 10:
             return f"{self.number(_plain(amount.quantize(Decimal('0.000001'))))} {currency}"
         return f"{self.number(to_cents(amount), 2)} {currency}"
 
