@@ -110,15 +110,16 @@ def settle(tree: Tree, figures: Mapping[str, Decimal]) -> Tree:
 
 def uncertain(tree: BaseModel) -> tuple[tuple[str, Value], ...]:
     """Each range with its path, such as `own.machine.rented.per_gpu_hour`, in the order of the file's fields."""
-    return tuple((path, value) for path, value in _leaves(tree, "") if not value.is_certain)
+    return tuple((path, value) for path, value in leaves(tree) if not value.is_certain)
 
 
-def _leaves(node: Any, path: str) -> Iterator[tuple[str, Value]]:
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Value]]:
+    """Each figure of a case or a part of one with its path, ranges and others."""
     if isinstance(node, Value):
         yield path, node
         return
     for name, each in _members(node):
-        yield from _leaves(each, f"{path}.{name}" if path else name)
+        yield from leaves(each, f"{path}.{name}" if path else name)
 
 
 def _members(node: Any) -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any, Final, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
@@ -54,7 +55,9 @@ def mistake(error: Mapping[str, Any]) -> str:
 
 def shown(value: object) -> str:
     """A value as a settings file would have it, cut to a length that can be read."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = json.dumps(
+        value, ensure_ascii=False, default=lambda each: float(each) if isinstance(each, Decimal) else str(each)
+    )
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
 
 

@@ -133,8 +133,8 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "title.bill": ("What the ledger's tokens cost", "Сколько стоят токены из журнала"),
     "bill.says": (
-        "{since} to {before}: {requests} requests; {fresh} in, {cached} cached, {output} out, {reasoning} reasoning tokens",
-        "{since} – {before}: запросов {requests}; токены: {fresh} вход, {cached} кэш, {output} выход, {reasoning} рассуждения",
+        "{since} to {before}: {requests} requests; {fresh} in, {cached} cached, {output} out, {reasoning} hidden",
+        "{since} – {before}: запросы {requests}; токены {fresh} вход, {cached} кэш, {output} выход, {reasoning} скрыто",
     ),
     "bill.estimated": (
         "of {estimated} requests nobody counted the tokens: they are an estimate",

@@ -1,0 +1,175 @@
+"""A case that is wrong says where."""
+
+from __future__ import annotations
+
+import re
+from copy import deepcopy
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from serving.economics.books import Market, PricedModel
+from serving.economics.statement import statement
+from serving.errors import BadFile, UsageError
+from tests.support.cases import NOTHING, TODAY, api, case, load, market, own, tables
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The case of `tables` with one field otherwise; None takes it away."""
+    content = deepcopy(tables())
+    *parents, name = path.split(".")
+    at: Any = content
+    for parent in parents:
+        at = at.setdefault(parent, {})
+    if value is None:
+        del at[name]
+    else:
+        at[name] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("currency", "EURO", '`currency` = `"EURO"`: is no currency of ISO 4217; did you mean `EUR`?'),
+        ("currency", "doubloon", '`currency` = `"doubloon"`: is no currency'),
+        ("api.prices.input", -1, "`api.prices.input` = `-1`: must be at least 0"),
+        ("api.prices.output", {"low": 3, "high": 2}, "`api.prices.output`: must not go down"),
+        ("api.prices.output", {"low": 3}, "`api.prices.output`: must be a number, or a range"),
+        ("api.prices.output", "ten", '`api.prices.output` = `"ten"`: must be a number, or a range'),
+        ("api.prices.output", True, "`api.prices.output` = `true`: must be a number, or a range"),
+        ("api.prices.outputs", 3, "table `[api.prices]` has no field `outputs`"),
+        ("api.sections.data", None, "`api.sections.data` is missing"),
+        ("api.sections.data", 5, "`api.sections.data` = `5`: must be `0`, or a table"),
+        ("api.sections.data", {"x": {"people": 1}}, "`people` and `pay_per_month` go together"),
+        ("own.sections", None, "`own.sections` is missing"),
+        ("own.rented", None, "must be either `rented` or `bought`"),
+        ("own.bought", {"price": 1, "months": 36}, "must be either `rented` or `bought`"),
+        ("own.capacity.measured", "guessed", '`own.capacity.measured` = `"guessed"`'),
+        ("own.capacity.decode_tokens_per_s", 0, "`own.capacity.decode_tokens_per_s` = `0`: must be more than 0"),
+        ("own.spares", None, "`own.spares` is missing"),
+        ("workload.turns", 0, "`workload.turns` = `0`: must be at least 1"),
+        ("workload.cached", Decimal("1.5"), "`workload.cached` = `1.5`: must be at most 1"),
+        ("workload.days_per_month", 32, "`days_per_month` must be at most 31"),
+        ("workload.output_tokens_per_day", None, "`workload.output_tokens_per_day` is missing"),
+        ("horizon_months", 0, "`horizon_months` = `0`: must be at least 1"),
+        ("hybrid", {"outside": 2, "sections": NOTHING}, "`hybrid.outside` = `2`: must be at most 1"),
+        ("title", "", '`title` = `""`: must not be empty'),
+    ],
+)
+def test_a_wrong_input_names_the_field(path: str, value: Any, says: str) -> None:
+    """And what may stand there."""
+    with pytest.raises(BadFile, match=re.escape(says).replace("\\ ", " ")):
+        load(changed(path, value))
+
+
+def test_shares_of_the_same_tokens_are_at_most_all() -> None:
+    """What is read from a cache is not written to it."""
+    work = tables()["workload"] | {"cached": {"low": 0, "high": Decimal("0.7")}, "cache_writes": Decimal("0.4")}
+    with pytest.raises(BadFile, match="`cached` and `cache_writes`"):
+        case(workload=work)
+
+
+def test_a_machine_that_was_bought_is_fed() -> None:
+    """Power is no part that may be forgotten."""
+    bought = {name: each for name, each in own(bought={"price": 1000, "months": 36}).items() if name != "rented"}
+    with pytest.raises(BadFile, match="`power` is missing"):
+        case(own=bought)
+
+
+def entry(**others: Any) -> PricedModel:
+    return PricedModel.model_validate(
+        {
+            "name": "vendor/large",
+            "class": "frontier",
+            "from": date(2026, 1, 1),
+            "checked": date(2026, 5, 1),
+            "source": "a price list",
+            "currency": "USD",
+            "prices": {"input": 1, "output": 2},
+            **others,
+        }
+    )
+
+
+def book(*entries: PricedModel) -> Market:
+    return Market(version=1, model=entries)
+
+
+def test_two_days_give_two_bills() -> None:
+    """An entry holds until the next of its name begins."""
+    prices = book(entry(), entry(**{"from": date(2026, 5, 1), "prices": {"input": 2, "output": 4}}))
+
+    def total(day: date) -> Decimal:
+        return statement(load(tables(day=day, api=api(prices="vendor/large")), prices).case, "api").total
+
+    assert total(date(2026, 4, 30)) * 2 == total(date(2026, 5, 1)) > 0
+    with pytest.raises(UsageError, match="no price of `vendor/large` on 2025-12-31"):
+        total(date(2025, 12, 31))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [{}, {}],
+        [{"until": date(2026, 6, 1)}, {"from": date(2026, 5, 31)}],
+    ],
+)
+def test_days_that_overlap_are_refused(others: list[dict[str, Any]]) -> None:
+    """Both entries are named."""
+    with pytest.raises(ValueError, match=r"`model\.0` and `model\.1` overlap: both say what `vendor/large` costs"):
+        book(*(entry(**each) for each in others))
+
+
+def test_a_price_that_nobody_looked_at_is_stale() -> None:
+    """After ninety days."""
+    assert not entry(checked=date(2026, 3, 3)).is_stale(TODAY)
+    assert entry(checked=date(2026, 3, 2)).is_stale(TODAY)
+    loaded = load(tables(api=api(prices="vendor/large")), book(entry(checked=date(2026, 1, 2))))
+    assert [(source.name, source.is_stale) for source in loaded.sources] == [("vendor/large", True)]
+
+
+def test_an_unknown_name_is_answered_with_those_there_are() -> None:
+    """Of models and of GPUs."""
+    with pytest.raises(UsageError, match="no model `vendor/tiny`") as failure:
+        load(tables(api=api(prices="vendor/tiny")), book(entry()))
+    assert "`vendor/large`" in str(failure.value.hint)
+    with pytest.raises(UsageError, match="no GPU `H900`"):
+        load(tables(own=own(gpu="H900")), market())
+
+
+def test_another_currency_needs_a_rate() -> None:
+    """Which is dated, and named among the sources."""
+    content = tables(currency="EUR", api=api(prices="vendor/large"))
+    with pytest.raises(BadFile, match=r"`api\.prices` is in USD, and the case in EUR"):
+        load(content, book(entry()))
+    rate = {"rate": Decimal("0.5"), "day": date(2026, 1, 2), "source": "a bank"}
+    loaded = load(content | {"exchange": {"USD": rate}}, book(entry()))
+    assert loaded.case.api is not None
+    assert loaded.case.api.prices.output.likely == 1
+    assert [(each.name, each.is_stale) for each in loaded.sources] == [("vendor/large", False), ("USD/EUR", True)]
+
+
+def test_a_gpu_of_the_book_has_its_price_and_power() -> None:
+    """Where the case has none of its own."""
+    without = own(gpu="L40S", rented={}, power={"idle_w": 50, "pue": 1, "per_kwh": 1}, gpus=2)
+    loaded = load(tables(own=without), market())
+    machine = loaded.case.own
+    assert machine is not None
+    assert machine.rented is not None
+    assert machine.power is not None
+    assert (machine.rented.per_gpu_hour.low, machine.power.busy_w.likely) == (Decimal("0.79"), 700)
+    said = load(tables(own=without | {"rented": {"per_gpu_hour": 1}}), market()).case.own
+    assert said is not None
+    assert said.rented is not None
+    assert said.rented.per_gpu_hour.likely == 1
+
+
+def test_the_shipped_case_and_book_are_sound() -> None:
+    """Everything in the book has a source and a day on which somebody looked."""
+    prices = market()
+    assert {each.class_ for each in prices.model} == {"frontier", "mini"}
+    assert {"A100 80GB", "H100 SXM", "H200 SXM", "L40S", "L4", "B200"} <= {each.name for each in prices.gpu}
+    assert all(each.source and each.checked >= each.from_.replace(day=1) for each in (*prices.model, *prices.gpu))
