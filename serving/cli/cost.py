@@ -30,7 +30,9 @@ Cached = Annotated[str | None, typer.Option("--cached", help="Share of the input
 Bench = Annotated[
     Path | None, typer.Option("--bench", help="Capacity and power from a result of `serve bench run`, for the case.")
 ]
-FromLedger = Annotated[bool, typer.Option("--from-ledger", help="The work of the last whole month on this host.")]
+FromLedger = Annotated[bool, typer.Option("--from-ledger", help="The work is that of this host's ledger.")]
+Since = Annotated[str | None, typer.Option("--since", help="Of the ledger, from this day on; unset: the last month.")]
+Before = Annotated[str | None, typer.Option("--before", help="Of the ledger, until the day before this one.")]
 Market = Annotated[Path | None, typer.Option("--market", help="A book of prices in place of the one that ships.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the draws.")]
 Draws = Annotated[int, typer.Option("--draws", min=100, max=100_000)]
@@ -51,6 +53,8 @@ def estimate(
     cached: Cached = None,
     bench: Bench = None,
     from_ledger: FromLedger = False,
+    since: Since = None,
+    before: Before = None,
     market: Market = None,
     seed: Seed = 1,
     draws: Draws = 2000,
@@ -65,7 +69,9 @@ def estimate(
     from serving.economics.report.tables import TOP, sensitivity, statements, summary
 
     flags = Flags(api, tokens_per_day, mix, requests_per_day, turns, cached)
-    found, speech = work_out(Asked(case, flags, bench, from_ledger, market, config, seed, draws), language)
+    found, speech = work_out(
+        Asked(case, flags, bench, from_ledger, market, config, since, before, seed, draws), language
+    )
     tables = [summary(found, speech), *statements(found, speech), sensitivity(found, speech, TOP)]
     return _given(found, speech, tables, output, as_json=as_json)
 
@@ -75,6 +81,8 @@ def compare(
     case: NeededCase,
     bench: Bench = None,
     from_ledger: FromLedger = False,
+    since: Since = None,
+    before: Before = None,
     market: Market = None,
     seed: Seed = 1,
     draws: Draws = 2000,
@@ -88,7 +96,9 @@ def compare(
     from serving.economics.flags import Flags
     from serving.economics.report.tables import parts
 
-    found, speech = work_out(Asked(case, Flags(), bench, from_ledger, market, config, seed, draws), language)
+    found, speech = work_out(
+        Asked(case, Flags(), bench, from_ledger, market, config, since, before, seed, draws), language
+    )
     return _given(found, speech, parts(found, speech), output, as_json=as_json)
 
 
@@ -97,6 +107,8 @@ def breakeven(
     case: NeededCase,
     bench: Bench = None,
     from_ledger: FromLedger = False,
+    since: Since = None,
+    before: Before = None,
     market: Market = None,
     config: Config = None,
     as_json: Json = False,
@@ -108,7 +120,7 @@ def breakeven(
     from serving.economics.report.tables import break_even, cash
     from serving.errors import UsageError
 
-    found, speech = work_out(Asked(case, Flags(), bench, from_ledger, market, config), language)
+    found, speech = work_out(Asked(case, Flags(), bench, from_ledger, market, config, since, before), language)
     table = break_even(found, speech)
     if table is None:
         raise UsageError("the case has no two ways to compare", hint="a break-even is of `api` and `own`")
@@ -120,6 +132,8 @@ def sensitivity_(
     case: NeededCase,
     bench: Bench = None,
     from_ledger: FromLedger = False,
+    since: Since = None,
+    before: Before = None,
     market: Market = None,
     config: Config = None,
     as_json: Json = False,
@@ -130,14 +144,14 @@ def sensitivity_(
     from serving.economics.flags import Flags
     from serving.economics.report.tables import sensitivity
 
-    found, speech = work_out(Asked(case, Flags(), bench, from_ledger, market, config), language)
+    found, speech = work_out(Asked(case, Flags(), bench, from_ledger, market, config, since, before), language)
     return _given(found, speech, [sensitivity(found, speech)], None, as_json=as_json)
 
 
 @cost_app.command("bill")
 def bill(
-    since: Annotated[str | None, typer.Option("--since", help="From this day on; unset: the last whole month.")] = None,
-    before: Annotated[str | None, typer.Option("--before", help="Until the day before this one.")] = None,
+    since: Since = None,
+    before: Before = None,
     market: Market = None,
     config: Config = None,
     as_json: Json = False,

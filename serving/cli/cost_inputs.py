@@ -34,6 +34,9 @@ class Asked:
     from_ledger: bool
     market: Path | None
     config: Path | None
+    since: str | None = None
+    before: str | None = None
+    """Of the ledger: unset, the last whole month."""
     seed: int = 1
     draws: int = DRAWS
 
@@ -62,7 +65,7 @@ def work_out(asked: Asked, language: Language) -> tuple[Findings, Speech]:
         content, where = read_case(asked.case), f"the case `{asked.case}`"
         content = _with_work(content, workload(asked.flags))
     if asked.from_ledger:
-        content, note = _from_ledger(content, asked.config, today)
+        content, note = _from_ledger(content, span(asked.since, asked.before, today), asked.config)
         notes.append(note)
     if asked.bench is not None:
         content, more = _from_bench(content, asked.bench)
@@ -78,22 +81,29 @@ def _with_work(content: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     return {**content, "workload": {**work, **told}} if told and isinstance(work, dict) else content
 
 
-def _from_ledger(content: dict[str, Any], config: Path | None, today: date) -> tuple[dict[str, Any], str]:
-    since, before = last_month(today)
+def _from_ledger(
+    content: dict[str, Any], days_of: tuple[date, date], config: Path | None
+) -> tuple[dict[str, Any], str]:
+    since, before = days_of
     found = usage_between(since, before, config)
     days = (before - since).days
     told = measured_workload(found["usage"], days)
     if found["complete_from"] is not None and found["complete_from"] > _seconds(since):
-        raise UsageError("the ledger does not have all of that month any more", hint="`access.usage_retention_days`")
+        raise UsageError("the ledger does not have all of that time any more", hint="`access.usage_retention_days`")
     work = {"days_per_month": _MONTH_DAYS, **content.get("workload", {})}
     note = f"workload: the ledger of this host, {since} to {before - timedelta(days=1)}"
     return _with_work({**content, "workload": work}, told), note
 
 
-def last_month(today: date) -> tuple[date, date]:
-    """The first day of the last whole month, and the first after it."""
-    before = today.replace(day=1)
-    return (before - timedelta(days=1)).replace(day=1), before
+def span(since: str | None, before: str | None, today: date) -> tuple[date, date]:
+    """The first day of a span and the first after it; of the last whole month where they are not said."""
+    this_month = today.replace(day=1)
+    last_month = (this_month - timedelta(days=1)).replace(day=1)
+    first = last_month if since is None else _day(since, "--since")
+    end = this_month if before is None else _day(before, "--before")
+    if end <= first:
+        raise UsageError(f"there is no day from {first} until before {end}", hint="`--before` is the later one")
+    return first, end
 
 
 def usage_bills(
@@ -101,11 +111,7 @@ def usage_bills(
 ) -> tuple[Usage, tuple[Bill, ...]]:
     """The ledger's usage of a span, and what it would have cost elsewhere. Raises ServingError."""
     today = datetime.now(UTC).date()
-    first, end = last_month(today)
-    first = first if since is None else _day(since, "--since")
-    end = end if before is None else _day(before, "--before")
-    if end <= first:
-        raise UsageError(f"there is no day from {first} until before {end}", hint="`--before` is the later one")
+    first, end = span(since, before, today)
     found = usage_between(first, end, config)
     usage = usage_of(found["usage"], first, end, found["currency"])
     return usage, bills(usage, load_market(market_path(market)), today)

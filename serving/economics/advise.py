@@ -92,8 +92,8 @@ def advise(situation: Situation) -> Advice:
 
 
 def _may_leave(it: Situation) -> Condition | None:
-    if it.data in ("personal", "secret") and it.may_leave < 1:
-        return Condition("data", "100%", _percent(it.may_leave))
+    if it.may_leave < 1 or it.data == "secret":
+        return Condition("data", "100%", "0%" if it.data == "secret" else _percent(it.may_leave))
     return None
 
 
@@ -112,7 +112,7 @@ def _steady(it: Situation) -> Condition | None:
 
 
 def _spends(it: Situation) -> Condition | None:
-    if it.data in ("personal", "secret") and it.may_leave < 1:
+    if it.may_leave < 1 or it.data == "secret":
         return None  # it stays inside whatever an API would cost
     if it.own_saves is not None:
         if it.own_saves <= 0:

@@ -27,10 +27,10 @@ def join(children: Iterable[object]) -> Html:
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, class_: str = "") -> Html:
-    """A table whose rows begin with what they are of."""
+    """A table whose rows begin with what they are of; without a head where all titles are empty."""
     lines = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
-    titles = tag("tr", *(tag("th", title, scope="col") for title in head))
-    body = tag("table", tag("thead", titles), tag("tbody", *lines), class_=class_)
+    titles = [tag("thead", tag("tr", *(tag("th", title, scope="col") for title in head)))] if any(head) else []
+    body = tag("table", *titles, tag("tbody", *lines), class_=class_)
     return tag("div", body, class_="wide")
 
 
@@ -66,9 +66,10 @@ def page(title: str, *sections: Html, language: str = "en") -> Html:
 
 
 def _escaped(text: str) -> str:
-    return html.escape("".join(letter if letter.isprintable() else "?" for letter in text))
+    return html.escape("".join(letter if letter.isprintable() or letter == _NO_BREAK else "?" for letter in text))
 
 
+_NO_BREAK: Final = "\u00a0"
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE: Final = """
 :root { --ink: #1d2329; --faint: #5b6670; --line: #dde2e7; --blue: #0b5a94; color-scheme: light; }
@@ -102,6 +103,7 @@ summary { cursor: pointer; font-weight: 600; margin: .6rem 0; }
 td .of { display: block; color: var(--faint); font-size: .8rem; white-space: nowrap; }
 .facts td, .facts thead th, .said td, .said thead th { text-align: left; overflow-wrap: anywhere; }
 .facts tbody th { width: 11rem; color: var(--faint); }
+.money td { white-space: nowrap; } .worded td:nth-of-type(1) { text-align: left; white-space: normal; }
 .better { color: #0d6b43; font-weight: 600; }
 .worse { color: #a5281f; font-weight: 600; }
 .same { color: var(--faint); }

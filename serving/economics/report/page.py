@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from serving.bench.report.markup import Html, Picture, page, picture, table, tag
 from serving.economics.findings import Findings
-from serving.economics.report.tables import Table, basis, parts, verdict, warnings
+from serving.economics.report.tables import Table, basis, movers, parts, verdict, warnings
 from serving.economics.report.words import Speech
 
 
@@ -14,7 +14,9 @@ def report(found: Findings, pictures: Sequence[Picture], speech: Speech, version
     """The page, in that language."""
     first, *others = parts(found, speech)
     head = tag("header", tag("h1", found.case.title), tag("p", ". ".join(basis(found, speech)), class_="sub"))
-    said = tag("div", tag("p", tag("strong", verdict(found, speech))), class_="sound")
+    moved = movers(found, speech)
+    what = verdict(found, speech) if len(found.statements) > 1 else first.rows[0][1]
+    said = tag("div", tag("p", tag("strong", what)), *((tag("p", moved),) if moved else ()), class_="sound")
     charts = tag("section", tag("h2", speech("title.charts")), tag("div", *map(picture, pictures)))
     sections = [
         head,
@@ -37,4 +39,4 @@ def _notice(found: Findings, speech: Speech) -> list[Html]:
 
 def _tabled(part: Table) -> Html:
     says = [tag("p", each) for each in part.says]
-    return tag("section", tag("h2", part.title), *says, table(part.head, part.rows))
+    return tag("section", tag("h2", part.title), *says, table(part.head, part.rows, class_=part.kind))

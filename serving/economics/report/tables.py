@@ -28,6 +28,8 @@ class Table:
     """Sentences before it."""
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    kind: str = "money"
+    """`money worded` where the second column is words, `said` where all are."""
 
 
 def basis(found: Findings, speech: Speech) -> tuple[str, ...]:
@@ -61,6 +63,12 @@ def verdict(found: Findings, speech: Speech) -> str:
     )
 
 
+def movers(found: Findings, speech: Speech) -> str | None:
+    """The inputs that move the answer most; None where none does."""
+    named = [swing.path for swing in found.swings[:TOP] if swing.width]
+    return f"{speech('movers')}: {', '.join(named)}" if named else None
+
+
 def summary(found: Findings, speech: Speech) -> Table:
     """Each option's cost, as an interval."""
     head = ("", "per month", "90%", "per million", "per request", "saved", "cheapest in")
@@ -80,7 +88,8 @@ def summary(found: Findings, speech: Speech) -> Table:
             )
         )
     titles = ("", *(speech(name) for name in head[1:]))
-    says = basis(found, speech)
+    moved = movers(found, speech)
+    says = (*basis(found, speech), *((moved,) if moved else ()))
     if len(found.statements) > 1:
         says = (verdict(found, speech), *says)
     return Table(speech("title.summary"), says, titles, tuple(rows))
@@ -94,6 +103,7 @@ def statements(found: Findings, speech: Speech) -> Iterator[Table]:
             _fleet(each, speech),
             (speech("item"), "", speech("quantity"), speech("per month")),
             (*_lines(each, speech, is_bill_alone=found.is_bill_alone), _sum(each, speech)),
+            kind="money worded",
         )
 
 
@@ -190,7 +200,7 @@ def inputs(found: Findings, speech: Speech) -> Table:
         for source in found.sources
     ]
     rows += [(speech("note"), note, "", "") for note in found.notes]
-    return Table(speech("title.inputs"), (), ("", speech("source"), "", ""), tuple(rows))
+    return Table(speech("title.inputs"), (), ("", speech("source"), "", ""), tuple(rows), kind="said")
 
 
 def warnings(found: Findings, speech: Speech) -> tuple[str, ...]:

@@ -72,6 +72,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "стоимость своих машин минус стоимость API, в месяц",
     ),
     "of one": ("cost per month", "стоимость в месяц"),
+    "movers": ("moved most by", "сильнее всего влияют"),
     "still": (
         "{count} further ranges move nothing: they do not reach the next machine, or are of another figure",
         "ещё диапазонов, которые ничего не меняют: {count}; до следующей машины они не доходят или влияют на другое",
@@ -223,8 +224,8 @@ class Speech:
         return text if self.language == "en" else text.translate(_RUSSIAN)
 
     def money(self, amount: Decimal, currency: str) -> str:
-        """In whole hundredths, with the currency; what is less than ten, with more places."""
-        if amount and abs(amount) < 10:
+        """In whole hundredths, with the currency; what is less than one, with more places."""
+        if amount and abs(amount) < 1:
             return f"{self.number(_plain(amount.quantize(Decimal('0.000001'))))} {currency}"
         return f"{self.number(to_cents(amount), 2)} {currency}"
 

@@ -1,0 +1,197 @@
+"""`serve cost`, as it is typed."""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.cli.app import invoke
+from serving.economics.report.words import WORDS
+from serving.errors import BadFile, FileMissing, UsageError
+from tests.support.cases import ROOT
+
+CASE = str(ROOT / "configs" / "case.toml")
+ESTIMATE = ["cost", "estimate", "--api", "seeds-2026/frontier", "--tokens-per-day", "5M", "--mix", "75/25"]
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
+    assert invoke(list(words)) == 0
+    said = capsys.readouterr()
+    return said.out, said.err
+
+
+def figures(node: Any, path: str = "") -> list[str]:
+    """Paths of numbers that have no unit beside them."""
+    if isinstance(node, dict):
+        if "unit" in node:
+            return []
+        return [found for name, each in node.items() for found in figures(each, f"{path}.{name}")]
+    if isinstance(node, list):
+        return [found for each in node for found in figures(each, path)]
+    return [path] if isinstance(node, int | float) and not isinstance(node, bool) else []
+
+
+def test_an_estimate_is_an_interval_with_what_moves_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """The likely figure, nine draws of ten, the inputs that move it; and what was not said."""
+    out, err = told(capsys, *ESTIMATE)
+    assert "890.63 USD" in out
+    low, high = (float(each.replace(",", "")) for each in re.findall(r"([\d,.]+) – ([\d,.]+)", out)[0])
+    assert 656.25 < low < 890.63 < high < 1125
+    assert "api.prices.input" in out
+    assert "nothing was said of the five other sections" in err
+    assert "seeds-2026/frontier: last checked 2026-03-21. STALE" in err
+
+
+def test_json_has_a_unit_on_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    """But for shares, counts of draws and months, and the ends of an input, whose names say what they are."""
+    for words in ([*ESTIMATE, "--json"], ["cost", "compare", CASE, "--json"]):
+        found = json.loads(told(capsys, *words)[0])
+        plain = {re.sub(r"\.options\.\w+", ".options", each).rsplit(".", 1)[-1] for each in figures(found)}
+        assert plain <= {
+            "days_per_month",
+            "horizon_months",
+            "draws",
+            "seed",
+            "share_of_draws",
+            "saved_share",
+            "cheapest_in_share_of_draws",
+            "costs_less_in_all_from_month",
+            "for_the_load",
+            "spare",
+            "low",
+            "high",
+        }
+        for each in found["options"].values():
+            assert each["total"]["unit"] == "USD/month"
+            lines = [line["amount"]["value"] for line in each["lines"]]
+            assert round(sum(lines), 2) == each["total"]["value"]
+            assert round(sum(part["value"] for part in each["sections"].values()), 2) == each["total"]["value"]
+            assert set(each["interval90"]) == {"low", "middle", "high", "unit"}
+        assert [each["is_stale"] for each in found["sources"]]
+
+
+def test_a_seed_gives_the_same_answer_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """And another one another."""
+    one, again, other = (
+        told(capsys, "cost", "compare", CASE, "--json", "--seed", seed, "--draws", "200")[0] for seed in ("3", "3", "4")
+    )
+    assert one == again != other
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_the_page_is_one_file_that_loads_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], language: str
+) -> None:
+    """Three charts, all options, every total; no script, and nothing from elsewhere."""
+    page = tmp_path / "board.html"
+    out, err = told(capsys, "cost", "compare", CASE, "-o", str(page), "--language", language)
+    assert out == ""
+    assert "wrote" in err
+    text = page.read_text()
+    assert text.count("data:image/svg+xml;base64,") == 3
+    assert "<script" not in text
+    assert not re.search(r"(?:src|href)=[\"'](?!data:)", text)
+    assert f'<html lang="{language}">' in text
+    total = json.loads(told(capsys, "cost", "compare", CASE, "--json")[0])["options"]["own"]["total"]["value"]
+    shown = f"{total:,.2f}" if language == "en" else f"{total:,.2f}".replace(",", "\u00a0").replace(".", ",")
+    assert shown in text
+    assert ("Свои машины" in text) == (language == "ru")
+    assert "?" not in re.sub(r"base64,[^\"]*", "", text)
+    assert ("STALE" if language == "en" else "УСТАРЕЛО") in text
+
+
+def test_both_languages_say_the_same() -> None:
+    """Each name has words in both, with the same to be filled in."""
+    for name, said in WORDS.items():
+        english, russian = ({field for _, field, _, _ in string.Formatter().parse(text) if field} for text in said)
+        assert english == russian, name
+        assert all(said), name
+
+
+@pytest.mark.parametrize("command", ["breakeven", "sensitivity", "compare", "estimate"])
+def test_a_case_is_told_in_each_way(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """With what is stale in it."""
+    out, err = told(capsys, "cost", command, CASE)
+    assert out
+    assert "H100 SXM: last checked 2026-05-20. STALE" in err
+    assert {"breakeven": "never costs more from", "sensitivity": "workload.turns"}.get(command, "Own machines") in out
+
+
+def test_flags_change_a_case(capsys: pytest.CaptureFixture[str]) -> None:
+    """Twice the tokens, twice the bill for them."""
+    bills = []
+    for tokens in ("10M", "20M"):
+        words = ("cost", "estimate", CASE, "--tokens-per-day", tokens, "--mix", "80/20", "--json")
+        lines = json.loads(told(capsys, *words)[0])["options"]["api"]["lines"]
+        bills.append(sum(line["amount"]["value"] for line in lines if line["name"].startswith("tokens.")))
+    assert round(bills[0] * 2, 1) == round(bills[1], 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "says"),
+    [
+        (["estimate"], UsageError, "nothing to estimate"),
+        ([*ESTIMATE[1:-1], "75/30"], UsageError, "`--mix 75/30` is no mix"),
+        ([*ESTIMATE[1:5], "5Q", "--mix", "75/25"], UsageError, "`--tokens-per-day 5Q` is no amount"),
+        (["estimate", "--api", "seeds-2026/frontier", "--tokens-per-day", "5M"], UsageError, "go together"),
+        (["estimate", "--api", "who/what", *ESTIMATE[4:]], UsageError, "no model `who/what`"),
+        (["estimate", CASE, "--api", "seeds-2026/frontier"], UsageError, "both given"),
+        ([*ESTIMATE[1:], "--from-ledger"], UsageError, "are for a case"),
+        (["compare", "nowhere.toml"], FileMissing, "`nowhere.toml` does not exist"),
+        (["compare", CASE, "--market", "nowhere.toml"], FileMissing, "`nowhere.toml` does not exist"),
+        (["compare", str(ROOT / "configs" / "policy.toml")], BadFile, "has no field"),
+        (["compare", str(ROOT / "README.md")], BadFile, "is not TOML"),
+        (["compare", CASE, "--bench", "nowhere.json"], FileMissing, "nowhere.json"),
+        (["compare", CASE, "-o", "/nowhere/page.html"], UsageError, "cannot be written"),
+        (["bill", "--since", "yesterday"], UsageError, "`--since yesterday` is no day"),
+        (["bill", "--since", "2026-03-02", "--before", "2026-03-02"], UsageError, "there is no day"),
+    ],
+)
+def test_what_is_wrong_is_said(words: list[str], error: type[Exception], says: str) -> None:
+    """With the flag or the file."""
+    with pytest.raises(error, match=re.escape(says)):
+        invoke(["cost", *words])
+
+
+SITUATION = ("--api-per-month", "20000", "--peak", "2", "--team", "0.5", "--horizon-months", "36")
+
+
+@pytest.mark.parametrize(
+    ("words", "advised"),
+    [
+        (["--data", "personal", "--may-leave", "0.3", *SITUATION], ["own", "hybrid"]),
+        (["--data", "public", "--may-leave", "1", *SITUATION], ["api", "own"]),
+        (["--data", "secret", "--may-leave", "0", *SITUATION], ["own"]),
+        (["--data", "secret", "--may-leave", "0", *SITUATION, "--nights"], []),
+        (["--data", "secret", "--may-leave", "0", *SITUATION, "--nights", "--on-call"], ["own"]),
+        (["--data", "secret", "--may-leave", "0", *SITUATION, "--tuning", "--examples", "200"], []),
+        (["--data", "internal", "--may-leave", "0.5", *SITUATION, "--case", CASE], ["own", "hybrid"]),
+    ],
+)
+def test_advice_is_what_is_not_met(capsys: pytest.CaptureFixture[str], words: list[str], advised: list[str]) -> None:
+    """No score; and it may be that nothing is advised."""
+    found = json.loads(told(capsys, "cost", "advise", *words, "--json")[0])
+    assert found["advised"] == advised
+    assert all(not found["unmet"][way] for way in advised)
+    assert all(found["unmet"][way] for way in set(found["unmet"]) - set(advised))
+    text = told(capsys, "cost", "advise", *words)[0]
+    assert text.startswith("Nothing speaks against" if advised else "Do not, yet")
+    assert "condition." not in text
+
+
+def test_it_needs_no_network_and_no_engine() -> None:
+    """Costs are worked out on a desk: none of the heavy packages is imported."""
+    code = (
+        "import sys; from serving.cli.app import invoke; "
+        f"invoke({ESTIMATE!r}); "
+        "print([each for each in ('fastapi', 'torch', 'matplotlib', 'sqlalchemy') if each in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
