@@ -20,8 +20,7 @@ from serving.bench.record import Distribution, Prompts, Result, Server, Target, 
 from serving.bench.report.charts import Chart, draw_charts
 from serving.bench.report.compare import compare
 from serving.bench.report.figures import DURATIONS, QUANTITIES, read_figure, shown_stage
-from serving.bench.report.markup import POLICY, table, tag
-from serving.bench.report.markup import Picture
+from serving.bench.report.markup import POLICY, Picture, table, tag
 from serving.bench.report.page import report
 from tests.support.bench_results import figure, result, stage, sweep
 
