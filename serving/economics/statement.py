@@ -30,7 +30,7 @@ class Line(NamedTuple):
     name: str
     """A name of ours such as `tokens.output` or `machines.rent`; of what a case lists itself, the case's own."""
     per_month: Decimal
-    """In whole cents of the currency."""
+    """In a statement: whole cents of its currency."""
     quantity: Decimal | None = None
     unit: str | None = None
     """What the quantity is of, such as `tokens` or `kWh`; None where the line is an amount of money as it was given."""
@@ -74,15 +74,6 @@ class Statement:
         return self.total / self.month.requests if self.month.requests else None
 
 
-class _Exact(NamedTuple):
-    section: str
-    name: str
-    amount: Decimal
-    quantity: Decimal | None = None
-    unit: str | None = None
-    is_spread: bool = False
-
-
 def options_of(case: Case) -> tuple[Option, ...]:
     """Those that a case has."""
     return tuple(each for each in OPTIONS if getattr(case, each) is not None)
@@ -90,19 +81,18 @@ def options_of(case: Case) -> tuple[Option, ...]:
 
 def statement(case: Case, option: Option, scale: Decimal = Decimal(1)) -> Statement:
     """A month of so many times the case's work; its ranges count as their `likely`."""
-    found = tuple(_lines(case, option, scale))
-    lines = tuple(Line(each.section, each.name, to_cents(each.amount), *each[3:]) for each in found)
+    lines = tuple(each._replace(per_month=to_cents(each.per_month)) for each in _lines(case, option, scale))
     return Statement(option, case.currency, lines, month_of(case.workload, scale), fleet_at(case, option, scale))
 
 
 def exact(case: Case, option: Option, scale: Decimal = Decimal(1), needed: int | None = None) -> Decimal:
     """The total of a month before rounding; `needed` fixes how many machines carry the load."""
-    return sum((each.amount for each in _lines(case, option, scale, needed)), Decimal(0))
+    return sum((each.per_month for each in _lines(case, option, scale, needed)), Decimal(0))
 
 
 def running(case: Case, option: Option, scale: Decimal = Decimal(1)) -> Decimal:
     """What is paid in such a month itself: the total without what is spread over many."""
-    return sum((each.amount for each in _lines(case, option, scale) if not each.is_spread), Decimal(0))
+    return sum((each.per_month for each in _lines(case, option, scale) if not each.is_spread), Decimal(0))
 
 
 def fleet_at(case: Case, option: Option, scale: Decimal = Decimal(1)) -> Fleet | None:
@@ -120,7 +110,8 @@ def inside(case: Case, option: Option) -> Decimal:
     return Decimal(option == "own")
 
 
-def _lines(case: Case, option: Option, scale: Decimal, needed: int | None = None) -> Iterator[_Exact]:
+def _lines(case: Case, option: Option, scale: Decimal, needed: int | None = None) -> Iterator[Line]:
+    """Before rounding."""
     share = inside(case, option)
     if option != "own":
         api = _there(case.api)
@@ -136,7 +127,7 @@ def _lines(case: Case, option: Option, scale: Decimal, needed: int | None = None
         yield from _items(_there(case.hybrid).sections, case.horizon_months, "both")
 
 
-def _tokens(prices: TokenPrices, month: Month, batch: Decimal) -> Iterator[_Exact]:
+def _tokens(prices: TokenPrices, month: Month, batch: Decimal) -> Iterator[Line]:
     """What an API's bill has."""
     discounted = 1 - batch * prices.batch_discount.likely
     kinds = (
@@ -149,15 +140,15 @@ def _tokens(prices: TokenPrices, month: Month, batch: Decimal) -> Iterator[_Exac
     for name, tokens, price in kinds:
         if tokens:
             amount = tokens / MILLION * price.likely * discounted
-            yield _Exact("compute", f"tokens.{name}", amount, tokens, "tokens")
+            yield Line("compute", f"tokens.{name}", amount, tokens, "tokens")
 
 
-def _machines(case: Case, own: Own, month: Month, needed: int | None) -> Iterator[_Exact]:
+def _machines(case: Case, own: Own, month: Month, needed: int | None) -> Iterator[Line]:
     work = case.workload
     fleet = fleet_of(own, work, month, needed)
     count = Decimal(fleet.machines)
     if own.rented is not None:
-        yield _Exact("compute", "machines.rent", machines.rent(own.rented, own.gpus, work, fleet), count, "machines")
+        yield Line("compute", "machines.rent", machines.rent(own.rented, own.gpus, work, fleet), count, "machines")
     if own.bought is not None:
         for name, cost in (
             ("depreciation", machines.depreciation),
@@ -166,31 +157,31 @@ def _machines(case: Case, own: Own, month: Month, needed: int | None) -> Iterato
             ("colocation", machines.colocation),
         ):
             is_spread = name == "depreciation"
-            yield _Exact("compute", f"machines.{name}", cost(own.bought, fleet), count, "machines", is_spread)
+            yield Line("compute", f"machines.{name}", cost(own.bought, fleet), count, "machines", is_spread)
     if own.power is not None:
         kwh = machines.energy_kwh(own.power, work, fleet)
-        yield _Exact("compute", "machines.power", kwh * own.power.per_kwh.likely, kwh, "kWh")
+        yield Line("compute", "machines.power", kwh * own.power.per_kwh.likely, kwh, "kWh")
 
 
-def _tuning(tuning: Tuning, horizon: int) -> Iterator[_Exact]:
+def _tuning(tuning: Tuning, horizon: int) -> Iterator[Line]:
     """Made once and again whenever it has aged, within the horizon; spread over it."""
     again = (horizon / tuning.useful_months.likely).to_integral_value(rounding=ROUND_CEILING) - 1
     times = (1 + again * tuning.refresh.likely) / horizon
     hours = tuning.gpu_hours.likely * times
-    yield _Exact("data", "tuning.data", tuning.data.likely * times, is_spread=True)
-    yield _Exact("engineering", "tuning.labour", tuning.labour.likely * times, is_spread=True)
-    yield _Exact("compute", "tuning.gpu", hours * tuning.per_gpu_hour.likely, hours, "GPU hours", is_spread=True)
+    yield Line("data", "tuning.data", tuning.data.likely * times, is_spread=True)
+    yield Line("engineering", "tuning.labour", tuning.labour.likely * times, is_spread=True)
+    yield Line("compute", "tuning.gpu", hours * tuning.per_gpu_hour.likely, hours, "GPU hours", is_spread=True)
 
 
-def _items(sections: Sections, horizon: int, whose: str) -> Iterator[_Exact]:
+def _items(sections: Sections, horizon: int, whose: str) -> Iterator[Line]:
     for section in SECTIONS:
         for name, item in getattr(sections, section).items():
             named = f"{whose}: {name}" if whose else name
             monthly = item.per_month.likely + item.people.likely * item.pay_per_month.likely
             if monthly or not item.once.likely:
-                yield _Exact(section, named, monthly)
+                yield Line(section, named, monthly)
             if item.once.likely:
-                yield _Exact(section, f"{named} (once)", item.once.likely / horizon, is_spread=True)
+                yield Line(section, f"{named} (once)", item.once.likely / horizon, is_spread=True)
 
 
 def _there(part: Part | None) -> Part:
