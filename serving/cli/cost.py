@@ -76,6 +76,15 @@ def estimate(
     return _given(found, speech, tables, output, as_json=as_json)
 
 
+@cost_app.command("example")
+def example() -> int:
+    """Print a whole case, to be changed: `serve cost example > case.toml`."""
+    from serving.cli.cost_inputs import example as shipped
+
+    sys.stdout.write(shipped())
+    return 0
+
+
 @cost_app.command("compare")
 def compare(
     case: NeededCase,

@@ -45,8 +45,18 @@ def market_path(given: Path | None) -> Path:
     """The book that was named, or the one that ships."""
     if given is not None:
         return given
-    installed = PACKAGE / "market.toml"
-    return installed if installed.exists() else PACKAGE.parent / "configs" / "market.toml"
+    return _shipped("market.toml")
+
+
+def example() -> str:
+    """A whole case, to be changed."""
+    return _shipped("case.toml").read_text(encoding="utf-8")
+
+
+def _shipped(name: str) -> Path:
+    """Beside the package's modules when installed, under configs/ in a checkout."""
+    installed = PACKAGE / name
+    return installed if installed.exists() else PACKAGE.parent / "configs" / name
 
 
 def work_out(asked: Asked, language: Language) -> tuple[Findings, Speech]:

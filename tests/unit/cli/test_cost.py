@@ -124,6 +124,13 @@ def test_a_case_is_told_in_each_way(capsys: pytest.CaptureFixture[str], command:
     assert {"breakeven": "never costs more from", "sensitivity": "workload.turns"}.get(command, "Own machines") in out
 
 
+def test_the_example_is_a_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That works as it stands."""
+    case = tmp_path / "case.toml"
+    case.write_text(told(capsys, "cost", "example")[0])
+    assert "Own machines" in told(capsys, "cost", "compare", str(case), "--draws", "100")[0]
+
+
 def test_flags_change_a_case(capsys: pytest.CaptureFixture[str]) -> None:
     """Twice the tokens, twice the bill for them."""
     bills = []
