@@ -212,12 +212,17 @@ def advise(
     from serving.economics.flags import Flags
     from serving.economics.report.of_advice import advice_as_json, advice_lines
     from serving.economics.report.words import Speech
+    from serving.errors import UsageError
 
-    saves = None
+    saves: Decimal | None = None
+    both: Decimal | None = None
     if case is not None:
         found, _ = work_out(Asked(case, Flags(), None, from_ledger=False, market=market, config=None), language)
-        spread = found.drawn.savings.get("own")
-        saves = None if spread is None else spread.low
+        spreads = found.drawn.savings
+        if "own" not in spreads:
+            raise UsageError(f"the case `{case}` does not say what owning saves", hint="it needs both `api` and `own`")
+        saves = spreads["own"].low
+        both = spreads["hybrid"].low if "hybrid" in spreads else None
     situation = Situation(
         peak=Decimal(str(peak)),
         api_per_month=Decimal(str(api_per_month)),
@@ -230,6 +235,7 @@ def advise(
         examples=examples,
         needs_tuning=tuning,
         own_saves=saves,
+        both_save=both,
     )
     advice = advised(situation)
     if as_json:

@@ -22,6 +22,7 @@ from serving.errors import UsageError
 from serving.registry.catalogue import PACKAGE
 
 _MONTH_DAYS: Final = 30
+_TOKENS: Final = frozenset({"input_tokens_per_day", "output_tokens_per_day", "tokens_per_day", "input_share"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ def work_out(asked: Asked, language: Language) -> tuple[Findings, Speech]:
         content, where = read_case(asked.case), f"the case `{asked.case}`"
         content = _with_work(content, workload(asked.flags))
     if asked.from_ledger:
+        if workload(asked.flags):
+            raise UsageError("`--from-ledger` and flags of the work were both given", hint="leave one of them out")
         content, note = _from_ledger(content, span(asked.since, asked.before, today), asked.config)
         notes.append(note)
     if asked.bench is not None:
@@ -88,7 +91,11 @@ def work_out(asked: Asked, language: Language) -> tuple[Findings, Speech]:
 
 def _with_work(content: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     work = content.get("workload", {})
-    return {**content, "workload": {**work, **told}} if told and isinstance(work, dict) else content
+    if not told or not isinstance(work, dict):
+        return content
+    # tokens are told in one of two forms, and one of them takes the place of the other
+    kept = {name: each for name, each in work.items() if name not in _TOKENS or not _TOKENS & told.keys()}
+    return {**content, "workload": {**kept, **told}}
 
 
 def _from_ledger(
@@ -101,7 +108,10 @@ def _from_ledger(
     if found["complete_from"] is not None and found["complete_from"] > _seconds(since):
         raise UsageError("the ledger does not have all of that time any more", hint="`access.usage_retention_days`")
     work = {"days_per_month": _MONTH_DAYS, **content.get("workload", {})}
-    note = f"workload: the ledger of this host, {since} to {before - timedelta(days=1)}"
+    note = (
+        f"workload: the ledger of this host, {since} to {before - timedelta(days=1)}, {days} days; what was sent again "
+        "in a conversation counts as served"
+    )
     return _with_work({**content, "workload": work}, told), note
 
 
@@ -111,6 +121,8 @@ def span(since: str | None, before: str | None, today: date) -> tuple[date, date
     last_month = (this_month - timedelta(days=1)).replace(day=1)
     first = last_month if since is None else _day(since, "--since")
     end = this_month if before is None else _day(before, "--before")
+    if end > today + timedelta(days=1):
+        raise UsageError(f"the day before {end} is still to come", hint="the mean of a time is of days that were")
     if end <= first:
         raise UsageError(f"there is no day from {first} until before {end}", hint="`--before` is the later one")
     return first, end
@@ -156,6 +168,6 @@ def _from_bench(content: dict[str, Any], path: Path) -> tuple[dict[str, Any], li
     measured = measured_machine(read_result(path))
     filled = {**own, "capacity": {**own.get("capacity", {}), **measured.capacity}}
     power = own.get("power")
-    if isinstance(power, dict) and measured.busy_w is not None:
+    if isinstance(power, dict) and measured.busy_w is not None and "busy_w" not in power:
         filled["power"] = {**power, "busy_w": measured.busy_w, "source": measured.capacity["source"]}
     return {**content, "own": filled}, list(measured.notes)

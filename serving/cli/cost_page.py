@@ -16,6 +16,8 @@ from serving.errors import UsageError
 
 def write_page(found: Findings, speech: Speech, path: Path) -> None:
     """One HTML file. Raises UsageError."""
+    if path.suffix not in (".html", ".htm"):
+        raise UsageError(f"`-o {path}`: what is written is HTML", hint="a name that ends in `.html`")
     # What matplotlib thinks of a home that it cannot write to is nobody's concern, nor is a window system.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     os.environ.pop("MPLBACKEND", None)

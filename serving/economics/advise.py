@@ -53,6 +53,8 @@ class Situation:
     """An open model does not do the work as it is."""
     own_saves: Decimal | None = None
     """Share of the API's cost that owning saves at the low end of its interval; None where nobody worked it out."""
+    both_save: Decimal | None = None
+    """The same of having both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,8 @@ def _may_leave(it: Situation) -> Condition | None:
 
 
 def _some_may_leave(it: Situation) -> Condition | None:
-    if it.may_leave < OUTSIDE:
-        return Condition("share", f"≥ {_percent(OUTSIDE)}", _percent(it.may_leave))
+    if it.may_leave < OUTSIDE or it.data == "secret":
+        return Condition("share", f"≥ {_percent(OUTSIDE)}", "0%" if it.data == "secret" else _percent(it.may_leave))
     if it.may_leave == 1 and it.data == "public":
         return Condition("share", "< 100%", "100%")
     return None
@@ -115,12 +117,21 @@ def _spends(it: Situation) -> Condition | None:
     if it.may_leave < 1 or it.data == "secret":
         return None  # it stays inside whatever an API would cost
     if it.own_saves is not None:
-        if it.own_saves <= 0:
-            return Condition("cost", "> 0%", _percent(it.own_saves))
-        return None
+        return _saves(it.own_saves)
     if it.api_per_month < SPENT:
         return Condition("spend", f"≥ {SPENT}", f"{it.api_per_month.normalize():f}")
     return None
+
+
+def _both_save(it: Situation) -> Condition | None:
+    """Against whatever the work would cost otherwise: an API where all may leave, else machines alone."""
+    if it.both_save is None or it.own_saves is None:
+        return None
+    return _saves(it.both_save if it.may_leave == 1 else it.both_save - it.own_saves)
+
+
+def _saves(share: Decimal) -> Condition | None:
+    return Condition("cost", "> 0%", _percent(share)) if share <= 0 else None
 
 
 def _team(it: Situation) -> Condition | None:
@@ -151,5 +162,5 @@ _OF_OWN: Final[tuple[Rule, ...]] = (_steady, _spends, _team, _on_call, _horizon,
 RULES: Final[dict[Way, tuple[Rule, ...]]] = {
     "api": (_may_leave,),
     "own": _OF_OWN,
-    "hybrid": (_some_may_leave, *_OF_OWN),
+    "hybrid": (_some_may_leave, _both_save, *_OF_OWN),
 }

@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from serving.economics.currencies import Currency
-from serving.economics.inputs import Text, TokenPrices
+from serving.economics.inputs import Day, Text, TokenPrices
 from serving.economics.values import Amount
 from serving.errors import UsageError
 from serving.settings.section import Section
@@ -29,10 +29,10 @@ GpuName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .-]{0,39}$")]
 class _Dated(Section):
     """What every entry of a book has."""
 
-    from_: date = Field(alias="from")
-    until: date | None = None
+    from_: Day = Field(alias="from")
+    until: Day | None = None
     """The first day on which it holds no more."""
-    checked: date
+    checked: Day
     """When somebody last looked at the source."""
     source: Text
 

@@ -1,8 +1,9 @@
 """When money is spent over the horizon, with the work growing; and when one way has paid for itself. Pure.
 
-A statement spreads what is paid once; here it is paid when it is due. Machines are bought in the month that needs them
-and replaced when they are written off. At the horizon's end, what the machines are still worth on the books counts as
-money that came back, or a purchase shortly before the end would look like a loss.
+A statement spreads what is paid once; here it is paid when it is due. Machines are bought in the month that needs
+them and replaced when they are written off. What they are still worth on the books at the horizon's end lessens the
+total, or a purchase shortly before the end would look like a loss; it is no money that anybody has, so nothing is paid
+back by it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ class CashFlow:
     months: tuple[Decimal, ...]
     machines: tuple[int, ...]
     """By month: those that are there."""
+    worth: Decimal
+    """Of the machines on the books when the horizon ends."""
 
     @property
     def total(self) -> Decimal:
-        """Over the horizon."""
-        return sum(self.months, _NOTHING)
+        """Over the horizon, less what the machines are still worth."""
+        return sum(self.months, _NOTHING) - self.worth
 
     @property
     def cumulative(self) -> tuple[Decimal, ...]:
@@ -45,17 +48,20 @@ def cash_flow(case: Case, option: Option) -> CashFlow:
     growth = 1 + case.workload.growth_per_month.likely
     scales = [growth**month for month in range(horizon)]
     fleets = [fleet_at(case, option, scale) for scale in scales]
-    wanted = [0 if fleet is None else fleet.machines for fleet in fleets]
-    paid = [running(case, option, scale) for scale in scales]
-    paid[0] += _once(case, option)
+    there = [0 if fleet is None else fleet.machines for fleet in fleets]
     own = case.own if option != "api" else None
-    there = wanted
+    others, worth = [_NOTHING] * horizon, _NOTHING
     if own is not None and own.bought is not None:
-        bought, there = _purchases(own.bought, wanted)
-        paid = [each + more for each, more in zip(paid, bought, strict=True)]
+        others, there, worth = _purchases(own.bought, there)
     if own is not None and own.tuning is not None:
-        paid = [each + more for each, more in zip(paid, _tuned(own.tuning, horizon), strict=True)]
-    return CashFlow(option, tuple(map(to_cents, paid)), tuple(there))
+        others = [each + more for each, more in zip(others, _tuned(own.tuning, horizon), strict=True)]
+    spares = 0 if own is None else own.spares
+    # a machine that is there costs what it costs, whether it is needed or not
+    needed = [None if own is None else machines - spares for machines in there]
+    paid = [running(case, option, *each) for each in zip(scales, needed, strict=True)]
+    paid[0] += _once(case, option)
+    months = tuple(to_cents(each + more) for each, more in zip(paid, others, strict=True))
+    return CashFlow(option, months, tuple(there), to_cents(worth))
 
 
 def pays_from(costly: CashFlow, cheap: CashFlow) -> int | None:
@@ -80,8 +86,11 @@ def _once_of(sections: Sections) -> Decimal:
     return sum((item.once.likely for item in items), _NOTHING)
 
 
-def _purchases(bought: Bought, wanted: list[int]) -> tuple[list[Decimal], list[int]]:
-    """Payments by month, and how many machines are there in it. None is given back while it is not written off."""
+def _purchases(bought: Bought, wanted: list[int]) -> tuple[list[Decimal], list[int], Decimal]:
+    """Payments by month, how many machines are there in it, and what they are worth at the end.
+
+    None is given back before it is written off.
+    """
     price, left = bought.price.likely, bought.price.likely * bought.residual.likely
     paid, there = [], []
     ages: list[int] = []
@@ -94,8 +103,7 @@ def _purchases(bought: Bought, wanted: list[int]) -> tuple[list[Decimal], list[i
         there.append(len(ages))
         ages = [age + 1 for age in ages]
     worth = sum((price - (price - left) * min(age, bought.months) / bought.months for age in ages), _NOTHING)
-    paid[-1] -= worth
-    return paid, there
+    return paid, there, worth
 
 
 def _tuned(tuning: Tuning, horizon: int) -> list[Decimal]:

@@ -8,9 +8,10 @@ from decimal import Decimal
 
 from serving.economics.breakeven import BreakEven, break_even
 from serving.economics.cash import CashFlow, cash_flow, pays_from
+from serving.economics.curve import mean_month
 from serving.economics.inputs import Case
 from serving.economics.reading import Loaded, Source
-from serving.economics.statement import Option, Statement, exact, options_of, statement
+from serving.economics.statement import Option, Statement, options_of, statement
 from serving.economics.uncertainty import DRAWS, Drawn, Swing, draw, tornado
 from serving.economics.verdict import Verdict, verdict_of
 
@@ -31,6 +32,8 @@ class Findings:
     drawn: Drawn
     swings: tuple[Swing, ...]
     """By width. Of what owning costs beyond the API, where there are both; else of the one option's cost."""
+    likely: Decimal
+    """The same at the likely figures."""
     break_even: BreakEven | None
     """None where there are not both."""
     flows: tuple[CashFlow, ...]
@@ -54,6 +57,7 @@ def work_out(
     flows = {name: cash_flow(case, name) for name in names}
     drawn = draw(case, draws=draws, seed=seed)
     has_both = "api" in names and "own" in names
+    moved = _beyond_api if has_both else lambda each: mean_month(each, names[0])
     return Findings(
         case=case,
         today=today,
@@ -62,7 +66,8 @@ def work_out(
         is_bill_alone=is_bill_alone,
         statements=tuple(statement(case, name) for name in names),
         drawn=drawn,
-        swings=tornado(case, _beyond_api if has_both else lambda each: exact(each, names[0])),
+        swings=tornado(case, moved),
+        likely=moved(case),
         break_even=break_even(case) if has_both else None,
         flows=tuple(flows.values()),
         pays_from={name: pays_from(flows["api"], flows[name]) for name in names if "api" in names and name != "api"},
@@ -71,4 +76,4 @@ def work_out(
 
 
 def _beyond_api(case: Case) -> Decimal:
-    return exact(case, "own") - exact(case, "api")
+    return mean_month(case, "own") - mean_month(case, "api")

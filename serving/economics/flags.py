@@ -51,8 +51,8 @@ def workload(flags: Flags) -> dict[str, Any]:
             hint="`--tokens-per-day 5M --mix 75/25` is 3.75 M of input and 1.25 M of output",
         )
     if flags.tokens_per_day is not None and flags.mix is not None:
-        tokens, share = amount(flags.tokens_per_day, "--tokens-per-day"), _input_share(flags.mix)
-        told["input_tokens_per_day"], told["output_tokens_per_day"] = _times(tokens, share), _times(tokens, 1 - share)
+        told["tokens_per_day"] = amount(flags.tokens_per_day, "--tokens-per-day")
+        told["input_share"] = _input_share(flags.mix)
     for name in ("requests_per_day", "turns", "cached"):
         text = getattr(flags, name)
         if text is not None:
@@ -63,7 +63,7 @@ def workload(flags: Flags) -> dict[str, Any]:
 def bill_alone(flags: Flags, market: Market, day: date) -> dict[str, Any]:
     """A case of an API's bill for tokens and nothing else, as the flags have it. Raises UsageError."""
     told = workload(flags)
-    if flags.api is None or "input_tokens_per_day" not in told:
+    if flags.api is None or "tokens_per_day" not in told:
         raise UsageError(
             "there is nothing to estimate: neither a case nor an API and its tokens",
             hint="`serve cost estimate --api seeds-2026/frontier --tokens-per-day 5M --mix 75/25`, or a case's file",
@@ -85,9 +85,3 @@ def _input_share(mix: str) -> Decimal:
     if found is None or int(found[1]) + int(found[2]) != 100:
         raise UsageError(f"`--mix {mix}` is no mix", hint="input/output in percent, such as `75/25`")
     return Decimal(found[1]) / 100
-
-
-def _times(tokens: Any, share: Decimal) -> Any:
-    if isinstance(tokens, dict):
-        return {name: each * share for name, each in tokens.items()}
-    return tokens * share

@@ -6,7 +6,7 @@ GPU per hour, of power per kWh. A figure may be a range wherever one stands (`va
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Final, Literal
 
@@ -24,13 +24,25 @@ ItemName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f.]{1,80}$")]
 Text = Annotated[str, Field(min_length=1, max_length=400)]
 
 
+def _day(given: object) -> object:
+    if isinstance(given, datetime):
+        raise ValueError("must be a day such as `2027-01-31`, without a time")  # noqa: TRY004 -- a finding of pydantic's
+    return given
+
+
+Day = Annotated[date, BeforeValidator(_day)]
+
+
 class Workload(Section):
     """What is asked and answered on the mean day of a month, those without work among them."""
 
-    input_tokens_per_day: Amount
+    input_tokens_per_day: Amount | None = None
     """Of questions and documents, each counted once."""
-    output_tokens_per_day: Amount
+    output_tokens_per_day: Amount | None = None
     """Of answers, as they are seen."""
+    tokens_per_day: Amount | None = None
+    """Both together, in place of the two; with the share of them that is input."""
+    input_share: Share | None = None
     requests_per_day: Positive | None = None
     """For the cost of a request; None where nobody knows."""
     days_per_month: Positive = certain(30)
@@ -53,6 +65,12 @@ class Workload(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Workload:
+        apart = [self.input_tokens_per_day is not None, self.output_tokens_per_day is not None]
+        together = [self.tokens_per_day is not None, self.input_share is not None]
+        if (all(apart), any(together)) != (True, False) and (any(apart), all(together)) != (False, True):
+            raise ValueError(
+                "must have `input_tokens_per_day` and `output_tokens_per_day`, or `tokens_per_day` and `input_share`"
+            )
         if self.cached.high + self.cache_writes.high > 1:
             raise ValueError("`cached` and `cache_writes` are shares of the same tokens: together at most 1")
         for name, most in (("days_per_month", 31), ("hours_per_day", 24), ("days_per_week", 7)):
@@ -80,7 +98,7 @@ class Item(Section):
 
 def _items(given: object) -> object:
     """A section is its items; `0` says that it costs nothing."""
-    if isinstance(given, dict):
+    if isinstance(given, dict) and given:
         return {name: {"per_month": each} if _is_figure(each) else each for name, each in given.items()}
     if isinstance(given, int | Decimal) and not isinstance(given, bool) and given == 0:
         return {}
@@ -234,7 +252,7 @@ class Case(Section):
     title: Text
     currency: Currency
     horizon_months: int = Field(ge=1, le=240)
-    day: date
+    day: Day
     """As of which prices are."""
     workload: Workload
     api: Api | None = None

@@ -29,7 +29,7 @@ class Fleet:
     """For the load; one at least."""
     spares: int
     mean: Decimal
-    """Load over all hours of the month, in machines."""
+    """Load over all hours of the month, in machines that are used up: what is kept free burns nothing."""
 
     @property
     def machines(self) -> int:
@@ -42,7 +42,7 @@ def fleet_of(own: Own, work: Workload, month: Month, needed: int | None = None) 
     peak = peak_load(work, month, own.capacity.prefix_reuse.likely)
     load = _in_machines(peak, own.capacity)
     hours = work.days_per_month.likely * _DAY_H
-    mean = load / work.peak.likely * busy_hours(work) / hours
+    mean = load * own.capacity.used.likely / work.peak.likely * busy_hours(work) / hours
     least = max(1, int(load.to_integral_value(rounding=ROUND_CEILING)))
     return Fleet(load, least if needed is None else needed, own.spares, mean)
 
@@ -81,8 +81,10 @@ def colocation(bought: Bought, fleet: Fleet) -> Decimal:
     return bought.colocation_per_month.likely * fleet.machines
 
 
-def energy_kwh(power: Power, work: Workload, fleet: Fleet) -> Decimal:
-    """A month's, at the site's meter: all machines idle, and as much above it as the mean load is."""
+def energy_kwh(own: Own, power: Power, work: Workload, fleet: Fleet) -> Decimal:
+    """A month's, at the site's meter: all machines idle while they are there, and above it as the mean load is."""
+    all_hours = work.days_per_month.likely * _DAY_H
+    hours = busy_hours(work) if own.rented is not None and own.rented.hours == "busy" else all_hours
     idle, busy = power.idle_w.likely, power.busy_w.likely
-    watts = idle * fleet.machines + (busy - idle) * min(fleet.mean, Decimal(fleet.machines))
-    return watts * power.pue.likely * work.days_per_month.likely * _DAY_H / 1000
+    above = (busy - idle) * min(fleet.mean, Decimal(fleet.machines)) * all_hours
+    return (idle * fleet.machines * hours + above) * power.pue.likely / 1000

@@ -58,6 +58,10 @@ def _notes(result: Result, stage: Stage, objective: str | None) -> list[str]:
         notes.append("the benchmark was no sweep: a higher load may hold, and is not counted on")
     if stage.energy is None:
         notes.append("the benchmark metered no power")
+    elif stage.energy.meters == ("nvml",):
+        notes.append("the benchmark metered the GPUs alone: their power is not that of the machine around them")
+    if any("prefix" in str(each) for each in result.scenario.values()):
+        notes.append("the benchmark's prompts share a prefix: `prefix_reuse` of the case counts it twice")
     return notes
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from serving.economics.books import Gpu, Market, PricedModel, find
 from serving.economics.currencies import Currency
-from serving.economics.inputs import Case, Text, TokenPrices
+from serving.economics.inputs import Case, Day, Text, TokenPrices
 from serving.economics.values import Positive, Value
 from serving.errors import BadFile, FileMissing
 from serving.settings.section import Section
@@ -28,7 +28,7 @@ class _Rate(Section):
     """What one unit of another currency is worth in the case's own."""
 
     rate: Positive
-    day: date
+    day: Day
     source: Text
 
 
@@ -75,6 +75,11 @@ def make_case(content: Mapping[str, Any], market: Market, today: date, where: st
     """The case that these tables are; `where` names them in errors. Raises BadFile, UsageError."""
     named = _Named(content, market, today, where)
     checked = _checked(named.filled(), _CaseFile, where)
+    unused = [
+        each for each in checked.exchange if f"{each}/{checked.currency}" not in {one.name for one in named.sources}
+    ]
+    if unused:
+        raise BadFile(f"{where}: `exchange.{unused[0]}` is not used", hint="leave it out, or name a price in it")
     case = Case.model_construct(**{name: getattr(checked, name) for name in Case.model_fields})
     return Loaded(case, tuple(named.sources))
 

@@ -90,9 +90,9 @@ def exact(case: Case, option: Option, scale: Decimal = Decimal(1), needed: int |
     return sum((each.per_month for each in _lines(case, option, scale, needed)), Decimal(0))
 
 
-def running(case: Case, option: Option, scale: Decimal = Decimal(1)) -> Decimal:
-    """What is paid in such a month itself: the total without what is spread over many."""
-    return sum((each.per_month for each in _lines(case, option, scale) if not each.is_spread), Decimal(0))
+def running(case: Case, option: Option, scale: Decimal = Decimal(1), needed: int | None = None) -> Decimal:
+    """What is paid in such a month itself: the total without what is spread over many; `needed` as for `exact`."""
+    return sum((each.per_month for each in _lines(case, option, scale, needed) if not each.is_spread), Decimal(0))
 
 
 def fleet_at(case: Case, option: Option, scale: Decimal = Decimal(1)) -> Fleet | None:
@@ -159,7 +159,7 @@ def _machines(case: Case, own: Own, month: Month, needed: int | None) -> Iterato
             is_spread = name == "depreciation"
             yield Line("compute", f"machines.{name}", cost(own.bought, fleet), count, "machines", is_spread)
     if own.power is not None:
-        kwh = machines.energy_kwh(own.power, work, fleet)
+        kwh = machines.energy_kwh(own, own.power, work, fleet)
         yield Line("compute", "machines.power", kwh * own.power.per_kwh.likely, kwh, "kWh")
 
 

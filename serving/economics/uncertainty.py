@@ -9,9 +9,11 @@ from decimal import Decimal
 from random import Random
 from typing import Final
 
+from serving.economics.breakeven import first_volume
 from serving.economics.currencies import to_cents
+from serving.economics.curve import mean_month
 from serving.economics.inputs import Case
-from serving.economics.statement import Option, exact, options_of
+from serving.economics.statement import Option, options_of
 from serving.economics.values import Value, settle, uncertain
 
 DRAWS: Final = 2000
@@ -54,15 +56,19 @@ class Drawn:
     draws: int
     seed: int
     totals: dict[Option, Spread]
-    """Per month."""
+    """Of the mean month of the horizon, with the work growing."""
     cheapest: dict[Option, Decimal]
     """The share of draws in which an option cost least; a tie counts for the first."""
     savings: dict[Option, Spread]
     """By each option beside the API, as a share of the API's cost of the same draw; empty without an API."""
+    first_volume: Spread | None
+    """From which owning costs no more, in volumes of the case, of those draws in which it ever does."""
+    never: Decimal
+    """The share of draws in which it never does."""
 
 
 def draw(case: Case, *, draws: int = DRAWS, seed: int = 1) -> Drawn:
-    """What each option costs in a month when all ranges are drawn at once, independent of one another.
+    """What each option costs in the horizon's mean month when all ranges are drawn at once, each by itself.
 
     The options of one draw share its figures: a month with more tokens has them for all.
     """
@@ -71,9 +77,13 @@ def draw(case: Case, *, draws: int = DRAWS, seed: int = 1) -> Drawn:
     count = draws if ranges else 1
     source = Random(seed)  # noqa: S311 -- draws, no secrets
     found: list[dict[Option, Decimal]] = []
+    firsts: list[Decimal] = []
     for _ in range(count):
         drawn = settle(case, {path: value.at(Decimal(source.random())) for path, value in ranges})
-        found.append({name: exact(drawn, name) for name in names})
+        found.append({name: mean_month(drawn, name) for name in names})
+        volume = first_volume(drawn)
+        if volume is not None:
+            firsts.append(volume)
     wins = Counter(min(names, key=lambda each: costs[each]) for costs in found)
     savings: dict[Option, Spread] = {
         name: _spread(sorted(1 - costs[name] / costs["api"] for costs in found if costs["api"]), _thousandths)
@@ -86,6 +96,8 @@ def draw(case: Case, *, draws: int = DRAWS, seed: int = 1) -> Drawn:
         totals={name: _spread(sorted(costs[name] for costs in found), to_cents) for name in names},
         cheapest={name: Decimal(wins[name]) / count for name in names},
         savings=savings,
+        first_volume=_spread(sorted(firsts), _thousandths) if firsts else None,
+        never=1 - Decimal(len(firsts)) / count,
     )
 
 

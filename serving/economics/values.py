@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator
 
 _FIELDS: Final = frozenset({"low", "likely", "high"})
 _HINT: Final = "must be a number, or a range such as `{ low = 2, high = 5 }` with or without `likely`"
+_LEAST_GROWTH: Final = Decimal("-0.9")
 _MOST: Final = Decimal(10) ** 18
 """More than any figure here can be; what is larger is a slip of the finger."""
 
@@ -89,6 +90,12 @@ def _more_than_nothing(value: Value) -> Value:
     return value
 
 
+def _growing(value: Value) -> Value:
+    if not (value.low >= _LEAST_GROWTH and value.high <= 1):
+        raise ValueError(f"must be a share from {_LEAST_GROWTH} to 1: 4 in a hundred is 0.04")
+    return value
+
+
 Amount = Annotated[Value, BeforeValidator(_value), AfterValidator(_between(0))]
 """Nothing, or more."""
 Positive = Annotated[Value, BeforeValidator(_value), AfterValidator(_more_than_nothing)]
@@ -96,7 +103,7 @@ Share = Annotated[Value, BeforeValidator(_value), AfterValidator(_between(0, 1))
 SomeShare = Annotated[Positive, AfterValidator(_between(0, 1))]
 """A share that is more than nothing."""
 AtLeastOne = Annotated[Value, BeforeValidator(_value), AfterValidator(_between(1))]
-Growth = Annotated[Value, BeforeValidator(_value), AfterValidator(_between(-1, 10))]
+Growth = Annotated[Value, BeforeValidator(_value), AfterValidator(_growing)]
 """A share by which something grows; less than nothing where it shrinks."""
 
 Tree = TypeVar("Tree", bound=BaseModel)

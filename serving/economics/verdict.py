@@ -13,7 +13,7 @@ SURE: Final = Decimal("0.9")
 """Of the draws, those in which an option has to be the cheapest to be called so."""
 WORTH_IT: Final = Decimal("0.1")
 """Of the API's cost: what an option must save in the mean draw to be worth a change."""
-Word = Literal["cheapest", "cheapest, by too little", "not certain", "nothing to compare"]
+Word = Literal["cheapest", "cheapest, by too little", "not certain", "no ranges", "nothing to compare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ def verdict_of(drawn: Drawn) -> Verdict:
     saved = None if saving is None else saving.middle
     if len(drawn.cheapest) == 1:
         return Verdict("nothing to compare", option, share, saved)
+    if drawn.draws == 1:
+        return Verdict("no ranges", option, share, saved)
     if share < SURE:
         return Verdict("not certain", option, share, saved)
     if saved is not None and saved < WORTH_IT:

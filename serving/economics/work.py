@@ -58,7 +58,7 @@ class Load:
 def month_of(work: Workload, scale: Decimal = Decimal(1)) -> Month:
     """A month of so many times the workload; its ranges are to be settled before: `likely` is what counts."""
     days = work.days_per_month.likely * scale
-    question, output = work.input_tokens_per_day.likely * days, work.output_tokens_per_day.likely * days
+    question, output = (each * days for each in _daily(work))
     sent = question + (question + output) * (work.turns.likely - 1) / 2
     return Month(
         question=question,
@@ -69,6 +69,16 @@ def month_of(work: Workload, scale: Decimal = Decimal(1)) -> Month:
         written=sent * work.cache_writes.likely,
         requests=None if work.requests_per_day is None else work.requests_per_day.likely * days,
     )
+
+
+def _daily(work: Workload) -> tuple[Decimal, Decimal]:
+    """Input and output of the mean day."""
+    if work.tokens_per_day is not None and work.input_share is not None:
+        tokens, share = work.tokens_per_day.likely, work.input_share.likely
+        return tokens * share, tokens * (1 - share)
+    if work.input_tokens_per_day is None or work.output_tokens_per_day is None:
+        raise LookupError("a workload without tokens is not made")
+    return work.input_tokens_per_day.likely, work.output_tokens_per_day.likely
 
 
 def busy_hours(work: Workload) -> Decimal:

@@ -105,8 +105,8 @@ def test_what_was_measured_flows_into_the_report(tmp_path: Path) -> None:
     ranges = {each["input"]: each for each in report["sensitivity"]}
     decode = ranges["own.capacity.decode_tokens_per_s"]
     measured = rates["output_tokens_per_s"]
-    assert abs(decode["low"] - measured["low95"]) / measured["low95"] < 1e-4
-    assert abs(decode["high"] - measured["high95"]) / measured["high95"] < 1e-4
+    assert abs(decode["low"]["value"] - measured["low95"]) / measured["low95"] < 1e-4
+    assert abs(decode["high"]["value"] - measured["high95"]) / measured["high95"] < 1e-4
     assert any("ledger of this host" in note for note in report["notes"])
     assert report["options"]["own"]["machines"] == {"for_the_load": 1, "spare": 1}
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from serving.economics.breakeven import break_even
 from serving.economics.cash import cash_flow, pays_from
+from serving.economics.curve import curve_of
 from serving.economics.inputs import SECTIONS, Case
 from serving.economics.statement import OPTIONS, Option, exact, fleet_at, options_of, statement
 from serving.economics.uncertainty import draw, tornado
@@ -205,6 +206,20 @@ def _all_figures(found: Case) -> dict[str, Decimal]:
     return {path: value.likely for path, value in leaves(found)}
 
 
+@given(cases(), st.sampled_from(OPTIONS), decimals("0", "30", 3))
+def test_four_figures_say_what_an_option_costs_at_any_volume(found: Case, option: Option, times: Decimal) -> None:
+    """As its statement does; and the mean month is the mean of the months."""
+    curve = curve_of(found, option)
+    fleet = fleet_at(found, option, times)
+    needed = None if fleet is None else fleet.needed
+    assert abs(curve.at(times, needed) - exact(found, option, times)) <= TINY * (1 + exact(found, option, times))
+    growth = found.workload.growth_per_month.likely
+    if growth >= 0:
+        months = [exact(found, option, (1 + growth) ** month) for month in range(found.horizon_months)]
+        mean = sum(months, Decimal(0)) / found.horizon_months
+        assert abs(curve.mean_month(found.horizon_months, growth) - mean) <= TINY * (1 + mean)
+
+
 @given(cases())
 def test_break_even_is_where_both_cost_the_same(found: Case) -> None:
     """To the last digit at each meeting, and on the right side of the first and the last."""
@@ -256,7 +271,7 @@ def test_cash_is_what_statements_say_spread_otherwise(found: Case) -> None:
     for option in options_of(still):
         spent = cash_flow(still, option)
         assert len(spent.months) == life
-        assert abs(spent.total - exact(still, option) * life) <= Decimal("0.01") * life
+        assert abs(spent.total - exact(still, option) * life) <= Decimal("0.01") * (life + 1)
         assert pays_from(spent, spent) == 1
 
 

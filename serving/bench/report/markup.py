@@ -118,6 +118,7 @@ footer { margin-top: 3rem; padding-top: .6rem; border-top: 1px solid var(--line)
 @media (max-width: 44rem) { figure { width: 100%; } dl { display: block; } }
 @page { size: A4; margin: 16mm 14mm; }
 @media print {
+  .money td, .money th { white-space: normal; padding: .3rem .25rem; }
   body { padding: 0; max-width: none; font-size: 9.5pt; }
   h2, h3 { break-after: avoid; } tr, .notice, .tile, dd { break-inside: avoid; }
   .wide { overflow: visible; }

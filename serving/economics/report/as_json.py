@@ -6,9 +6,10 @@ from decimal import Decimal
 from typing import Any
 
 from serving.economics.findings import Findings
+from serving.economics.report.units import unit_of
 from serving.economics.statement import Statement
 from serving.economics.uncertainty import Spread
-from serving.economics.values import uncertain
+from serving.economics.values import leaves
 
 
 def as_json(found: Findings) -> dict[str, Any]:
@@ -35,14 +36,21 @@ def as_json(found: Findings) -> dict[str, Any]:
         "sensitivity": [
             {
                 "input": swing.path,
-                "low": _plain(swing.value.low),
-                "high": _plain(swing.value.high),
+                "low": _figure(swing.value.low, unit_of(swing.path, currency)),
+                "high": _figure(swing.value.high, unit_of(swing.path, currency)),
                 "at_low": _figure(swing.at_low, monthly),
                 "at_high": _figure(swing.at_high, monthly),
             }
             for swing in found.swings
         ],
         "break_even": _break_even(found),
+        "inputs": {
+            path: {
+                **{name: _plain(getattr(value, name)) for name in ("low", "likely", "high")},
+                "unit": unit_of(path, currency),
+            }
+            for path, value in leaves(found.case)
+        },
         "sources": [
             {"name": each.name, "source": each.source, "checked": each.checked.isoformat(), "is_stale": each.is_stale}
             for each in found.sources
@@ -58,7 +66,7 @@ def _statement(each: Statement, found: Findings) -> dict[str, Any]:
     fleet = each.fleet
     return {
         "total": _figure(each.total, monthly),
-        "interval90": _spread(found.drawn.totals[each.option], monthly),
+        "mean_month90": _spread(found.drawn.totals[each.option], monthly),
         "cheapest_in_share_of_draws": _plain(found.drawn.cheapest[each.option]),
         "saved_share90": None if saved is None else _spread(saved, "share of the API's cost"),
         "per_million_tokens": _optional(each.per_million, f"{currency}/million tokens served"),
@@ -75,8 +83,9 @@ def _statement(each: Statement, found: Findings) -> dict[str, Any]:
             for line in each.lines
         ],
         "machines": None if fleet is None else {"for_the_load": fleet.needed, "spare": fleet.spares},
-        "cash_by_month": {"values": [_plain(amount) for amount in flow.months], "unit": currency},
-        "costs_less_in_all_from_month": found.pays_from.get(each.option),
+        "paid_by_month": {"values": [_plain(amount) for amount in flow.months], "unit": currency},
+        "worth_at_the_end": _figure(flow.worth, currency),
+        "paid_less_in_all_from_month": found.pays_from.get(each.option),
     }
 
 
@@ -89,7 +98,14 @@ def _break_even(found: Findings) -> dict[str, Any] | None:
     return {
         "first": None if point.first is None else _figure(point.first * daily, unit),
         "always_from": None if point.always_from is None else _figure(point.always_from * daily, unit),
-        "ranges_at_their_likely_values": [path for path, _ in uncertain(found.case)],
+        "first90": None
+        if found.drawn.first_volume is None
+        else {
+            "low": _plain(found.drawn.first_volume.low * daily),
+            "high": _plain(found.drawn.first_volume.high * daily),
+            "unit": unit,
+        },
+        "never_in_share_of_draws": _plain(found.drawn.never),
     }
 
 

@@ -67,6 +67,7 @@ def by_month(found: Findings, speech: Speech) -> Chart:
     axes.set_xlabel(speech("chart.cash.x"))
     axes.set_ylabel(found.case.currency)
     axes.set_xlim(1, max(2, found.case.horizon_months))
+    axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: speech.number(Decimal(round(value))))
     axes.legend()
     return Chart("cash", speech("chart.cash"), speech("chart.cash.says"), drawing)
@@ -82,6 +83,8 @@ def swings(found: Findings, speech: Speech) -> Chart | None:
     for place, swing in enumerate(reversed(widest)):
         low, high = float(swing.at_low), float(swing.at_high)
         axes.barh(place, high - low, left=low, height=0.62, color=COLOURS[0] if high >= low else COLOURS[1])
+    axes.axvline(float(found.likely), color=FAINT, linewidth=1.2)
+    axes.margins(x=0.04)
     axes.set_yticks(range(len(widest)), [_short(swing.path) for swing in reversed(widest)], fontsize=8.5)
     axes.xaxis.set_major_formatter(lambda value, _: speech.number(Decimal(round(value))))
     what = "of one" if found.break_even is None else "of difference"

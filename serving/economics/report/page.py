@@ -15,7 +15,11 @@ def report(found: Findings, pictures: Sequence[Picture], speech: Speech, version
     first, *others = parts(found, speech)
     head = tag("header", tag("h1", found.case.title), tag("p", ". ".join(basis(found, speech)), class_="sub"))
     moved = movers(found, speech)
-    what = verdict(found, speech) if len(found.statements) > 1 else first.rows[0][1]
+    what = (
+        verdict(found, speech)
+        if len(found.statements) > 1
+        else f"{first.head[2]}: {first.rows[0][2]} {found.case.currency}"
+    )
     said = tag("div", tag("p", tag("strong", what)), *((tag("p", moved),) if moved else ()), class_="sound")
     charts = tag("section", tag("h2", speech("title.charts")), tag("div", *map(picture, pictures)))
     sections = [

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Final
 
 from serving.economics.findings import Findings
 from serving.economics.inputs import SECTIONS
+from serving.economics.report.units import unit_of
 from serving.economics.report.words import Speech
 from serving.economics.statement import Line, Statement
 from serving.economics.uncertainty import Spread
+from serving.economics.values import leaves
 
 TOP: Final = 3
 _DAY_H: Final = 24
@@ -71,20 +74,24 @@ def movers(found: Findings, speech: Speech) -> str | None:
 
 def summary(found: Findings, speech: Speech) -> Table:
     """Each option's cost, as an interval."""
-    head = ("", "per month", "90%", "per million", "per request", "saved", "cheapest in")
+    head = ("", "first month", "mean month", "per million", "per request", "saved", "cheapest in")
     rows = []
+    has_ranges = found.drawn.draws > 1
     for each in found.statements:
         spread = found.drawn.totals[each.option]
         saved = found.drawn.savings.get(each.option)
+        mean = (
+            _between(spread, lambda amount: speech.number(amount, 2)) if has_ranges else speech.number(spread.middle, 2)
+        )
         rows.append(
             (
                 speech(f"option.{each.option}"),
                 speech.money(each.total, each.currency),
-                _between(spread, lambda amount: speech.number(amount, 2)),
+                mean,
                 _money(speech, each.per_million, each.currency),
                 _money(speech, each.per_request, each.currency),
-                "" if saved is None else _between(saved, speech.share),
-                speech.share(found.drawn.cheapest[each.option]),
+                "" if saved is None else _between(saved, speech.share) if has_ranges else speech.share(saved.middle),
+                speech.share(found.drawn.cheapest[each.option]) if has_ranges else "",
             )
         )
     titles = ("", *(speech(name) for name in head[1:]))
@@ -153,7 +160,7 @@ def sensitivity(found: Findings, speech: Speech, most: int | None = None) -> Tab
     if still and most is None:
         says = (*says, speech("still", count=still))
     head = tuple(speech(name) for name in ("input", "range", "from", "to"))
-    return Table(speech("title.sensitivity"), says, head, rows)
+    return Table(speech("title.sensitivity"), says, head if rows else ("", "", "", ""), rows)
 
 
 def break_even(found: Findings, speech: Speech) -> Table | None:
@@ -161,19 +168,47 @@ def break_even(found: Findings, speech: Speech) -> Table | None:
     point = found.break_even
     if point is None:
         return None
-    daily = found.statements[0].month.served / found.case.workload.days_per_month.likely
+    month = found.statements[0].month
+    if not month.served:
+        return Table(speech("title.break_even"), (speech("no work"),), ("", "", ""), ())
+    daily = month.served / found.case.workload.days_per_month.likely
 
-    def volume(scale: Decimal | None) -> tuple[str, str]:
+    def volume(scale: Decimal | None) -> str:
         if scale is None:
-            return speech("never"), ""
-        of_case = f"{speech.number(scale.quantize(Decimal('0.01')))} × {speech('times the case')}"
-        return f"{speech.volume(scale * daily)} {speech('tokens a day')}", of_case
+            return speech("never")
+        times = speech("times the case", times=speech.number(scale.quantize(Decimal("0.01"))))
+        return f"{speech.volume(scale * daily)} {speech('tokens a day')} ({times})"
 
-    rows = [(speech("first volume"), *volume(point.first)), (speech("always from"), *volume(point.always_from))]
-    for option, month in found.pays_from.items():
-        told = speech("not within") if month is None else str(month)
+    rows = [(speech("first volume"), volume(point.first), _first_in_draws(found, speech, daily))]
+    rows.append((speech("always from"), volume(point.always_from), ""))
+    for option, paid in found.pays_from.items():
+        told = speech("not within") if paid is None else f"{paid} ({month_after(found.case.day, paid)})"
         rows.append((f"{speech(f'option.{option}')}: {speech('pays from')}", told, ""))
-    return Table(speech("title.break_even"), (), ("", "", ""), tuple(rows))
+    return Table(speech("title.break_even"), (), ("", speech("at likely"), speech("in draws")), tuple(rows))
+
+
+def _first_in_draws(found: Findings, speech: Speech, daily: Decimal) -> str:
+    spread, never = found.drawn.first_volume, found.drawn.never
+    told = [] if spread is None else [_between(spread, lambda times: speech.volume(times * daily))]
+    if never:
+        told.append(speech("never in", share=speech.share(never)))
+    return ", ".join(told)
+
+
+def month_after(day: date, months: int) -> str:
+    """The month in which the one of that number ends, counted from a day's own as the first."""
+    place = day.year * _YEAR + day.month - 1 + months - 1
+    return f"{place // _YEAR}-{place % _YEAR + 1:02}"
+
+
+def figures(found: Findings, speech: Speech) -> Table:
+    """Every input as it was used, ranges and others."""
+    currency = found.case.currency
+    rows = [(path, f"{speech.range(value)} {unit_of(path, currency)}") for path, value in leaves(found.case)]
+    source = None if found.case.own is None else found.case.own.capacity.source
+    if source is not None:
+        rows.append(("own.capacity.source", source))
+    return Table(speech("title.figures"), (), (speech("input"), speech("value")), tuple(rows), kind="said")
 
 
 def cash(found: Findings, speech: Speech) -> Table:
@@ -181,11 +216,12 @@ def cash(found: Findings, speech: Speech) -> Table:
     horizon = found.case.horizon_months
     ends = [*range(_YEAR, horizon, _YEAR), horizon]
     head = (speech("year"), *(speech(f"option.{flow.option}") for flow in found.flows))
-    rows = tuple(
-        (str(end), *(speech.money(flow.cumulative[end - 1], found.case.currency) for flow in found.flows))
-        for end in ends
-    )
-    return Table(speech("title.cash"), (), head, rows)
+    currency = found.case.currency
+    rows = [(str(end), *(speech.money(flow.cumulative[end - 1], currency) for flow in found.flows)) for end in ends]
+    if any(flow.worth for flow in found.flows):
+        rows.append((speech("worth"), *(speech.money(flow.worth, currency) for flow in found.flows)))
+        rows.append((speech("less worth"), *(speech.money(flow.total, currency) for flow in found.flows)))
+    return Table(speech("title.cash"), (), head, tuple(rows))
 
 
 def inputs(found: Findings, speech: Speech) -> Table:
@@ -232,4 +268,5 @@ def parts(found: Findings, speech: Speech) -> Sequence[Table]:
         sensitivity(found, speech),
         *statements(found, speech),
         inputs(found, speech),
+        figures(found, speech),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from copy import deepcopy
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -53,7 +53,13 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("workload.turns", 0, "`workload.turns` = `0`: must be at least 1"),
         ("workload.cached", Decimal("1.5"), "`workload.cached` = `1.5`: must be at most 1"),
         ("workload.days_per_month", 32, "`days_per_month` must be at most 31"),
-        ("workload.output_tokens_per_day", None, "`workload.output_tokens_per_day` is missing"),
+        ("workload.output_tokens_per_day", None, "`workload`: must have `input_tokens_per_day` and"),
+        ("workload.tokens_per_day", 5, "`workload`: must have `input_tokens_per_day` and"),
+        ("workload.growth_per_month", 4, "`workload.growth_per_month` = `4`: must be a share from -0.9 to 1"),
+        ("workload.growth_per_month", -1, "`workload.growth_per_month` = `-1`: must be a share"),
+        ("day", datetime(2026, 6, 1, 10, tzinfo=UTC), "must be a day such as `2027-01-31`"),
+        ("api.sections.data", {}, "`api.sections.data`: must be `0`, or a table"),
+        ("exchange", {"EUR": {"rate": 1, "day": TODAY, "source": "a bank"}}, "`exchange.EUR` is not used"),
         ("horizon_months", 0, "`horizon_months` = `0`: must be at least 1"),
         ("hybrid", {"outside": 2, "sections": NOTHING}, "`hybrid.outside` = `2`: must be at most 1"),
         ("title", "", '`title` = `""`: must not be empty'),

@@ -1,0 +1,77 @@
+"""What an option costs over the volume of work, and over months in which it grows. Pure.
+
+An API's bill is a straight line over volume. A fleet's is a staircase with a slope: on each stair some machines are
+paid for whatever they do, and power grows with the work. Four figures say all of it, so that thousands of draws over
+many months are worked out without a statement for each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+
+from serving.economics.inputs import Case
+from serving.economics.statement import Option, exact, fleet_at
+
+_NOTHING = Decimal(0)
+_ONE = Decimal(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A month's cost at so many times the case's work: `base + step × machines for the load + slope × times`."""
+
+    base: Decimal
+    step: Decimal
+    """What one machine more costs."""
+    slope: Decimal
+    load: Decimal
+    """Machines that the case's work needs, before going up to whole ones; 0 without machines."""
+    has_machines: bool
+    keeps_machines: bool
+    """They are its own: those that are there stay when the work shrinks."""
+
+    def needed(self, times: Decimal) -> int:
+        """Whole machines for the load."""
+        if not self.has_machines:
+            return 0
+        return max(1, int((self.load * times).to_integral_value(rounding=ROUND_CEILING)))
+
+    def at(self, times: Decimal, needed: int | None = None) -> Decimal:
+        """A month's cost; `needed` fixes the machines for the load."""
+        machines = self.needed(times) if needed is None else needed
+        return self.base + self.step * machines + self.slope * times
+
+    def mean_month(self, months: int, growth: Decimal) -> Decimal:
+        """Over so many months, each with its work `growth` more than the one before."""
+        if growth == 0:
+            return self.at(_ONE)
+        total, times, there = _NOTHING, _ONE, 0
+        for _ in range(months):
+            needed = self.needed(times)
+            there = max(there, needed) if self.keeps_machines else needed
+            total += self.at(times, there)
+            times *= 1 + growth
+        return total / months
+
+
+def curve_of(case: Case, option: Option) -> Curve:
+    """The case's ranges count as their `likely`."""
+    fleet = fleet_at(case, option)
+    machines = 0 if fleet is None else fleet.needed
+    idle = exact(case, option, _NOTHING, 0)
+    own = case.own if fleet is not None else None
+    return Curve(
+        base=idle,
+        step=_NOTHING if fleet is None else exact(case, option, _NOTHING, 1) - idle,
+        # on as many machines as carry the case, whose power is in proportion
+        slope=exact(case, option, _ONE, machines) - exact(case, option, _NOTHING, machines),
+        load=_NOTHING if fleet is None else fleet.load,
+        has_machines=fleet is not None,
+        keeps_machines=own is not None and own.bought is not None,
+    )
+
+
+def mean_month(case: Case, option: Option) -> Decimal:
+    """The mean month of the case's horizon, with its growth, before rounding."""
+    return curve_of(case, option).mean_month(case.horizon_months, case.workload.growth_per_month.likely)
