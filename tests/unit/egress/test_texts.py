@@ -11,9 +11,7 @@ from serving.egress.texts import texts_of_answer
 
 def stream(pieces: int) -> bytes:
     """Of two choices by turns, a word each."""
-    chunks = (
-        {"id": "a", "choices": [{"index": at % 2, "delta": {"content": f"word{at} "}}]} for at in range(pieces)
-    )
+    chunks = ({"id": "a", "choices": [{"index": at % 2, "delta": {"content": f"word{at} "}}]} for at in range(pieces))
     return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
 
 
@@ -41,9 +39,7 @@ def _largest_string(call: Callable[[], object]) -> int:
         nonlocal found
         code, held = frame.f_code, frame.f_locals  # type: ignore[attr-defined]
         if event == "return" and code.co_name == "_join":
-            found = max(
-                [found, *(len(value) for value in held["joined"].values() if isinstance(value, str))]
-            )
+            found = max([found, *(len(value) for value in held["joined"].values() if isinstance(value, str))])
 
     before = sys.getprofile()
     sys.setprofile(look)
