@@ -214,8 +214,8 @@ class Judge:
             wanted = NO_FINGERPRINTS if texts is None else printer.seek(texts)
             return self._store.look(None if texts is None else wanted, domain), wanted
 
+        await self._settle_all(domain)  # for what they wait for nobody may wait any longer
         before = self._under_way(domain)
-        await self._settle_all(domain)  # for some of them nobody waits any longer
         taint, wanted = await asyncio.to_thread(look)
         under_way = before | self._under_way(domain)
         if taint is Taint.NONE and self._has_lost(domain):

@@ -115,7 +115,7 @@ class Egress:
         await respond(send, 200, json.dumps(told).encode())
 
     async def _remember(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The answer that was given inside to a request that `judge` has remembered; or that none was, and none will."""
+        """The answer that was given inside to a request that `judge` has remembered; or that none was given."""
         ask = read_ask(header(scope, HEADER.encode()))
         if asked := header(scope, ASKED.encode()):
             await self._judge.never_began(ask.domain, asked)

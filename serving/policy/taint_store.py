@@ -3,8 +3,8 @@
 Each call returns with what it added durable. A store is *lost* where its file is shorter than its marker says, has
 another content, or is gone; so is one that was never begun, and one that could not be written to. Of a lost store every
 answer is TAINTED or UNKNOWN, until an operator begins it again. An answer that was being given when the process died
-leaves a *hole*: what was read of it is not known, and until it would have expired everything else is UNKNOWN. What could
-not be read, and what there was no room for, leaves a hole in its cache domain alone.
+leaves a *hole*: what was read of it is not known, and until it would have expired everything else is UNKNOWN. What
+could not be read, and what there was no room for, leaves a hole in its cache domain alone.
 
 Room is shared: a domain may have so many times what is left free, so that the more one has taken, the sooner it stops,
 and something is always left for the others. Who has reached that has a hole of its own.
@@ -57,7 +57,7 @@ _REWRITE_MIN: Final = 10
 _FULL: Final = 0
 """The number of a hole that is everybody's."""
 _OWN: Final = 1 << 31
-"""Of a hole's minute: it is in one cache domain alone, whose mark is its number. Minutes come there in the year 6053."""
+"""Of a hole's minute: it is in one cache domain alone, whose mark is its number. Minutes get there in 6053."""
 _SHARE: Final = 3
 """Fingerprints of one domain, in times of what is free: one that is alone has three quarters of all."""
 _DOMAINS: Final = 256

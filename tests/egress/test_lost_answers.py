@@ -98,7 +98,7 @@ async def test_a_gateway_that_gave_up_keeps_nothing_inside(vendor: Outside) -> N
 
 async def told(out: WayOut) -> None:
     """All of it has been heard."""
-    await asyncio.to_thread(wait_until, lambda: not out._untold, 20)
+    await asyncio.to_thread(wait_until, lambda: not out._untold, "all is told", 20)
 
 
 async def test_answers_that_wait_to_be_told_have_a_bound(vendor: Outside) -> None:
