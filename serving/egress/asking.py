@@ -15,6 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from serving.errors import InvalidRequest
 
 HEADER: Final = "x-egress-ask"
+ASKED: Final = "x-egress-asked"
+"""Marks a question, so that it can be said afterwards that its answer was not heard."""
 _MOST_CHARS: Final = 16 << 10
 
 

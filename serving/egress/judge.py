@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from serving.egress.workers import FAILURES, Scanners, with_reasons
 from serving.errors import InvalidRequest, ServingError
 from serving.policy.body import complexity_of, fields_of, texts_of
 from serving.policy.decide import Decision, decide
-from serving.policy.detect import Finding, Part, Verdict, parts_of
+from serving.policy.detect import Finding, Part, Verdict, parts_of, together
 from serving.policy.facts import Facts, Found, Published, Taint, taints
 from serving.policy.load import load_policy
 from serving.policy.model import Destination, Policy
@@ -41,6 +42,8 @@ ROUTES: Final[Mapping[str, str]] = {
 """What may leave at all, by path, as the policy calls it."""
 
 
+_QUESTIONS: Final = 1 << 16
+"""Of which it is known, for who has to say that it did not hear, which answer they began."""
 _Stamp = tuple[int, ...] | None
 
 
@@ -125,8 +128,14 @@ class Judge:
         switch: Path,
         drill: Path,
         classifier: Classifier | None = None,
+        answer_s: float = 7_200.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`switch` is the kill switch: nothing leaves while there is a file of that name. `drill`: see `drill.py`."""
+        """`switch` is the kill switch: nothing leaves while there is a file of that name. `drill`: see `drill.py`.
+
+        An answer that nobody has told the end of in `answer_s` seconds by the `clock` is lost: nothing waits for it,
+        and its cache domain is UNKNOWN until what was said in it would have expired.
+        """
         self._classifier = classifier
         self._policy = policy
         self._scanners = scanners
@@ -135,8 +144,12 @@ class Judge:
         self._switch = switch
         self._drill = drill
         self._circuits: dict[str, Circuit] = {}
-        self._answering: dict[str, set[int]] = {}
-        """Of each domain, the answers to sensitive requests that are being given."""
+        self._answer_s = answer_s
+        self._clock = clock
+        self._answering: dict[str, dict[int, float]] = {}
+        """Of each domain, the answers to sensitive requests that are being given, and since when."""
+        self._asked: OrderedDict[tuple[str, str], int | None] = OrderedDict()
+        """By domain and mark of a question: the answer that it began; None where who asked has left before."""
         self._doubts: dict[int, Doubt] = {}
         """Of such an answer, what its own request was only in doubt for."""
         self._heard: dict[int, tuple[str, Fingerprints | None]] = {}
@@ -165,7 +178,7 @@ class Judge:
         if texts_of(body) is None:
             raise InvalidRequest("the request is nested too deeply to be read")
         before = self.policy
-        finding = await self._scan(body, sent, before)
+        finding = await self._scan(body, sent, before, ask.domain)
         taint, doubt = await self._look(body, ask.domain)
         policy = self.policy  # as it is now: the scan took its time
         if policy.detection != before.detection or not self._policy.is_usable:
@@ -199,11 +212,14 @@ class Judge:
 
         def look() -> tuple[Taint, Fingerprints]:
             wanted = NO_FINGERPRINTS if texts is None else printer.seek(texts)
-            return self._store.look(None if texts is None else wanted), wanted
+            return self._store.look(None if texts is None else wanted, domain), wanted
 
-        before = frozenset(self._answering.get(domain, ()))
+        await self._settle_all(domain)  # for what they wait for nobody may wait any longer
+        before = self._under_way(domain)
         taint, wanted = await asyncio.to_thread(look)
-        under_way = before | self._answering.get(domain, set())
+        under_way = before | self._under_way(domain)
+        if taint is Taint.NONE and self._has_lost(domain):
+            return Taint.UNKNOWN, None
         if taint is not Taint.NONE or not under_way:
             return taint, None
         kept = await asyncio.to_thread(printer.keep, texts or ())
@@ -213,31 +229,79 @@ class Judge:
         """Remember the texts of a sensitive request."""
         texts = _all_texts(body)
         await asyncio.to_thread(
-            lambda: self._store.add(None if texts is None else self._store.fingerprinter(domain).keep(texts))
+            lambda: self._add(None if texts is None else self._store.fingerprinter(domain).keep(texts), domain)
         )
 
-    async def await_answer(self, domain: str, doubt: Doubt | None = None) -> int:
-        """The answer to a sensitive request begins, or to one in doubt: the number under which it is remembered."""
+    def _add(self, kept: Fingerprints | None, domain: str, closes: int | None = None) -> None:
+        if not self._store.add(kept, closes=closes, domain=domain):
+            why = "it could not be read" if kept is None else "there is no room for it"
+            log.error("what is said in a cache domain stays inside: not all of it is known", extra=facts(reason=why))
+
+    async def await_answer(self, domain: str, doubt: Doubt | None = None, asked: str = "") -> int:
+        """The answer to a sensitive request begins, or to one in doubt: the number under which it is remembered.
+
+        `asked` marks the question that began it, for who may have to say that it never heard the number.
+        """
         number = await asyncio.to_thread(self._store.open_answer)
-        self._answering.setdefault(domain, set()).add(number)
+        self._answering.setdefault(domain, {})[number] = self._clock()
         if doubt is not None:
             self._doubts[number] = doubt
+        if asked:
+            has_left = (domain, asked) in self._asked
+            self._note(domain, asked, number)
+            if has_left:
+                await self.never_began(domain, asked)
         return number
+
+    async def never_began(self, domain: str, asked: str) -> None:
+        """Who asked that question has not heard of an answer to it: none was given, before or after this is said."""
+        number = self._asked.get((domain, asked))
+        if number is None:
+            self._note(domain, asked, None)
+        else:
+            await self.remember_answer((), domain, number)
+
+    def _note(self, domain: str, asked: str, number: int | None) -> None:
+        self._asked[domain, asked] = number
+        while len(self._asked) > _QUESTIONS:
+            self._asked.popitem(last=False)
+
+    def _under_way(self, domain: str) -> frozenset[int]:
+        """Answers of which it will be known what they held: they are being given, or wait for others that are."""
+        now = self._clock()
+        answering = self._answering.get(domain, {})
+        return frozenset(
+            number for number, began in answering.items() if number in self._heard or now - began <= self._answer_s
+        )
+
+    def _has_lost(self, domain: str, but: int | None = None) -> bool:
+        """Whether another answer was given of which nobody has told the end, and which could taint something yet."""
+        now = self._clock()
+        lost = {
+            number: now - began
+            for number, began in self._answering.get(domain, {}).items()
+            if number != but and number not in self._heard and now - began > self._answer_s
+        }
+        for number in [number for number, age in lost.items() if age > self._store.keep_s]:
+            del self._answering[domain][number], lost[number]
+        return bool(lost)
 
     async def remember_answer(self, texts: tuple[str, ...] | None, domain: str, number: int) -> None:
         """Remember the answer to a sensitive request, or to one in doubt; None is one that could not be read."""
-        if number not in self._answering.get(domain, ()):  # told after a restart: of its request nothing is known
-            kept = None if texts is None else await asyncio.to_thread(self._store.fingerprinter(domain).keep, texts)
-            await asyncio.to_thread(lambda: self._store.add(kept, closes=number))
-            return
         kept = None if texts is None else await asyncio.to_thread(self._store.fingerprinter(domain).keep, texts)
+        if number not in self._answering.get(domain, ()):  # told after a restart: of its request nothing is known
+            await asyncio.to_thread(self._add, kept, domain, number)
+            return
         self._heard[number] = domain, kept
+        await self._settle_all(domain)
+
+    async def _settle_all(self, domain: str) -> None:
         while (settled := self._next_settled(domain)) is not None:
             await self._settle(settled)
 
     def _next_settled(self, domain: str) -> int | None:
         """An answer that has ended, and of whose request all is known that it was in doubt for."""
-        under_way = self._answering.get(domain, set())
+        under_way = self._under_way(domain)
         for number, (where, _) in self._heard.items():
             doubt = self._doubts.get(number)
             if where == domain and (doubt is None or doubt.under_way.isdisjoint(under_way)):
@@ -254,14 +318,20 @@ class Judge:
 
         def keep() -> None:
             if doubt is None:
-                self._store.add(kept, closes=number)
-            elif self._store.look(doubt.wanted) is Taint.NONE:
-                self._store.add(NO_FINGERPRINTS, closes=number)
+                self._add(kept, domain, number)
+            elif not has_lost and self._store.look(doubt.wanted, domain) is Taint.NONE:
+                self._add(NO_FINGERPRINTS, domain, number)
             else:
-                self._store.add(None if kept is None else np.concatenate([kept, doubt.kept]), closes=number)
+                self._add(None if kept is None else np.concatenate([kept, doubt.kept]), domain, number)
 
-        await asyncio.to_thread(keep)
-        self._answering.get(domain, set()).discard(number)
+        def done(kept: asyncio.Task[None]) -> None:
+            if not kept.cancelled() and kept.exception() is None:
+                self._answering.get(domain, {}).pop(number, None)
+
+        has_lost = self._has_lost(domain, number)
+        keeping = asyncio.create_task(asyncio.to_thread(keep))
+        keeping.add_done_callback(done)
+        await asyncio.shield(keeping)  # whoever waits for it may leave
 
     def is_sensitive(self, judged: Judged) -> bool:
         """Whether its texts and its answer are to be remembered."""
@@ -307,10 +377,16 @@ class Judge:
             if lets_through(self._circuits.get(each.name, Circuit()), each.breaker, now)
         )
 
-    async def _scan(self, body: dict[str, object], sent: object, policy: Policy) -> Finding:
+    async def _scan(self, body: dict[str, object], sent: object, policy: Policy, owner: str) -> Finding:
+        """What is in what came, and in what would be sent: two texts, each with its own context.
+
+        What came was scanned when the gateway asked first, and that is remembered.
+        """
         asked: tuple[Part, ...] = parts_of(body)
         leaving: tuple[Part, ...] = () if sent is None else every_text(sent)
-        finding = await self._scanners.scan(asked + leaving, policy)
+        finding = await self._scanners.scan(asked, policy, owner)
+        if sent is not None:
+            finding = together((finding, await self._scanners.scan(leaving, policy, owner)), asked + leaving)
         if self._classifier is None:
             return finding
         return await self._classifier.add(finding, (asked, leaving), is_required=MODEL in policy.detectors)

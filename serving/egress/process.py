@@ -75,7 +75,9 @@ async def run(settings: Settings, rooms: Rooms, on_ready: Callable[[Policy], Non
             scanners = await stack.enter_async_context(_scanning(settings, policy.read(), classifier))
             outbound = Outbound(_ways(settings))
             stack.push_async_callback(outbound.close)
-            judge = Judge(policy, scanners, store, published(), rooms.switch, rooms.drill, classifier)
+            judge = Judge(
+                policy, scanners, store, published(), rooms.switch, rooms.drill, classifier, _answer_s(settings)
+            )
             egress = Egress(judge, outbound, Credentials(rooms.credentials), audit, _limits(settings))
             allowed = frozenset({0, os.getuid(), *settings.egress.callers})
             protocol = type("Protocol", (_Protocol,), {"allowed": allowed})
@@ -141,6 +143,11 @@ async def _scanning(settings: Settings, policy: Policy, classifier: Classifier |
 def _limits(settings: Settings) -> Limits:
     """What the server takes, this takes too: it is written anew on the way, with escapes."""
     return Limits(body_bytes=_ESCAPED * settings.limits.body_bytes)
+
+
+def _answer_s(settings: Settings) -> float:
+    """Seconds after which the server has told of an answer, but for a stream that takes longer than a whole one may."""
+    return settings.limits.first_byte_timeout_s + settings.limits.answer_timeout_s
 
 
 def _ways(settings: Settings) -> Ways:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from serving.audit import Audit
 from serving.audit.records import Intent, Outcome, Routed
-from serving.egress.asking import HEADER, Ask, read_ask
+from serving.egress.asking import ASKED, HEADER, Ask, read_ask
 from serving.egress.credentials import Credentials
 from serving.egress.judge import ROUTES, Judge, Judged
 from serving.egress.outbound import UNREACHED, Arrived, Outbound
@@ -94,7 +94,8 @@ class Egress:
         judged = await self._judge.judge(path, body, ask)
         answer = None
         if self._judge.is_sensitive(judged):
-            answer = await self._judge.await_answer(ask.domain, judged.doubt)
+            asked = header(scope, ASKED.encode()) or ""
+            answer = await self._judge.await_answer(ask.domain, judged.doubt, asked)
             if self._judge.keeps_texts(judged):
                 await self._judge.remember(body, ask.domain)
         decision = judged.decision
@@ -114,8 +115,12 @@ class Egress:
         await respond(send, 200, json.dumps(told).encode())
 
     async def _remember(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The answer that was given inside to a request that `judge` has remembered."""
+        """The answer that was given inside to a request that `judge` has remembered; or that none was given."""
         ask = read_ask(header(scope, HEADER.encode()))
+        if asked := header(scope, ASKED.encode()):
+            await self._judge.never_began(ask.domain, asked)
+            await respond(send, 200, b"{}")
+            return
         number = header(scope, b"x-egress-answer") or ""
         if not number.isascii() or not number.isdecimal():
             raise InvalidRequest("the header `x-egress-answer` is missing")

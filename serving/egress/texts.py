@@ -40,18 +40,18 @@ def texts_of_answer(raw: bytes) -> tuple[str, ...] | None:
     try:
         if not raw.lstrip().startswith((b"data:", b":", b"event:")):
             return texts_of(json.loads(raw))
-        joined: dict[str, str] = {}
+        joined: dict[str, list[str]] = {}
         for line in raw.split(b"\n")[:-1]:  # what stands behind the last line's end was cut off
             if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
                 _join("", json.loads(line[5:]), joined)
-        return tuple(joined.values())
+        return tuple(map("".join, joined.values()))
     except (ValueError, RecursionError):
         return None
 
 
-def _join(where: str, value: Any, joined: dict[str, str]) -> None:
+def _join(where: str, value: Any, joined: dict[str, list[str]]) -> None:
     if isinstance(value, str):
-        joined[where] = joined.get(where, "") + value
+        joined.setdefault(where, []).append(value)
     elif isinstance(value, Mapping):
         place = f"{where}[{value['index']}]" if isinstance(value.get("index"), int) else where
         for name, below in value.items():

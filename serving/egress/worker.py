@@ -1,6 +1,8 @@
 """A process that scans: texts come on its standard input, findings go to its standard output. It has no other way.
 
 What it scans by comes the same way, before the first text and whenever it changes: a table is that, a list is texts.
+What it has found is remembered by keyed hashes alone (`serving.policy.detect.memory`), until it is told to scan by
+something else, or ends.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from typing import BinaryIO
 from serving.egress.workers import read_parts, unknown, written
 from serving.engines.confinement.sealing import hide_memory, leave_no_core
 from serving.policy.detect import DetectSettings, Finding, NameFinder, Scanner, Verdict
+from serving.policy.detect.memory import Memory
 from serving.policy.detect.vocabulary import Pattern, SiteVocabulary, Terms
 
 _HEAD = 4
 _MOST_BYTES = 4 << 30
 """Of address space: what takes more is ended by the kernel, and its scan is UNKNOWN."""
+_MEMORY = Memory()
 
 
 def main() -> None:
@@ -34,6 +38,7 @@ def main() -> None:
     while (message := _next(questions)) is not None:
         told = json.loads(message)
         if isinstance(told, dict):
+            _MEMORY.forget()
             scanner = _scanner(told)
             answer = Finding(Verdict.UNKNOWN, (), tuple(sorted(scanner.detectors)))
         else:
@@ -44,7 +49,9 @@ def main() -> None:
 
 def _scanned(scanner: Scanner | None, told: object) -> Finding:
     try:
-        return unknown("detector_failed:settings") if scanner is None else scanner.scan(read_parts(told))
+        parts, owner = read_parts(told)
+        _MEMORY.enter(owner)
+        return unknown("detector_failed:settings") if scanner is None else scanner.scan(parts)
     except Exception as error:  # noqa: BLE001 - what it is, is all that may be said of it
         return unknown(f"detector_failed:{type(error).__name__}")
 
@@ -72,7 +79,7 @@ def _names() -> NameFinder | None:
     """What finds names, where it is installed; read once."""
     from serving.policy.detect.names import open_names  # noqa: PLC0415 - models of a hundred megabytes
 
-    return open_names()
+    return open_names(_MEMORY)
 
 
 def _next(questions: BinaryIO) -> bytes | None:

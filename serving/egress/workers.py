@@ -35,9 +35,9 @@ COMMAND: Final = (sys.executable, "-P", "-m", "serving.egress.worker")
 """Of a worker. Command lines can be read by everybody: what it is to look for comes another way."""
 
 
-def told(parts: Sequence[Part]) -> bytes:
-    """Parts as a worker is sent them."""
-    return _framed([[part.where, part.text, part.unread] for part in parts])
+def told(parts: Sequence[Part], owner: str) -> bytes:
+    """Parts as a worker is sent them, and whose they are."""
+    return _framed([owner, [[part.where, part.text, part.unread] for part in parts]])
 
 
 def written(finding: Finding) -> bytes:
@@ -46,9 +46,10 @@ def written(finding: Finding) -> bytes:
     return _framed({"verdict": finding.verdict.value, "spans": spans, "reasons": list(finding.reasons)})
 
 
-def read_parts(value: Any) -> tuple[Part, ...]:
-    """What `told` was given."""
-    return tuple(Part(where, text, unread) for where, text, unread in value)
+def read_parts(value: Any) -> tuple[tuple[Part, ...], str]:
+    """What `told` was given. Raises ValueError, TypeError for anything else."""
+    owner, parts = value
+    return tuple(Part(where, text, unread) for where, text, unread in parts), str(owner)
 
 
 def read_finding(value: Any) -> Finding:
@@ -89,7 +90,8 @@ class Scanners:
         self._timeout_s = timeout_s
         self._most_chars = most_chars
         self._elsewhere = elsewhere
-        self._free: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._free: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
+        """The one that scanned last is asked next: it remembers most of what is asked about again."""
         self._all = [_Worker() for _ in range(count)]
         self._key = secrets.token_bytes(32)
         self._found: OrderedDict[bytes, tuple[Finding, frozenset[str]]] = OrderedDict()
@@ -98,10 +100,14 @@ class Scanners:
         self._detection: object = None
         self._settings = b""
 
-    async def scan(self, parts: Sequence[Part], policy: Policy) -> Finding:
-        """What is in the parts, by this policy. Never raises: what goes wrong is UNKNOWN, and is not remembered."""
+    async def scan(self, parts: Sequence[Part], policy: Policy, owner: str) -> Finding:
+        """What is in the parts, by this policy. Never raises: what goes wrong is UNKNOWN, and is not remembered.
+
+        What is remembered of the texts of one `owner`, a cache domain, is not used for another: who measures how long
+        a scan takes would learn what others have sent.
+        """
         settings = self._settings_for(policy)
-        message = told(parts)
+        message = told(parts, owner)
         mark = hashlib.blake2b(settings + message, key=self._key, digest_size=32).digest()
         finding, asked = self._found.get(mark) or (None, frozenset[str]())
         if finding is None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from serving.egress.asking import HEADER, Ask, write_ask
+from serving.egress.asking import ASKED, HEADER, Ask, write_ask
 from serving.engines.spec import Capabilities, EngineSpec
 from serving.errors import EngineUnavailable, InvalidRequest, PermissionDenied, ShuttingDown
 from serving.gateway.upstream import EngineBroke, Upstream
@@ -23,7 +24,7 @@ from serving.openai import serialise
 from serving.policy.facts import ROUTE_HEADER, Attempt, asks_to_stay
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from serving.gateway.exchange import Exchange, Principal
     from serving.gateway.routes import Call, Route
@@ -35,6 +36,13 @@ _AGAIN_S: Final = 1.0
 _CAPABILITIES: Final = Capabilities(readiness=False, cache_domain="none", tokenize=False, keep_alive_comments=False)
 _KEPT_BYTES: Final = 64 << 20
 """Of one answer that is to be remembered; of a longer one it is said that it could not be read."""
+_UNTOLD_BYTES: Final = 256 << 20
+"""Of all answers that are still to be told; what comes beyond is told without what it said."""
+_UNTOLD: Final = 1 << 12
+"""Of answers; what comes beyond is not told at all."""
+_UNREAD: Final = b"\0"
+"""Told in place of an answer that cannot be."""
+_ASKED_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +76,39 @@ class Way:
         return EngineSpec(model, "remote", capabilities=_CAPABILITIES)
 
 
+@dataclass(frozen=True, slots=True)
+class _Untold:
+    """What the egress process has yet to hear of one answer."""
+
+    ask: str
+    which: str
+    """The header that says which answer."""
+    answer: bytes = field(repr=False)
+
+
 class Outside:
     """The egress process, as the pipeline sees it."""
 
-    def __init__(self, socket: Path, owner: int | None = None) -> None:
-        """`owner`: the user that it runs as, where that is not this process's."""
+    def __init__(
+        self,
+        socket: Path,
+        owner: int | None = None,
+        on_lost: Callable[[], None] = lambda: None,
+        *,
+        judge_s: float = _JUDGE_S,
+        untold_bytes: int = _UNTOLD_BYTES,
+    ) -> None:
+        """`owner`: the user that it runs as, where that is not this process's.
+
+        `on_lost` is called for each answer of which the egress process will not hear what it said, since more than
+        `untold_bytes` of others wait to be told; it keeps what is said in that cache domain inside then.
+        """
         self.upstream = Upstream(socket, owner=owner)
-        self._untold: deque[tuple[str, str, bytes]] = deque()
+        self._on_lost = on_lost
+        self._judge_s = judge_s
+        self._untold_bytes = untold_bytes
+        self._untold: deque[_Untold] = deque()
+        self._untold_size = 0
         self._teller: asyncio.Task[None] | None = None
 
     async def judge(
@@ -96,9 +130,8 @@ class Outside:
         if ask is None:
             return None
         ask = replace(ask, attempt=attempt)
-        asking = asyncio.create_task(
-            self._told("/judge", ask, serialise(call.body), f"x-egress-path: {route.path}\r\n")
-        )
+        asked = secrets.token_hex(_ASKED_BYTES)
+        asking = asyncio.create_task(self._judged(ask, serialise(call.body), route.path, asked))
         try:
             told = await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -126,6 +159,15 @@ class Outside:
         explained = told.get("explained")
         return explained if isinstance(explained, dict) else {}
 
+    async def _judged(self, ask: Ask, body: bytes, path: str, asked: str) -> dict[str, object]:
+        """What it says of a request. Where that was not heard it is told so: it may wait for an answer to come."""
+        mark = f"{ASKED}: {asked}\r\n"
+        try:
+            return await self._told("/judge", ask, body, f"x-egress-path: {path}\r\n{mark}")
+        except _Unheard:
+            self._tell_later(_Untold(write_ask(ask), mark, b"{}"))
+            raise
+
     def _never_began(self, ask: Ask, asked: asyncio.Task[dict[str, object]]) -> None:
         if not asked.cancelled() and asked.exception() is None and isinstance(number := asked.result()["answer"], str):
             self.remember(Way(ask, "", None, number), b"{}")
@@ -140,7 +182,21 @@ class Outside:
         """Have the answer to a sensitive request remembered; it is said until it has been heard."""
         if way.answer is None:
             return
-        self._untold.append((write_ask(way.ask), way.answer, b"\0" if answer is None else answer))
+        told = answer
+        if answer is not None and self._untold_size + len(answer) > self._untold_bytes:
+            log.error("an answer cannot be told, since too many wait to be: its cache domain stays inside")
+            told = None
+            self._on_lost()
+        number = f"x-egress-answer: {way.answer}\r\n"
+        self._tell_later(_Untold(write_ask(way.ask), number, _UNREAD if told is None else told))
+
+    def _tell_later(self, untold: _Untold) -> None:
+        if len(self._untold) >= _UNTOLD:  # it waits for this answer, and nothing of its domain leaves meanwhile
+            log.error("an answer is not told, since too many wait to be: its cache domain stays inside")
+            self._on_lost()
+            return
+        self._untold.append(untold)
+        self._untold_size += len(untold.answer)
         if self._teller is None or self._teller.done():
             self._teller = asyncio.create_task(self._tell())
 
@@ -153,11 +209,11 @@ class Outside:
 
     async def _tell(self) -> None:
         while self._untold:
-            ask, number, answer = self._untold[0]
-            head = f"content-type: application/json\r\n{HEADER}: {ask}\r\nx-egress-answer: {number}\r\n"
+            first = self._untold[0]
+            head = f"content-type: application/json\r\n{HEADER}: {first.ask}\r\n{first.which}"
             try:
                 async with asyncio.timeout(_JUDGE_S):
-                    response = await self.upstream.request("POST", "/remember", head, answer)
+                    response = await self.upstream.request("POST", "/remember", head, first.answer)
                     await response.read_all(_TOLD_BYTES)
             except (EngineUnavailable, TimeoutError):
                 await asyncio.sleep(_AGAIN_S)
@@ -168,11 +224,12 @@ class Outside:
             if response.status != 200:
                 log.error("an answer could not be remembered: everything stays inside from now on")
             self._untold.popleft()
+            self._untold_size -= len(first.answer)
 
     async def _told(self, path: str, ask: Ask, body: bytes, more: str) -> dict[str, object]:
         head = f"content-type: application/json\r\nx-request-id: {ask.request}\r\n{HEADER}: {write_ask(ask)}\r\n{more}"
         try:
-            async with asyncio.timeout(_JUDGE_S):
+            async with asyncio.timeout(self._judge_s):
                 response = await self.upstream.request("POST", path, head, body)
                 raw = await response.read_all(_TOLD_BYTES)
             told = json.loads(raw)
@@ -223,8 +280,12 @@ def _ask_of(request: str, principal: Principal, headers: Mapping[bytes, bytes]) 
     )
 
 
-def _silent() -> EngineUnavailable:
-    return EngineUnavailable(
+class _Unheard(EngineUnavailable):
+    """It was asked, and what it said did not come."""
+
+
+def _silent() -> _Unheard:
+    return _Unheard(
         "the process that sees what may leave does not answer, and what it does not see could leave later",
         retry_after_s=2,
         hint="the operator starts `serve egress`",

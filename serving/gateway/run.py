@@ -186,7 +186,8 @@ class House:
         for model in self._engines:
             self._metrics.in_flight_most.labels(model).set(config.most_in_flight)
             self._metrics.engine_restarts.labels(model)
-        self._outside = None if config.egress is None else Outside(config.egress, config.egress_user)
+        on_lost = self._metrics.untold.inc
+        self._outside = None if config.egress is None else Outside(config.egress, config.egress_user, on_lost)
         self._pipeline = Pipeline(config, self._engines, self._metrics, self._guard, self._outside)
         self._watch = GpuWatch(gpus, self._on_gpus)
 

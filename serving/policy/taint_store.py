@@ -3,7 +3,11 @@
 Each call returns with what it added durable. A store is *lost* where its file is shorter than its marker says, has
 another content, or is gone; so is one that was never begun, and one that could not be written to. Of a lost store every
 answer is TAINTED or UNKNOWN, until an operator begins it again. An answer that was being given when the process died
-leaves a *hole*: what was read of it is not known, and until it would have expired everything else is UNKNOWN.
+leaves a *hole*: what was read of it is not known, and until it would have expired everything else is UNKNOWN. What
+could not be read, and what there was no room for, leaves a hole in its cache domain alone.
+
+Room is shared: a domain may have so many times what is left free, so that the more one has taken, the sooner it stops,
+and something is always left for the others. Who has reached that has a hole of its own.
 
 Two things are not recognised: an older copy of the whole directory that was put back, so begin the store again after
 restoring it; and what was not kept because the file system had become read-only, once it is writable and the process
@@ -13,11 +17,13 @@ was started again, since that could not be noted anywhere.
 from __future__ import annotations
 
 import contextlib
+import hmac
 import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -49,7 +55,11 @@ _REFRESH: Final = 8
 _REWRITE_MIN: Final = 10
 """Minutes between two looks for what has expired, in a store that is full."""
 _FULL: Final = 0
-"""The number of the hole that a full store has, or a text that could not be read leaves."""
+"""The number of a hole that is everybody's."""
+_OWN: Final = 1 << 31
+"""Of a hole's minute: it is in one cache domain alone, whose mark is its number. Minutes get there in 6053."""
+_SHARE: Final = 3
+"""Fingerprints of one domain, in times of what is free: one that is alone has three quarters of all."""
 _DOMAINS: Final = 256
 
 
@@ -87,6 +97,10 @@ class TaintStore:
         self._index = Index(most)
         self._opened: dict[int, int] = {}
         self._holes: dict[int, int] = {}
+        self._own_holes: dict[int, int] = {}
+        """By the mark of the cache domain that they are in."""
+        self._held: dict[int, deque[tuple[int, int]]] = {}
+        """What each domain has added since the process started: until when, and how many."""
         self._rewritten = 0
         self._file: TaintFile | None = None
         self._is_closed = False
@@ -113,41 +127,60 @@ class TaintStore:
                 return "not all that was in sensitive requests could be kept"
             return self._problem
 
+    @property
+    def keep_s(self) -> float:
+        """How long what is remembered is kept, seconds."""
+        return self._keep * 60.0
+
     def fingerprinter(self, domain: str) -> Fingerprinter:
         """That of a cache domain, with the store's key."""
         return self._fingerprinter(domain)
 
-    def look(self, wanted: Fingerprints | None) -> Taint:
-        """Whether any of these is remembered. None is a request whose texts could not be read."""
+    def look(self, wanted: Fingerprints | None, domain: str | None = None) -> Taint:
+        """Whether any of these is remembered. None is a request whose texts could not be read.
+
+        `domain` is whose they are; without one no hole of a domain is looked at.
+        """
+        mark = None if domain is None else self._mark(domain)
         with self._mutex:
             if wanted is not None and (self._index.expires(wanted) > self._now()).any():
                 return Taint.TAINTED
-            is_known = wanted is not None and self._problem is None and not self._has_hole()
+            is_known = wanted is not None and self._problem is None and not self._has_hole(mark)
         return Taint.NONE if is_known else Taint.UNKNOWN
 
-    def add(self, kept: Fingerprints | None, *, closes: int | None = None) -> None:
-        """Remember these, durably, and that an answer has ended. None is a text that could not be read.
+    def add(self, kept: Fingerprints | None, *, closes: int | None = None, domain: str | None = None) -> bool:
+        """Remember these, durably, and that an answer has ended; whether there is no new hole for it.
 
-        Where that cannot be done the store is lost from then on; no error is raised for it. Raises ShuttingDown once it
+        None is a text that could not be read.
+
+        `domain` is whose they are: what of it cannot be kept is UNKNOWN there, and without one everywhere. Where that
+        cannot be done the store is lost from then on; no error is raised for it. Raises ShuttingDown once it
         is closed: who asks is told, and nothing is lost by that.
         """
         with self._writing:
             self._check_open()
             now = self._now()
             until = now + self._keep
+            mark = None if domain is None else self._mark(domain)
             wanted = np.unique(kept) if kept is not None else NO_FINGERPRINTS
             with self._mutex:
-                fresh = wanted[self._index.expires(wanted) <= until - max(1, self._keep // _REFRESH)]
+                expires = self._index.expires(wanted)
+            fresh = wanted[expires <= until - max(1, self._keep // _REFRESH)]
+            new = int(np.count_nonzero(expires <= now))
             if self._is_full(fresh) and now >= self._rewritten + _REWRITE_MIN:
                 self._rewrite(now)
             rows = [rows_of(fresh, until, FINGERPRINT)]
-            if kept is None or self._is_full(fresh):
-                rows = [rows_of([_FULL], until, HOLE)]
+            is_kept = kept is not None and not self._is_full(fresh) and self._has_share(mark, new, now)
+            if not is_kept:
+                rows = [rows_of([_FULL], until, HOLE) if mark is None else rows_of([mark], until | _OWN, HOLE)]
+            elif mark is not None and new:
+                self._held.setdefault(mark, deque()).append((until, new))
             if closes is not None:
                 rows.append(rows_of([closes], until, CLOSED))
             self._append(np.concatenate(rows))
             if self._file is not None and self._file.places > 2 * len(self._index) + _SLACK:
                 self._rewrite(now)
+        return is_kept
 
     def open_answer(self) -> int:
         """An answer to a sensitive request begins: if this process dies before `add(…, closes=…)`, that is known.
@@ -179,9 +212,28 @@ class TaintStore:
     def _now(self) -> int:
         return int(self._clock() // 60)
 
-    def _has_hole(self) -> bool:
+    def _mark(self, domain: str) -> int:
+        """What stands for a cache domain where its name is not to be read."""
+        raw = hmac.digest(self._key, b"hole " + domain.encode("utf-8", "surrogatepass"), "sha256")
+        return int.from_bytes(raw[:8], "little")
+
+    def _live(self, holes: dict[int, int]) -> Iterator[int]:
         now = self._now()
-        return any(expires > now for expires in self._holes.values())
+        return (number for number, expires in holes.items() if expires > now)
+
+    def _has_hole(self, mark: int | None = None) -> bool:
+        """One that is everybody's, or in the domain of that mark."""
+        is_own = mark is not None and self._own_holes.get(mark, 0) > self._now()
+        return is_own or any(True for _ in self._live(self._holes))
+
+    def _has_share(self, mark: int | None, new: int, now: int) -> bool:
+        """Whether a domain may have so many more: in proportion to what would be left free."""
+        if mark is None or not new:
+            return True
+        held = self._held.get(mark, deque())
+        while held and held[0][0] <= now:
+            held.popleft()
+        return sum(count for _, count in held) + new <= _SHARE * (self._most - len(self._index) - new)
 
     def _is_full(self, fresh: Fingerprints) -> bool:
         return len(fresh) > 0 and len(self._index) + len(fresh) > self._most
@@ -198,7 +250,9 @@ class TaintStore:
         prints = rows[rows["check"] == FINGERPRINT]
         self._index.put(prints["number"].astype(np.uint64), prints["expires"].astype(np.uint32))
         for number, expires, kind in rows[rows["check"] != FINGERPRINT].tolist():
-            if kind == CLOSED:
+            if kind == HOLE and expires >= _OWN:
+                self._own_holes[number] = expires - _OWN
+            elif kind == CLOSED:
                 self._opened.pop(number, None)
                 self._holes.pop(number, None)  # told after a restart
             else:
@@ -235,8 +289,10 @@ class TaintStore:
         self._rewritten = now
         with self._mutex:
             numbers, expires = self._index.live(now)
-            self._holes = {number: until for number, until in self._holes.items() if until > now}
-            tables = ((self._opened, OPENED), (self._holes, HOLE))
+            self._holes = {number: self._holes[number] for number in self._live(self._holes)}
+            self._own_holes = {mark: self._own_holes[mark] for mark in self._live(self._own_holes)}
+            own = {mark: until | _OWN for mark, until in self._own_holes.items()}
+            tables = ((self._opened, OPENED), (self._holes, HOLE), (own, HOLE))
             rows = [rows_of(list(table), list(table.values()), kind) for table, kind in tables]
         rows.append(rows_of(numbers, expires, FINGERPRINT))
         index = Index(self._most)

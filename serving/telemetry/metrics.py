@@ -187,6 +187,11 @@ class Metrics:
         self.judged_seconds = Histogram(
             "perimeter_judged_seconds", "That such a request waited for the decision.", (), SECONDS_FINE, self.registry
         )
+        self.untold = Counter(
+            "perimeter_answers_untold",
+            "Answers that `serve egress` did not hear, since too many waited to be told.",
+            registry=self.registry,
+        )
         labels = ("route", "model")
         self.request_seconds = Histogram(
             "perimeter_request_seconds", "From the request's head to its end.", labels, SECONDS, self.registry

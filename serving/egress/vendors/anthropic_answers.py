@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from serving.egress.vendors.calls import OutCall, StreamTranslator
-from serving.egress.vendors.events import Event, count, part, parts, read_object, text
+from serving.egress.vendors.events import EVENT_CONTAINERS, Event, count, part, parts, read_object, text
 from serving.egress.vendors.refusals import Refusal, error_in_stream, wait_of
 from serving.openai import ToolCall, Usage, responses, serialise
 from serving.openai.responses import ChatStream, Choice, FinishReason
@@ -109,7 +109,7 @@ class MessageStream(StreamTranslator):
         self._reason: FinishReason | None = None
 
     def _translate(self, event: Event, out: list[bytes]) -> None:
-        value = read_object(event.data)
+        value = read_object(event.data, EVENT_CONTAINERS)
         if value is None:
             raise self.broken("sent an event that is not JSON")
         kind = text(value, "type")

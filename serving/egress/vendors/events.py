@@ -14,6 +14,12 @@ _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _DEEPEST: Final = 128
 """Levels of arrays and objects in one answer; what nests deeper could not be written again."""
+_CONTAINERS: Final = 1 << 18
+"""Arrays and objects in a whole answer: with all its log-probabilities a token has some forty of them."""
+_VALUES: Final = 1 << 21
+"""Commas beside those: the numbers of a whole answer of embeddings of this length."""
+EVENT_CONTAINERS: Final = 1 << 14
+"""Arrays and objects in one event."""
 _MOST_TOKENS: Final = 1 << 32
 """Of one request; what says more does not count."""
 
@@ -82,15 +88,22 @@ class EventReader:
         return event
 
 
-def read_object(data: bytes) -> dict[str, object] | None:
-    """The JSON object in what a vendor sent; None where it is none. Lone surrogates become question marks."""
+def read_object(data: bytes, containers: int = _CONTAINERS) -> dict[str, object] | None:
+    """The JSON object in what a vendor sent; None where it is none. Lone surrogates become question marks.
+
+    None as well where there are more arrays and objects in it, or more values, than in any answer: whoever parses
+    them holds the interpreter for as long, and every stream waits. Those in a text count too.
+    """
+    nested = data.count(b"[") + data.count(b"{")
+    if nested > containers or data.count(b",") > _VALUES:
+        return None
     try:
         value = json.loads(data.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None
-    if data.count(b"[") + data.count(b"{") > _DEEPEST and _is_too_deep(value):
+    if nested > _DEEPEST and _is_too_deep(value):
         return None
     if _SURROGATE.search(data) is not None:
         cleaned = _cleaned(value)

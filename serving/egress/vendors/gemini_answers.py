@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from serving.egress.vendors.calls import Answered, OutCall, StreamTranslator, broken
-from serving.egress.vendors.events import Event, count, part, parts, read_object, text
+from serving.egress.vendors.events import EVENT_CONTAINERS, Event, count, part, parts, read_object, text
 from serving.egress.vendors.refusals import CODES, Refusal, error_in_stream, wait_of, whole_seconds
 from serving.errors import ServingError
 from serving.openai import ToolCall, Usage, embeddings_body, responses, serialise
@@ -162,7 +162,7 @@ class ContentStream(StreamTranslator):
         self._is_blocked = False
 
     def _translate(self, event: Event, out: list[bytes]) -> None:
-        value = read_object(event.data)
+        value = read_object(event.data, EVENT_CONTAINERS)
         if value is None:
             raise self.broken("sent an event that is not JSON")
         if "error" in value:

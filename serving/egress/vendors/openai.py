@@ -26,7 +26,7 @@ from serving.egress.vendors.calls import (
     post,
 )
 from serving.egress.vendors.conversation import check_pairs, text_parts
-from serving.egress.vendors.events import Event, count, part, parts, read_object, text
+from serving.egress.vendors.events import EVENT_CONTAINERS, Event, count, part, parts, read_object, text
 from serving.egress.vendors.fields import Fields, only_own_sampling
 from serving.egress.vendors.refusals import Refusal, error_in_stream, error_of, wait_of
 from serving.openai import Usage, serialise
@@ -201,7 +201,7 @@ class _Relayed(StreamTranslator):
         if event.data.strip() == b"[DONE]":
             self._done(out)
             return
-        value = read_object(event.data)
+        value = read_object(event.data, EVENT_CONTAINERS)
         if value is None:
             raise self.broken("sent an event that is not JSON")
         if value.get("error") is not None:

@@ -7,11 +7,11 @@ message says what the number in the next one is.
 In the order of their work: `parts` (a body as texts), `fold` (one way of writing for many), `decoded` (escapes and
 base64 undone), then the detectors, each a generator of `Hit`: `numbers` with the tables `russian`, `european`,
 `american` and `cards`, `lettered`, `contact`, `dates`, `wording`, `conditions`, `secret`, `cues` with the names of
-`given`, `site`; and `names`, behind a door of its own. `context` reads what stands around a place, once for all
-rules, in the words of `lexicon`.
+`given`, `site`; and `names`, behind a door of its own, with a `memory` of what it was asked before. `context` reads
+what stands around a place, once for all rules, in the words of `lexicon`.
 """
 
-from serving.policy.detect.finding import Finding, Part, Span
+from serving.policy.detect.finding import Finding, Part, Span, together
 from serving.policy.detect.parts import parts_of
 from serving.policy.detect.scanner import NameFinder, Scanner
 from serving.policy.detect.vocabulary import DetectSettings, SiteVocabulary
@@ -27,4 +27,5 @@ __all__ = [
     "Span",
     "Verdict",
     "parts_of",
+    "together",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from serving.policy.verdict import Verdict
+from serving.policy.verdict import Verdict, worst
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,42 @@ class Finding:
     def labels(self) -> frozenset[str]:
         """All that was found."""
         return frozenset(span.label for span in self.spans)
+
+
+def places_of(parts: Iterable[Part]) -> dict[str, int]:
+    """The place of each `where` among the parts; of one that comes twice the first."""
+    places: dict[str, int] = {}
+    for index, part in enumerate(parts):
+        places.setdefault(part.where, index)
+    return places
+
+
+def merged(spans: Iterable[Span], places: Mapping[str, int]) -> tuple[Span, ...]:
+    """In order, and of one label none that overlaps another. What is in none of the places comes last."""
+    found: list[Span] = []
+    last: dict[tuple[str, str], int] = {}
+
+    def order(span: Span) -> tuple[int, str, int, int, str, str]:
+        return places.get(span.where, len(places)), span.where, span.start, -span.end, span.label, span.detector
+
+    for span in sorted(spans, key=order):
+        key = (span.where, span.label)
+        index = last.get(key)
+        if index is not None and span.start < found[index].end:
+            before = found[index]
+            if span.end > before.end:
+                found[index] = Span(before.where, before.start, span.end, before.label, before.detector)
+            continue
+        last[key] = len(found)
+        found.append(span)
+    return tuple(found)
+
+
+def together(findings: Sequence[Finding], parts: Iterable[Part]) -> Finding:
+    """What several scans found, each of some of the parts, as one: the worst verdict, all places, all reasons."""
+    spans = [span for finding in findings for span in finding.spans]
+    reasons = dict.fromkeys(reason for finding in findings for reason in finding.reasons)
+    return Finding(worst(finding.verdict for finding in findings), merged(spans, places_of(parts)), tuple(reasons))
 
 
 class Hit(NamedTuple):

@@ -5,7 +5,9 @@ wants pymorphy2. Its files are read through the wheel's own record. slovnet and 
 offline.
 
 The network sees a few words around each one, so a text is cut into pieces of bounded length, with time and memory in
-proportion to it. What the model misses is published, and does not show in the verdict.
+proportion to it. A few pieces are read at one go, and what is found in them hangs on them alone: not on each by itself,
+since the shorter ones are filled up to the longest, and the network sees that. So the few are what is remembered. What
+the model misses is published, and does not show in the verdict.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
+
+from serving.policy.detect.memory import Memory, Places
 
 _PIECE_CHARS: Final = 1_000
 _BATCH: Final = 8
@@ -25,23 +30,42 @@ _MODEL: Final = "slovnet_ner_news"
 
 
 class RussianNames:
-    """A model of names, read into memory. Its use changes nothing in it."""
+    """A model of names, read into memory. The same text has the same names, with what is remembered or without."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, memory: Memory | None = None) -> None:
         self._model = model
+        self._memory = memory
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """Offsets of names of people, in order. A piece without a Cyrillic letter is not looked at."""
-        wanted = [(piece, start) for piece, start in _pieces(text) if _CYRILLIC.search(piece)]
-        wanted_texts = (piece for piece, _ in wanted)
-        for (piece, start), found in zip(wanted, self._model.map(wanted_texts), strict=True):
-            for span in found.spans:
-                if span.type == _PERSON and 0 <= span.start < span.stop <= len(piece):
-                    yield start + span.start, start + span.stop
+        wanted = ((piece, start) for piece, start in _pieces(text) if _CYRILLIC.search(piece))
+        while few := list(islice(wanted, _BATCH)):
+            for which, start, stop in self._found([piece for piece, _ in few]):
+                yield few[which][1] + start, few[which][1] + stop
+
+    def _found(self, texts: list[str]) -> Places:
+        if self._memory is None:
+            return self._asked(texts)
+        mark = self._memory.mark(texts)
+        found = self._memory.recall(mark)
+        if found is None:
+            found = self._asked(texts)  # what raises is not remembered
+            self._memory.keep(mark, found)
+        return found
+
+    def _asked(self, texts: list[str]) -> Places:
+        return tuple(
+            (which, span.start, span.stop)
+            for which, found in enumerate(self._model.map(texts))
+            for span in found.spans
+            if span.type == _PERSON and 0 <= span.start < span.stop <= len(texts[which])
+        )
 
 
-def open_names() -> RussianNames | None:
+def open_names(memory: Memory | None = None) -> RussianNames | None:
     """The model, read from the installed packages; None where they are not installed (`pip install …[hybrid]`).
+
+    With a `memory` it is asked once about the same.
 
     Raises whatever the packages raise for files that are not what they should be.
     """
@@ -61,7 +85,7 @@ def open_names() -> RussianNames | None:
         return None
     model = NER.load(str(found[_MODEL]), batch_size=_BATCH)
     model.navec(Navec.load(str(found[_VECTORS])))
-    return RussianNames(model)
+    return RussianNames(model, memory)
 
 
 def _pieces(text: str) -> Iterator[tuple[str, int]]:

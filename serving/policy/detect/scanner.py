@@ -25,7 +25,7 @@ from serving.policy.detect import (
 )
 from serving.policy.detect.contact import find_addresses, find_emails, find_international
 from serving.policy.detect.dates import find_birth_dates
-from serving.policy.detect.finding import Finding, Hit, Part, Span
+from serving.policy.detect.finding import Finding, Hit, Part, Span, merged, places_of
 from serving.policy.detect.fold import View, view_of
 from serving.policy.detect.numbers import find_numbers, tables_of
 from serving.policy.detect.script import unjudged
@@ -113,7 +113,7 @@ class Scanner:
                     spans += places.spans("name.person", "names", *origin(start, end))
         except Exception:  # noqa: BLE001 - whatever it is, it is not CLEAN
             reasons["detector_failed:reading"] = None
-        found = _merged(spans, places)
+        found = merged(spans, places_of(parts)) if spans else ()
         verdict = Verdict.SENSITIVE if found else Verdict.UNKNOWN if reasons else Verdict.CLEAN
         return Finding(verdict, found, tuple(reasons))
 
@@ -188,27 +188,3 @@ class _Places:
             if first < last:
                 yield Span(part.where, first, last, label, detector)
             index += 1
-
-    def order(self) -> dict[str, int]:
-        """The place of each `where` among the parts."""
-        return {part.where: index for index, part in reversed(list(enumerate(self._parts)))}
-
-
-def _merged(spans: list[Span], places: _Places) -> tuple[Span, ...]:
-    """In order, and of one label none that overlaps another."""
-    if not spans:
-        return ()
-    order = places.order()
-    merged: list[Span] = []
-    last: dict[tuple[str, str], int] = {}
-    for span in sorted(spans, key=lambda span: (order[span.where], span.start, -span.end, span.label, span.detector)):
-        key = (span.where, span.label)
-        index = last.get(key)
-        if index is not None and span.start < merged[index].end:
-            before = merged[index]
-            if span.end > before.end:
-                merged[index] = Span(before.where, before.start, span.end, before.label, before.detector)
-            continue
-        last[key] = len(merged)
-        merged.append(span)
-    return tuple(merged)

@@ -8,7 +8,7 @@ import pytest
 
 from serving.egress.vendors import Anthropic, Azure, Compatible, Gemini, OpenAI, OutCall
 from serving.egress.vendors.calls import CHAT
-from serving.egress.vendors.events import Event, EventReader, NotEvents, read_object
+from serving.egress.vendors.events import EVENT_CONTAINERS, Event, EventReader, NotEvents, read_object
 from serving.egress.vendors.fields import Fields
 from serving.egress.vendors.refusals import Refusal, error_in_stream, error_of, wait_of
 from serving.errors import BadSettings, DestinationUnavailable, InvalidRequest, Overloaded, UnsupportedByDestination
@@ -208,3 +208,24 @@ def test_what_one_name_says_twice_is_refused() -> None:
             with pytest.raises(UnsupportedByDestination) as caught:
                 vendor.request(OutCall(CHAT, body, "m"))
             assert caught.value.param == f"response_format.json_schema.{label}"
+
+
+@pytest.mark.parametrize("piece", [b"[]", b"{}", b"[[0]]", b'{"a":{}}'])
+def test_more_arrays_and_objects_than_an_answer_has_are_not_parsed(piece: bytes) -> None:
+    """They would hold the interpreter, and with it every stream, for seconds."""
+    within = b'{"a":[' + b",".join([piece] * 4_000) + b"]}"
+    beyond = b'{"a":[' + b",".join([piece] * 300_000) + b"]}"
+    assert read_object(within, EVENT_CONTAINERS) is not None
+    assert read_object(beyond) is None
+    assert read_object(beyond[: len(piece) * 20_000] + b"]}", EVENT_CONTAINERS) is None
+
+
+def test_more_values_than_an_answer_has_are_not_parsed() -> None:
+    """Numbers without end, in one array; as many as embeddings have are read."""
+    assert read_object(b'{"a":[' + b"0," * 1_600_000 + b"0]}") is not None
+    assert read_object(b'{"a":[' + b"0," * 2_200_000 + b"0]}") is None
+
+
+def test_a_long_text_is_an_answer() -> None:
+    """What counts is what is nested, and not the length."""
+    assert read_object(b'{"a":"' + b"x" * (8 << 20) + b'"}') is not None

@@ -263,6 +263,51 @@ def test_a_full_store_says_unknown(tmp_path: Path) -> None:
     assert file_of(directory).stat().st_size < 1000 * 16
 
 
+def test_who_has_filled_a_store_has_filled_it_for_nobody_else(tmp_path: Path) -> None:
+    """One cache domain takes what it can get: what has no room makes its own answers UNKNOWN, after a restart too."""
+    clock, directory = Clock(), tmp_path / "taint"
+    begin(directory, KEY)
+    numbers = np.random.default_rng(1).integers(0, 1 << 63, 4000).astype(np.uint64)
+    with closing(opened(directory, clock, most=1000)) as store:
+        kept = [store.add(numbers[at : at + 10], domain="greedy") for at in range(0, 2000, 10)]
+        assert 700 < 10 * sum(kept) <= 750
+        assert store.look(numbers[:1], "greedy") is Taint.TAINTED
+        assert store.look(numbers[-1:], "greedy") is Taint.UNKNOWN
+        assert store.look(numbers[-1:], "other") is Taint.NONE
+        assert store.add(numbers[3000:3100], domain="other")
+        assert store.look(numbers[3000:3001], "other") is Taint.TAINTED
+        assert store.problem is None
+    with closing(opened(directory, clock, most=1000)) as store:
+        assert store.look(numbers[-1:], "greedy") is Taint.UNKNOWN
+        assert store.look(numbers[-1:], "other") is Taint.NONE
+        clock.now += DAY + 120
+        assert store.look(numbers[-1:], "greedy") is Taint.NONE
+        assert store.add(numbers[-100:], domain="greedy")  # what has expired makes room
+
+
+def test_what_comes_again_takes_no_room_again(tmp_path: Path) -> None:
+    """A conversation is remembered with every turn: it fills no share by that."""
+    begin(tmp_path, KEY)
+    numbers = np.arange(1, 401, dtype=np.uint64) << np.uint64(40)
+    with closing(opened(tmp_path, most=1000)) as store:
+        assert all(store.add(numbers, domain="here") for _ in range(20))
+
+
+def test_a_hole_of_one_domain_outlives_a_new_file(tmp_path: Path) -> None:
+    """A file that is written anew, because much in it is worth nothing any more, has the holes of the old one."""
+    begin(tmp_path, KEY)
+    clock = Clock()
+    with closing(opened(tmp_path, clock, most=100)) as store:
+        assert not store.add(None, domain="here")
+        clock.now += 3600
+        before = file_of(tmp_path)
+        store.add(np.arange(1, 200, dtype=np.uint64), domain="there")  # too many: it looks for what has expired
+        assert file_of(tmp_path) != before
+    with closing(opened(tmp_path, clock)) as store:
+        assert store.look(np.zeros(1, np.uint64), "here") is Taint.UNKNOWN
+        assert store.look(np.zeros(1, np.uint64), "elsewhere") is Taint.NONE
+
+
 def test_a_text_that_could_not_be_read_leaves_a_hole(directory: Path) -> None:
     """What it was is not known, and so nothing is known not to be part of it; after a restart too."""
     for expected in (Taint.UNKNOWN, Taint.UNKNOWN):
