@@ -16,7 +16,6 @@ from benchmarks.corpus.fields import Carrier, Fields, as_object, called, chat, d
 from benchmarks.corpus.held_out import carriers as held_out
 from benchmarks.corpus.rows import ascii_escaped, quoted
 
-
 # The open part.
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from benchmarks.corpus.fields import called, chat
 from benchmarks.corpus.clean import filled
+from benchmarks.corpus.fields import called, chat
 from benchmarks.corpus.generator import LABELS, value_of
 from benchmarks.corpus.obfuscation import manners_of, written
 from benchmarks.corpus.rows import Marks, ascii_escaped, quoted

@@ -1,8 +1,8 @@
 """Names, addresses, dates of birth and e-mail addresses of nobody.
 
 A name is a common given name and a common surname drawn apart from each other, so that whoever bears it is met by
-chance. The parts of the corpus draw from different lists; those of the held-out part stand with it. E-mail addresses end
-in domains that are kept for examples (RFC 2606).
+chance. The parts of the corpus draw from different lists; those of the held-out part stand with it. E-mail addresses
+end in domains that are kept for examples (RFC 2606).
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ def accounting_export(_rng: Random, fields: Fields) -> str:
 def to_string(rng: Random, fields: Fields) -> str:
     """An object of a program in its log."""
     said = ", ".join(f"{field.key}={field.value}" for field in fields)
-    return f"2026-02-1{rng.randrange(10)}T08:1{rng.randrange(10)}:44.{rng.randrange(100, 999)}Z ERROR [http-nio-8080-exec-{rng.randrange(1, 9)}] o.e.crm.PersonService - rejected PersonDto[{said}]"
+    when = f"2026-02-1{rng.randrange(10)}T08:1{rng.randrange(10)}:44.{rng.randrange(100, 999)}Z"
+    return f"{when} ERROR [http-nio-8080-exec-{rng.randrange(1, 9)}] o.e.crm.PersonService - rejected PersonDto[{said}]"
 
 
 def terraform(_rng: Random, fields: Fields) -> str:
@@ -100,8 +101,9 @@ def bold_list(_rng: Random, fields: Fields) -> str:
 
 def web_form(_rng: Random, fields: Fields) -> str:
     rows = "\n".join(
-        f'<label for="{f.key}">{html.escape(f.title)}</label><input id="{f.key}" name="{f.key}" value="{html.escape(f.value)}">'
-        for f in fields
+        f'<label for="{field.key}">{html.escape(field.title)}</label>'
+        f'<input id="{field.key}" name="{field.key}" value="{html.escape(field.value)}">'
+        for field in fields
     )
     return f'<form action="/save" method="post">\n{rows}\n</form>'
 
@@ -149,7 +151,8 @@ def mail_arguments(rng: Random, fields: Fields) -> dict[str, Any]:
 
 def retrieved(rng: Random, fields: Fields) -> dict[str, Any]:
     """A developer's message with what a search has found."""
-    found = f'<documents>\n<document index="1">\nOpening hours: Mon to Fri\n</document>\n<document index="2">\n{one_line(rng, fields)}\n</document>\n</documents>'
+    first = '<document index="1">\nOpening hours: Mon to Fri\n</document>'
+    found = f'<documents>\n{first}\n<document index="2">\n{one_line(rng, fields)}\n</document>\n</documents>'
     return chat(
         {"role": "developer", "content": f"Use only the documents.\n{found}"},
         {"role": "user", "content": "Which entries are complete?"},

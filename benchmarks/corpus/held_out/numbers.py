@@ -10,8 +10,23 @@ from benchmarks.corpus.identifiers import digits, grouped
 
 _ZONES: Final = ("02", "05", "18", "22", "26", "36", "38", "42", "46", "57", "60", "65", "71", "75", "80", "97")
 _BBAN_DIGITS: Final = {
-    **{"DE": 18, "AT": 16, "BE": 12, "CH": 17, "SE": 20, "FI": 14, "DK": 14, "PT": 21, "CZ": 20, "LT": 16, "NO": 11},
-    **{"ES": 20, "PL": 24, "FR": 23, "EE": 16, "NL": 10, "IE": 14},
+    "DE": 18,
+    "AT": 16,
+    "BE": 12,
+    "CH": 17,
+    "SE": 20,
+    "FI": 14,
+    "DK": 14,
+    "PT": 21,
+    "CZ": 20,
+    "LT": 16,
+    "NO": 11,
+    "ES": 20,
+    "PL": 24,
+    "FR": 23,
+    "EE": 16,
+    "NL": 10,
+    "IE": 14,
 }
 """Digits after the check digits and the bank's letters: registry of ISO 13616."""
 _BBAN_LETTERS: Final = {"NL": ("INGB", "RABO"), "IE": ("AIBK", "BOFI")}

@@ -14,44 +14,76 @@ from typing import Final
 
 from benchmarks.corpus.identifiers import born
 
-MEN: Final = tuple(
-    "Вадим Станислав Глеб Руслан Ильдар Арсений Валентин Герман Захар Матвей Рашид Степан Эдуард Ярослав Богдан Денис "
-    "Леонид Анатолий Виталий Григорий".split()
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+MEN: Final = _words(
+    "Вадим Станислав Глеб Руслан Ильдар Арсений Валентин Герман Захар Матвей Рашид Степан Эдуард Ярослав "
+    "Богдан Денис Леонид Анатолий Виталий Григорий"
 )
-WOMEN: Final = tuple(
-    "Людмила Надежда Валентина Лариса Маргарита Виктория Жанна Инна Эльвира Кристина Диана Гульнара Алевтина Раиса "
-    "Регина Тамара Яна Карина Снежана Антонина".split()
+WOMEN: Final = _words(
+    "Людмила Надежда Валентина Лариса Маргарита Виктория Жанна Инна Эльвира Кристина Диана Гульнара "
+    "Алевтина Раиса Регина Тамара Яна Карина Снежана Антонина"
 )
-FATHERS: Final = tuple(
-    "Вадимов Станиславов Русланов Валентинов Леонидов Эдуардов Денисов Степанов Геннадьев Анатольев Григорьев Рашидов "
-    "Витальев Константинов".split()
+FATHERS: Final = _words(
+    "Вадимов Станиславов Русланов Валентинов Леонидов Эдуардов Денисов Степанов Геннадьев Анатольев "
+    "Григорьев Рашидов Витальев Константинов"
 )
 """Stems of patronymics: -ич and -на are put after."""
-SURNAMES: Final = tuple(
-    "Голубев Виноградов Тарасов Белоусов Киселёв Ефимов Жуков Гаврилов Сидоркин Гарифуллин Ахметов Мамедов Пестряков "
-    "Родионов Сухарев Щербинин Якушев Коновалов Дьячков Лаптев Чернышёв Завьялов Ермилов".split()
+SURNAMES: Final = _words(
+    "Голубев Виноградов Тарасов Белоусов Киселёв Ефимов Жуков Гаврилов Сидоркин Гарифуллин Ахметов "
+    "Мамедов Пестряков Родионов Сухарев Щербинин Якушев Коновалов Дьячков Лаптев Чернышёв Завьялов "
+    "Ермилов"
 )
 FIXED_SURNAMES: Final = ("Бондаренко", "Кравченко", "Седых", "Гончаренко")
 """Those that have no cases."""
 _ADJECTIVAL: Final = ("Вишневск", "Залесск", "Дубровск")
 GIVEN: Final = {
-    "en": tuple(
-        "Declan Priya Marcus Siobhan Tyrone Fiona Rajesh Beatrice Callum Naomi Gareth Yasmin Douglas Imogen Leroy "
-        "Maureen Desmond Rosalind Kwame Bridget Ahmed Olivia Trevor Gwendolyn".split()
+    "en": _words(
+        "Declan Priya Marcus Siobhan Tyrone Fiona Rajesh Beatrice Callum Naomi Gareth Yasmin Douglas Imogen "
+        "Leroy Maureen Desmond Rosalind Kwame Bridget Ahmed Olivia Trevor Gwendolyn"
     ),
-    "de": tuple(
-        "Wolfgang Heike Torsten Gisela Markus Silke Dieter Annegret Florian Mehmet Aylin Sebastian Franziska Uwe "
-        "Rainer Dörte Fatima Maximilian Ingrid Carsten Nadine Holger Leonie Karl-Heinz".split()
+    "de": _words(
+        "Wolfgang Heike Torsten Gisela Markus Silke Dieter Annegret Florian Mehmet Aylin Sebastian Franziska "
+        "Uwe Rainer Dörte Fatima Maximilian Ingrid Carsten Nadine Holger Leonie Karl-Heinz"
     ),
 }
 FAMILY: Final = {
-    "en": tuple(
-        "Gallagher Okafor Sutherland Pemberton Whitaker Nakamura McAllister Delgado Fairbanks O'Rourke Patel Lindqvist "
-        "Hawthorne Blackwood Ramirez Chaudhry Thornton Fitzgerald Abernathy Llewellyn Osborne Kaminski".split()
+    "en": _words(
+        "Gallagher Okafor Sutherland Pemberton Whitaker Nakamura McAllister Delgado Fairbanks O'Rourke Patel "
+        "Lindqvist Hawthorne Blackwood Ramirez Chaudhry Thornton Fitzgerald Abernathy Llewellyn Osborne "
+        "Kaminski"
     ),
     "de": (
-        *"Schäfer Bauer Lorenz Vogel Kaiser Yilmaz Brandt Seidel Pfeiffer Haase Grünwald Oberhauser Dietrich".split(),
-        *"Sommerfeld Kowalski Engelhardt Reuter Thiele Öztürk Stahlberg Wiedemann Weiß von&Hagen".split(),
+        *[
+            "Schäfer",
+            "Bauer",
+            "Lorenz",
+            "Vogel",
+            "Kaiser",
+            "Yilmaz",
+            "Brandt",
+            "Seidel",
+            "Pfeiffer",
+            "Haase",
+            "Grünwald",
+            "Oberhauser",
+            "Dietrich",
+        ],
+        *[
+            "Sommerfeld",
+            "Kowalski",
+            "Engelhardt",
+            "Reuter",
+            "Thiele",
+            "Öztürk",
+            "Stahlberg",
+            "Wiedemann",
+            "Weiß",
+            "von&Hagen",
+        ],
     ),
 }
 STREETS: Final = {
@@ -83,9 +115,9 @@ _GERMAN_TOWNS: Final = (
     *(("Rostock", "18"), ("Erfurt", "99"), ("Potsdam", "14")),
 )
 _MONTHS: Final = {
-    "ru": "января февраля марта апреля мая июня июля августа сентября октября ноября декабря".split(),
-    "en": "January February March April May June July August September October November December".split(),
-    "de": "Januar Februar März April Mai Juni Juli August September Oktober November Dezember".split(),
+    "ru": _words("января февраля марта апреля мая июня июля августа сентября октября ноября декабря"),
+    "en": _words("January February March April May June July August September October November December"),
+    "de": _words("Januar Februar März April Mai Juni Juli August September Oktober November Dezember"),
 }
 MAILBOXES: Final = (
     *("d.gallagher", "m_okafor", "torsten.seidel", "lyudmila1974", "heike-vogel", "vadim.golubev", "s.pemberton"),
@@ -107,7 +139,7 @@ def _endings(words: tuple[str, ...], *endings: str, cut: int = 0) -> dict[str, t
 @lru_cache
 def _cases() -> dict[str, tuple[str, ...]]:
     """Every word of a Russian name that has cases."""
-    soft = tuple(word for word in MEN if word.endswith("ий"))
+    soft = tuple(word for word in MEN if word.endswith("й"))
     iya = tuple(word for word in WOMEN if word.endswith("ия"))
     other = tuple(word for word in WOMEN if word not in iya)
     sibilant = tuple(word for word in other if word[-2] in "гкх")
@@ -198,9 +230,9 @@ def address(rng: Random, language: str) -> str:
         return rng.choice((f"{house} {street}, {town}, {code}", f"Flat {flat}, {house} {street}, {town} {code}"))
     town, state, zone = rng.choice(_AMERICAN_TOWNS)
     code = f"{zone}{rng.randrange(1, 99):02}"
-    number = rng.randrange(100, 9900)
+    house = rng.randrange(100, 9900)
     return rng.choice(
-        (f"{number} {street}, {town}, {state} {code}", f"{number} {street} Apt {flat}, {town} {state} {code}")
+        (f"{house} {street}, {town}, {state} {code}", f"{house} {street} Apt {flat}, {town} {state} {code}")
     )
 
 
