@@ -113,10 +113,9 @@ def _sensitive(seed: int, index: int, part: Part) -> Row:
 
     if (scenes := templates.scenes_of(language, label)) and rng.random() < _IN_SCENE:
         name = rng.choice(scenes)
-        text, manner = _scene(rng, marks, templates, (language, name, label), wanted)
-        return _row(
-            marks, (text, None), (part, index, language, name, manner, label, f"{part}/scene/{language}/{name}")
-        )
+        whole, manner = _scene(rng, marks, templates, (language, name, label), wanted)
+        about = (part, index, language, name, manner, label, f"{part}/scene/{language}/{name}")
+        return _row(marks, (whole, None), about)
     made = {each: _made(rng, marks, each, (language, part), wanted) for each in labels}
 
     drawn = rng.random()
