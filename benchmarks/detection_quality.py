@@ -2,7 +2,7 @@
 
     python -m benchmarks.detection_quality --seed 1 --count 40000 [--part open] [--gate] [--json FILE] [--document FILE]
 
-Both parts are judged, each for itself. The JSON goes to stdout where no file is named; `--document` puts the tables
+All parts are judged, each for itself. The JSON goes to stdout where no file is named; `--document` puts the tables
 into a page of Markdown, between its two marks. With `--gate` the exit status is 1 where a bar is missed.
 
 `--scanner MODULE:NAME` names another detector: something that is called without arguments and gives an object with
@@ -379,7 +379,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=40_000, help="rows of each part, half of them sensitive")
-    parser.add_argument("--part", choices=("open", "held-out", "both"), default="both")
+    parser.add_argument("--part", choices=[*(part.replace("_", "-") for part in PARTS), "all"], default="all")
     parser.add_argument("--scanner", default=PRODUCT, metavar="MODULE:NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--document", type=Path, metavar="FILE")
@@ -389,7 +389,7 @@ def main() -> int:
     parser.add_argument("--gate", action="store_true", help="say which bars are missed, and exit with 1 where one is")
     options = parser.parse_args()
     scanner = plugged(options.scanner)
-    wanted = [part for part in PARTS if options.part in {"both", part.replace("_", "-")}]
+    wanted = [part for part in PARTS if options.part in {"all", part.replace("_", "-")}]
     results: dict[str, Any] = {
         **described(),
         "seed": options.seed,

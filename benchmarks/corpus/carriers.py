@@ -1,7 +1,7 @@
 """What a record of fields is written in: forms, tables, code, logs, calls of tools. Each part has its own.
 
 A carrier takes the generator and the fields, and gives a text or a whole body of a request. Values that are labelled
-carry their marks through all quoting.
+carry their marks through all quoting. Those of the held-out part stand with it.
 """
 
 from __future__ import annotations
@@ -9,48 +9,12 @@ from __future__ import annotations
 import csv
 import html
 import io
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
+from benchmarks.corpus.fields import Carrier, Fields, as_object, called, chat, dumps
+from benchmarks.corpus.held_out import carriers as held_out
 from benchmarks.corpus.rows import ascii_escaped, quoted
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of a record."""
-
-    title: str
-    """As people read it, in the row's language."""
-    key: str
-    """As programs name it."""
-    value: str
-
-
-Fields = Sequence[Field]
-Carrier = Callable[[Random, Fields], "str | dict[str, Any]"]
-
-
-def _object(fields: Fields) -> dict[str, str]:
-    return {field.key: field.value for field in fields}
-
-
-def _dumps(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def chat(*messages: dict[str, Any], **others: Any) -> dict[str, Any]:
-    """A body for chat completions."""
-    return {"model": "default", "messages": list(messages), **others}
-
-
-def called(name: str, arguments: str, call: str = "call_1") -> dict[str, Any]:
-    """An assistant's message that calls a tool."""
-    function = {"name": name, "arguments": arguments}
-    return {"role": "assistant", "tool_calls": [{"id": call, "type": "function", "function": function}]}
-
 
 # The open part.
 
@@ -77,11 +41,11 @@ def comma_separated(_rng: Random, fields: Fields) -> str:
 
 
 def nested_json(rng: Random, fields: Fields) -> str:
-    return _dumps({"id": rng.randrange(1000), "customer": {"details": _object(fields)}, "active": True}, indent=2)
+    return dumps({"id": rng.randrange(1000), "customer": {"details": as_object(fields)}, "active": True}, indent=2)
 
 
 def json_in_json(rng: Random, fields: Fields) -> str:
-    return _dumps({"event": "updated", "attempt": rng.randrange(5), "payload": _dumps({"new": _object(fields)})})
+    return dumps({"event": "updated", "attempt": rng.randrange(5), "payload": dumps({"new": as_object(fields)})})
 
 
 def python_code(_rng: Random, fields: Fields) -> str:
@@ -106,7 +70,7 @@ def log_line(rng: Random, fields: Fields) -> str:
 def tool_arguments(_rng: Random, fields: Fields) -> dict[str, Any]:
     return chat(
         {"role": "user", "content": "Please save the record."},
-        called("save_client", _dumps(_object(fields))),
+        called("save_client", dumps(as_object(fields))),
         {"role": "tool", "tool_call_id": "call_1", "content": "saved"},
         {"role": "user", "content": "Thanks. What is next?"},
     )
@@ -116,7 +80,7 @@ def tool_result(_rng: Random, fields: Fields) -> dict[str, Any]:
     return chat(
         {"role": "user", "content": "Look up the customer."},
         called("find_client", '{"row": 1}'),
-        {"role": "tool", "tool_call_id": "call_1", "content": _dumps({"found": [_object(fields)]})},
+        {"role": "tool", "tool_call_id": "call_1", "content": dumps({"found": [as_object(fields)]})},
     )
 
 
@@ -125,7 +89,7 @@ def system_message(_rng: Random, fields: Fields) -> dict[str, Any]:
     return chat({"role": "system", "content": f"Known facts. {known}"}, {"role": "user", "content": "Hello!"})
 
 
-# The held-out part.
+# The second part.
 
 
 def html_list(_rng: Random, fields: Fields) -> str:
@@ -147,8 +111,8 @@ def xml_record(_rng: Random, fields: Fields) -> str:
 
 
 def json_lines(rng: Random, fields: Fields) -> str:
-    lines = ({"n": rng.randrange(100), "ok": True}, _object(fields), {"n": rng.randrange(100), "ok": False})
-    return "\n".join(ascii_escaped(_dumps(line)) for line in lines)
+    lines = ({"n": rng.randrange(100), "ok": True}, as_object(fields), {"n": rng.randrange(100), "ok": False})
+    return "\n".join(ascii_escaped(dumps(line)) for line in lines)
 
 
 def javascript(_rng: Random, fields: Fields) -> str:
@@ -157,12 +121,14 @@ def javascript(_rng: Random, fields: Fields) -> str:
 
 
 def shell_command(_rng: Random, fields: Fields) -> str:
-    body = _dumps(_object(fields)).replace("'", "'\\''")
+    body = dumps(as_object(fields)).replace("'", "'\\''")
     return f"curl -sS -X PUT -H 'content-type: application/json' -d '{body}' http://localhost:8080/people/7"
 
 
 def structured_log(rng: Random, fields: Fields) -> str:
-    return _dumps({"ts": 1_740_000_000 + rng.randrange(10**6), "lvl": "debug", "msg": "upsert", "ctx": _object(fields)})
+    return dumps(
+        {"ts": 1_740_000_000 + rng.randrange(10**6), "lvl": "debug", "msg": "upsert", "ctx": as_object(fields)}
+    )
 
 
 def plain_list(_rng: Random, fields: Fields) -> str:
@@ -170,7 +136,7 @@ def plain_list(_rng: Random, fields: Fields) -> str:
 
 
 def parallel_arguments(rng: Random, fields: Fields) -> dict[str, Any]:
-    listed = _dumps({"operations": [{"set": field.key, "to": field.value} for field in fields], "dry": False})
+    listed = dumps({"operations": [{"set": field.key, "to": field.value} for field in fields], "dry": False})
     message = called("lookup", f'{{"page": {rng.randrange(9)}}}', "a")
     message["tool_calls"] += called("apply_changes", listed, "b")["tool_calls"]
     return chat(
@@ -211,7 +177,7 @@ TEXTS: Final[dict[str, dict[str, Carrier]]] = {
         "environment": environment_file,
         "log": log_line,
     },
-    "held_out": {
+    "second": {
         "list": plain_list,
         "html": html_list,
         "tsv": tab_separated,
@@ -222,14 +188,16 @@ TEXTS: Final[dict[str, dict[str, Carrier]]] = {
         "shell": shell_command,
         "json_log": structured_log,
     },
+    "held_out": held_out.TEXTS,
 }
 """Carriers whose rows are texts."""
 BODIES: Final[dict[str, dict[str, Carrier]]] = {
     "open": {"tool_arguments": tool_arguments, "tool_result": tool_result, "system_message": system_message},
-    "held_out": {
+    "second": {
         "parallel_arguments": parallel_arguments,
         "result_in_parts": result_in_parts,
         "earlier_answer": earlier_answer,
     },
+    "held_out": held_out.BODIES,
 }
 """Carriers whose rows are requests."""

@@ -20,11 +20,40 @@ _CHOICES: Final = {
     "place_en": ("Rotterdam", "Denver", "Newcastle", "Nashville"),
     "company_de": ("Nordlicht GmbH", "Musterbau AG", "Alpenfrisch KG", "Rheintal Logistik GmbH"),
     "place_de": ("Dortmund", "Dresden", "Kassel", "Freiburg"),
+    "firm_ru": ("Уралмаш-Сервис", "Полюс", "Балтика-Трейд", "Камский бекон", "Вектор", "Заря"),
+    "town_ru": ("Псков", "Череповец", "Магадан", "Елабуга", "Сызрань", "Кострома"),
+    "firm_en": ("Granite Peak Energy", "Umbrella Foods plc", "Tidewater Rail", "Fabrikam Inc.", "Quill & Sons"),
+    "town_en": ("Aberdeen", "Sacramento", "Cork", "Wolverhampton", "Savannah", "Halifax"),
+    "firm_de": (
+        "Hanseatische Seilerei AG",
+        "Donauwerke GmbH",
+        "Bäckerei Kornblume",
+        "Eifel Energie eG",
+        "Spreewald KG",
+    ),
+    "town_de": ("Göttingen", "Chemnitz", "Bielefeld", "Passau", "Flensburg", "Trier"),
 }
 _PUBLIC: Final = {
     "public_ru": ("Александр Пушкин", "Родион Раскольников", "Екатерина Вторая", "Андрей Болконский", "Лев Толстой"),
     "public_en": ("Jane Austen", "Sherlock Holmes", "Isaac Newton", "Elizabeth Bennet", "Charles Dickens"),
     "public_de": ("Johann Wolfgang von Goethe", "Immanuel Kant", "Friedrich Schiller", "Gregor Samsa", "Effi Briest"),
+    "figure_ru": (
+        "Михаил Ломоносов",
+        "Анна Каренина",
+        "Евгений Базаров",
+        "Иван Грозный",
+        "Дмитрий Менделеев",
+        "Остап Бендер",
+    ),
+    "figure_en": (
+        "Charles Darwin",
+        "Oliver Twist",
+        "Ada Lovelace",
+        "Captain Ahab",
+        "Florence Nightingale",
+        "Huckleberry Finn",
+    ),
+    "figure_de": ("Ludwig van Beethoven", "Hans Castorp", "Clara Schumann", "Otto von Bismarck", "Till Eulenspiegel"),
 }
 
 
@@ -52,6 +81,9 @@ def _made(rng: Random, name: str, marks: Marks) -> str:
         "cas": lambda: _cas(rng),
         "coordinates": lambda: f"{rng.uniform(-60, 60):.5f}, {rng.uniform(-180, 180):.5f}",
         "partlike": lambda: _part_number(rng),
+        "epoch_ms": lambda: f"17{digits(rng, 11)}",
+        "snowflake": lambda: f"1{digits(rng, 18)}",
+        "ean": lambda: _ean(rng),
     }[name]()
 
 
@@ -66,6 +98,12 @@ def _isbn(rng: Random) -> str:
     body = f"978{rng.choice('0135')}{digits(rng, 8)}"
     check = -sum(int(digit) * (1, 3)[at % 2] for at, digit in enumerate(body)) % 10
     return f"978-{body[3]}-{body[4:7]}-{body[7:]}-{check}"
+
+
+def _ean(rng: Random) -> str:
+    body = f"{rng.choice(('400', '460', '501', '871'))}{digits(rng, 9)}"
+    check = -sum(int(digit) * (1, 3)[at % 2] for at, digit in enumerate(body)) % 10
+    return f"{body}{check}"
 
 
 def _cas(rng: Random) -> str:

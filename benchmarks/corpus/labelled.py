@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from benchmarks.corpus.carriers import called, chat
 from benchmarks.corpus.clean import filled
+from benchmarks.corpus.fields import called, chat
 from benchmarks.corpus.generator import LABELS, value_of
 from benchmarks.corpus.obfuscation import manners_of, written
 from benchmarks.corpus.rows import Marks, ascii_escaped, quoted
-from benchmarks.corpus.templates import LANGUAGES, PARTS, templates_of
+from benchmarks.corpus.templates import LANGUAGES, READABLE, templates_of
 
 _SHORT_CHARS: Final = 200
 """Longest text in a place with a bound of its own: names and ids take 256 characters, metadata and stop strings 512."""
@@ -185,7 +185,7 @@ def _request(seed: int, index: int) -> Labelled:
 
 def _sensitive(rng: Random, marks: Marks, *, word: bool) -> tuple[str, str]:
     """A sentence with a value in it; where only a word fits, a name of ASCII for it and a value with digits."""
-    templates = templates_of(rng.choice(PARTS))
+    templates = templates_of(rng.choice(READABLE))
     while True:
         label = rng.choice(LABELS)
         language = rng.choice(templates.languages_of(label))
@@ -193,7 +193,7 @@ def _sensitive(rng: Random, marks: Marks, *, word: bool) -> tuple[str, str]:
         if not word or (value.isascii() and "\n" not in value and any(sign.isdigit() for sign in value)):
             break
     if word:
-        return f"{templates.keys[label]}_{marks.mark(value, label, 'plain')}", label
+        return f"{templates.keys[label][0]}_{marks.mark(value, label, 'plain')}", label
     manner = "plain" if rng.random() < 0.6 else rng.choice(manners_of(label))
     value, used = written(rng, value, label, language, manner)
     sentence = rng.choice(templates.prose[language][label]).replace("{bik}", bik)
@@ -201,7 +201,7 @@ def _sensitive(rng: Random, marks: Marks, *, word: bool) -> tuple[str, str]:
 
 
 def _clean(rng: Random, marks: Marks) -> str:
-    templates = templates_of(rng.choice(PARTS))
+    templates = templates_of(rng.choice(READABLE))
     language = rng.choice((*LANGUAGES, "any"))
     kinds = templates.clean[language]
     return filled(rng, rng.choice(kinds[rng.choice(list(kinds))]), marks)

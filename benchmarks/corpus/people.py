@@ -1,8 +1,8 @@
 """Names, addresses, dates of birth and e-mail addresses of nobody.
 
 A name is a common given name and a common surname drawn apart from each other, so that whoever bears it is met by
-chance. The two parts of the corpus draw from different lists. E-mail addresses end in domains that are kept for
-examples (RFC 2606).
+chance. The parts of the corpus draw from different lists; those of the held-out part stand with it. E-mail addresses
+end in domains that are kept for examples (RFC 2606).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _RUSSIAN: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
         ("Ивановна", "Петровна", "Сергеевна", "Андреевна", "Михайловна"),
         ("Смирнов", "Кузнецов", "Попов", "Соколов", "Лебедев", "Морозов", "Волков", "Зайцев"),
     ),
-    "held_out": (
+    "second": (
         ("Владимир", "Игорь", "Евгений", "Роман", "Артём", "Кирилл", "Георгий", "Тимур"),
         ("Светлана", "Юлия", "Ксения", "Галина", "Вера", "Алина", "Полина", "Зоя"),
         ("Олегович", "Викторович", "Юрьевич", "Николаевич", "Борисович"),
@@ -34,7 +34,7 @@ _WESTERN: Final[dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...]]]] 
         ("James", "Mary", "Robert", "Patricia", "John", "Jennifer", "Michael", "Linda", "David", "Susan"),
         ("Smith", "Johnson", "Williams", "Brown", "Jones", "Miller", "Davis", "Wilson", "Taylor", "Clark"),
     ),
-    ("en", "held_out"): (
+    ("en", "second"): (
         ("Oliver", "Charlotte", "Harry", "Amelia", "George", "Isla", "Thomas", "Emily", "Samuel", "Grace"),
         ("Walker", "Hughes", "Edwards", "Green", "Turner", "Baker", "Harris", "Cooper", "Morris", "Ward"),
     ),
@@ -42,18 +42,18 @@ _WESTERN: Final[dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...]]]] 
         ("Peter", "Sabine", "Michael", "Petra", "Thomas", "Monika", "Andreas", "Claudia", "Stefan", "Birgit"),
         ("Müller", "Schmidt", "Schneider", "Fischer", "Weber", "Meyer", "Wagner", "Becker", "Schulz", "Hoffmann"),
     ),
-    ("de", "held_out"): (
+    ("de", "second"): (
         ("Lukas", "Hannah", "Jonas", "Lea", "Felix", "Katharina", "Jürgen", "Ursula", "Matthias", "Anke"),
         ("Koch", "Richter", "Klein", "Wolf", "Schröder", "Neumann", "Braun", "Zimmermann", "Krüger", "Hartmann"),
     ),
 }
 _STREETS: Final = {
     ("ru", "open"): ("ул. Ленина", "ул. Садовая", "проспект Мира", "Лесной переулок", "ул. Гагарина"),
-    ("ru", "held_out"): ("Набережная ул.", "бульвар Победы", "ш. Энтузиастов", "ул. Чехова", "пл. Труда"),
+    ("ru", "second"): ("Набережная ул.", "бульвар Победы", "ш. Энтузиастов", "ул. Чехова", "пл. Труда"),
     ("en", "open"): ("Oak Street", "Maple Avenue", "Church Road", "High Street", "Elm Drive"),
-    ("en", "held_out"): ("Station Road", "Cedar Lane", "Mill Lane", "Park Boulevard", "Victoria Road"),
+    ("en", "second"): ("Station Road", "Cedar Lane", "Mill Lane", "Park Boulevard", "Victoria Road"),
     ("de", "open"): ("Hauptstraße", "Gartenstraße", "Bahnhofstraße", "Schulstraße", "Lindenweg"),
-    ("de", "held_out"): ("Bergstr.", "Am Markt", "Goethestraße", "Mühlenweg", "Kastanienallee"),
+    ("de", "second"): ("Bergstr.", "Am Markt", "Goethestraße", "Mühlenweg", "Kastanienallee"),
 }
 _CITIES: Final = {
     "ru": ("Москва", "Казань", "Самара", "Екатеринбург", "Пермь", "Воронеж"),
@@ -106,11 +106,11 @@ _MONTHS: Final = {
 }
 _MAILBOXES: Final = {
     "open": ("a.smirnova", "j.miller", "petra.weber", "ivan_popov", "mary-j", "s.brown84", "olga.k", "thomas.meyer"),
-    "held_out": ("k.gusev", "amelia.ward", "lukas_koch", "vera.titova", "h.hughes", "anke-wolf77", "roman.e", "g.ward"),
+    "second": ("k.gusev", "amelia.ward", "lukas_koch", "vera.titova", "h.hughes", "anke-wolf77", "roman.e", "g.ward"),
 }
 _DOMAINS: Final = {
     "open": ("example.com", "mail.example.com", "example.org"),
-    "held_out": ("example.net", "post.example.net", "staff.example.org"),
+    "second": ("example.net", "post.example.net", "staff.example.org"),
 }
 
 

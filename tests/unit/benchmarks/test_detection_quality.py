@@ -246,12 +246,13 @@ def test_the_command_judges_both_parts_and_writes_both_tables(tmp_path: Path) ->
     done = subprocess.run([*command, *named], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     results = json.loads(out.read_text(encoding="utf-8"))
-    assert set(results["parts"]) == {"open", "held_out"}
+    assert set(results["parts"]) == {"open", "second", "held_out"}
     for part in results["parts"].values():
         assert sum(part["rows"].values()) == 400
         assert 190 <= part["rows"]["sensitive"] <= 200
     assert {"date", "machine", "versions"} <= set(results)
     text = table.read_text(encoding="utf-8")
+    assert "### The second part" in text
     assert "### The held-out part" in text
     assert text.startswith("# Page\n")
     assert text.endswith("\nrest\n")
