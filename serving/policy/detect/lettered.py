@@ -285,10 +285,11 @@ def _broken(folded: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]
         left, right = _LEFT.search(folded, low, at), _RIGHT.match(folded, at + 1, high)
         joined = folded[low:at] + folded[at + 1 : high]
         if left and right and _SMALL.search(left[0] + right[0]) and _DIGIT.search(left[0] + right[0]):
-            for match in _CUT.finditer(joined):
-                start, stop = low + match.start(), low + match.end() + 1
-                if start < at < stop - 1:
-                    yield start, stop, "".join(filter(str.isalnum, match[0]))
+            for pattern in _STRICT_FORMS if _CUT.search(joined) else ():
+                for match in pattern.finditer(joined):
+                    start, stop = low + match.start(), low + match.end() + 1
+                    if start < at < stop - 1:
+                        yield start, stop, "".join(filter(str.isalnum, match[0]))
         at = folded.find("\n", at + 1, end)
 
 
@@ -297,7 +298,8 @@ _LEFT: Final = re.compile(r"[a-z0-9][a-z0-9 ./_-]*+$")
 _RIGHT: Final = re.compile(r"[ \t]{0,4}+(?![a-z]{4,}[^a-z0-9])[a-z0-9][a-z0-9 ./_-]*+")
 _DIGIT: Final = re.compile(r"[0-9]")
 _SMALL: Final = re.compile(r"[a-z]")
-_CUT: Final = re.compile("|".join(form.pattern.pattern for form in FORMS if form.sizes and form.label in _STRICT))
+_STRICT_FORMS: Final = tuple(form.pattern for form in FORMS if form.sizes and form.label in _STRICT)
+_CUT: Final = re.compile("|".join(pattern.pattern for pattern in _STRICT_FORMS))
 
 
 def _hit(view: View, form: Form, start: int, end: int) -> Iterator[Hit]:
@@ -320,6 +322,7 @@ def _is_said(view: View, start: int, end: int, name: str, *, is_alone: bool) -> 
     order = near.get("order", IN_HEADING)
     if near.get(name, IN_HEADING) < order:
         return True
+    order = min(order, near.get("serial", IN_HEADING))
     column, heading = reading.headings(start)
     if "order" in column:
         return False
@@ -345,8 +348,8 @@ def find_id_cards(view: View) -> Iterator[Hit]:
         for match in pattern.finditer(folded):
             start, end = match.span()
             code = "".join(filter(str.isalnum, match[0]))
-            if len(code) not in {9, 10} or not is_de_document(code):
-                continue
+            if len(code) not in {9, 10} or not is_de_document(code) or code.isdigit():
+                continue  # the first sign is a letter of the authority
             written = "".join(filter(str.isalnum, view.plain[start:end]))
             is_sure = (
                 len(code) == 10
