@@ -176,6 +176,6 @@ def _loose(view: View) -> Iterator[Hit]:
         if not match["name"].startswith(_COMMON) and (
             any(map(is_given, words))
             or all(word[0].isupper() for word in written.split())
-            or (is_odd and is_surname(words[0]))
+            or (is_odd and any(map(is_surname, words)))
         ):
             yield Hit(*match.span("name"), _LABEL)

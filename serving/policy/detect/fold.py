@@ -143,6 +143,11 @@ class View:
         """The distinct words of `folded`, letters alone: a cheap look whether something can be there at all."""
         return frozenset(_WORD.findall(self.folded))
 
+    @cached_property
+    def vocabulary(self) -> str:
+        """The distinct words in one string: what is not in it is in no word of the text."""
+        return " ".join(self.words)
+
     def has(self, gate: frozenset[str]) -> bool:
         """Whether any word may begin with a stem of the gate (`gate_of`): first letters are looked at, all at once."""
         return not gate.isdisjoint(self.beginnings)
@@ -261,7 +266,7 @@ class Phrases:
                         found.append(match.span())
                 at = folded.find(head, at + 1)
         for stem in self._inside:
-            at = folded.find(stem)
+            at = folded.find(stem) if stem in view.vocabulary else -1
             while at >= 0:
                 found.append((at, at + len(stem)))
                 at = folded.find(stem, at + len(stem))
@@ -296,6 +301,6 @@ class Words:
         for size in self._end_sizes:
             found.update(word for word in words if word[-size:] in self._ends)
         for inside in self._inside:
-            if inside in view.folded:
+            if inside in view.vocabulary:
                 found.update(word for word in words if inside in word)
         return found

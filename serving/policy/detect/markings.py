@@ -68,7 +68,7 @@ _MARKINGS: Final = (
     "экземпляр_единственный "
     "confidentiality_notice strictly_internal strictly_personal personal_and_confidential business_confidential "
     "commercial_confidential commercial_secret commercially_confidential medical_in_confidence staff_in_confidence "
-    "in_strict_confidence in_confidence$ most_secret secret_clearance unclassified//fouo fouo$ noforn$ "
+    "strict_confidence most_secret secret_clearance unclassified//fouo fouo$ noforn$ "
     "law_enforcement_sensitive controlled_unclassified export_controlled itar_restricted official_secrets "
     "restricted_data restricted_information restricted_use restricted_document "
     "internal_circulation internal_distribution internal_eyes internal_confidential internal_restricted "
@@ -122,7 +122,7 @@ _GAPPED: Final = re.compile(r"(?<![^\W_])[^\W\d_]{1,4}(?:[ /-]{1,2}[^\W\d_]{1,4}
 """Short words in a row: a label that was cut into pieces of one length is among them."""
 _LEAST_PIECES: Final = 4
 _LEAST_LETTERS: Final = 6
-_SQUEEZED: Final = tuple(
+_SQUEEZED: Final = tuple(  # of letters alone
     {"".join(_WORD.findall(stem)) for stem in stems(_MARKINGS) if sum(map(str.isalpha, stem)) >= _LEAST_LETTERS}
 )
 _BEGINNINGS: Final = frozenset(label[:4] for label in _SQUEEZED)
@@ -141,8 +141,24 @@ def find_labels(view: View) -> Iterator[Hit]:
             is_short = view.plain[match.start() : match.end()].islower()
             if not is_short and not any(word.startswith(_BOARD) for word in around):
                 yield Hit(match.start(), match.end(), "document_label")
-    for match in _GAPPED.finditer(folded):
+    gapped = _GAPPED.finditer(folded) if _may_have_gaps(view) else ()
+    for match in gapped:
         yield from (Hit(start, end, "document_label") for start, end in _gapped(folded, *match.span()))
+
+
+_PIECES: Final[dict[str, set[tuple[str, str]]]] = {}
+for _label in _SQUEEZED:
+    for _size in range(1, 5):
+        _PIECES.setdefault(_label[:_size], set()).add((_label[_size : 2 * _size], _label[2 * _size : 3 * _size]))
+"""By the first piece of a label: its second and third."""
+
+
+def _may_have_gaps(view: View) -> bool:
+    """Whether the first three pieces of any label are words of the text."""
+    words = view.words
+    return any(
+        two in words and (three in words or not three) for one in _PIECES.keys() & words for two, three in _PIECES[one]
+    )
 
 
 def _gapped(folded: str, begin: int, end: int) -> Iterator[tuple[int, int]]:

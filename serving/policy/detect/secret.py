@@ -190,9 +190,9 @@ def _given_to_programs(view: View) -> Iterator[Hit]:
         if not _PLACEHOLDER.match(value) and not value.isalpha() and value[0] != "/":
             yield Hit(*match.span("value"), label)
     for _, after in _HOLDERS.spans(view):
-        match = _PAIR.match(view.folded, after) or _GRANTED.match(view.folded, after)
-        if match is not None:
-            start, end = match.span("value")
+        pair = _PAIR.match(view.folded, after) or _GRANTED.match(view.folded, after)
+        if pair is not None:
+            start, end = pair.span("value")
             value = plain[start:end]
             if not _PLACEHOLDER.match(value) and any(map(str.isdigit, value)) and any(map(str.isalpha, value)):
                 yield Hit(start, end, label)
@@ -231,8 +231,8 @@ def _cut_keys(plain: str) -> Iterator[Hit]:
 def _passwords(view: View) -> Iterator[Hit]:
     folded = view.folded
     done: set[int] = set()
-    for word in _WORDS:
-        at = folded.find(word)
+    for word, part in _WORDS_BY_PART:
+        at = folded.find(word) if part in view.vocabulary else -1
         while at >= 0:
             end = at + len(word)
             if _stands(folded, at, word):
@@ -248,8 +248,8 @@ def _passwords(view: View) -> Iterator[Hit]:
                 if word not in _WEAK_NAMES and word != "pin" and "key" not in word:
                     yield from _beyond(view, end, done)
             at = folded.find(word, end)
-    for word in _ACCESS:
-        at = folded.find(word)
+    for word, part in _ACCESS_BY_PART:
+        at = folded.find(word) if part in view.vocabulary else -1
         while at >= 0:
             if at == 0 or not folded[at - 1].isalpha():
                 yield from _beyond(view, at + len(word), done)
@@ -260,6 +260,10 @@ _ACCESS: Final = (
     *stems("логин учетн вход$ войти войдите доступ креды"),
     *("login", "log in", "log-in", "logon", "sign in", "signin", "credential", "zugang", "anmeld", "einlogg"),
 )
+_PART: Final = re.compile(r"[^\W\d_]+")
+_WORDS_BY_PART: Final = tuple((word, _PART.findall(word)[0]) for word in _WORDS)
+_ACCESS_BY_PART: Final = tuple((word, _PART.findall(word)[0]) for word in _ACCESS)
+"""With a part that is in the text's distinct words, or the whole is nowhere."""
 _CANDIDATE: Final = re.compile(r"(?<![^\s\"'`|<>,;:=/(])[^\s\"'`|<>,;:=/()\[\]{}\\]{6,64}(?![\w(\[{=])")
 _FAR: Final = 90
 _SPECIAL: Final = frozenset("!@#$%^&*?+~_-.")
