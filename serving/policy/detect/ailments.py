@@ -9,6 +9,16 @@ from __future__ import annotations
 from typing import Final
 
 THINGS: Final = (
+    "спондил анкилоз бехтерев хантингтон хашимото кушинг аддисон меньер крона$ туретт сколиоз ринит$ синусит гайморит "
+    "тонзиллит фарингит ларингит геморро мастопати аднексит поликистоз инфекци инфициров гипогликем кетоацидоз желтух "
+    "гидроцефал миастени миопати дистрофи люмбаго ишиас радикулит протрузи межпозвон аппендэктоми кома$ коме$ "
+    "spondyl huntington tourette cushing meniere raynaud sjogren guillain scoliosis sinusitis tonsillit hemorrhoid "
+    "haemorrhoid vertigo hydroceph myasthen dystroph anaphyla hypoglyc ketoacid jaundice std$ sti$ uti$ ibs$ pcos$ "
+    "tbi$ "
+    "infection infected glioblast blastoma adenoma$ glioma$ "
+    "skoliose hamorrhoid gelbsucht muskeldystr muskelschw hexenschuss ischias harnwegsinf laktoseint glutenunv adhs$ "
+    "ptbs$ "
+    "infektion bechterew huntington *blastom *adenom$ *myelom$ *gliom$ *fibrom$ "
     "диабет гипертон гипотони инфаркт инсульт$ инсульта$ инсульте$ инсультом$ инсультн депресс шизофрен эпилепс "
     "гепатит "
     "туберкул сифилис вич$ "

@@ -96,6 +96,13 @@ _RUSSIAN_HOUSE: Final = re.compile(
     .replace("{d}", "|".join(stems("д дом домовлад корп стр вл")))
 )  # fmt: skip
 _RUSSIAN_SURE: Final = stems("ул улиц пр-т просп переул шоссе набереж бульвар проезд")
+_RUSSIAN_PLAIN: Final = re.compile(
+    r"(?<!\w)(?:[Пп]р\.[ ]?[А-Я][а-яё-]{2,24}(?:[ ][А-Я]?[а-яё-]{2,24})?,?[ ]"
+    r"|[А-Я][а-яё-]{3,24}(?:и|ы|о)[йи][ ](?:пр|пер|ш|бул|пр-д)\.?,?[ ]"
+    r"|[А-Я][а-яё-]{3,24}[ ](?=[0-9]{1,4}[а-я]?,?[ ](?:кв|оф)[. ]))[0-9]{1,4}(?:[/-]?[0-9]{1,3})?[а-я]?(?![\w])"
+)
+"""`пр. Мира 15`, `Невский пр., 28`, `Кленовая 33, кв. 8`."""
+_RUSSIAN_PLAIN_WORDS: Final = frozenset(stems("пр пер ш бул кв оф"))
 _NEXT_NUMBER: Final = re.compile(r"[ ]{1,2}[0-9]{1,3}(?:[/-]?[0-9]{1,2})?[^\W\d_]?(?![\w.])")
 """`Невский проспект 28`; beside `площадь` or `квартал` a number is something else."""
 _FLAT: Final = re.compile(
@@ -156,6 +163,8 @@ def _russian(view: View) -> Iterator[tuple[int, int]]:
             house = _NEXT_NUMBER.match(view.folded, end)
         if house is not None:
             yield start, house.end()
+    if not _RUSSIAN_PLAIN_WORDS.isdisjoint(view.words):
+        yield from (match.span() for match in _RUSSIAN_PLAIN.finditer(view.plain))
     if not _FLAT_WORDS.isdisjoint(view.words):
         yield from (match.span() for match in _FLAT.finditer(view.folded))
 

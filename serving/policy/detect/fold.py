@@ -233,7 +233,7 @@ class Phrases:
     """
 
     def __init__(self, text: str) -> None:
-        self._inside = tuple(stem[1:] for stem in stems(text) if stem[0] == "*")
+        self._inside = tuple(stem[1:].rstrip("$") for stem in stems(text) if stem[0] == "*")
         found: dict[str, list[str]] = {}
         for stem in sorted((stem for stem in stems(text) if stem[0] != "*"), key=len, reverse=True):
             found.setdefault(stem.removesuffix("$").split(" ")[0], []).append(stem)

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Final
 
 from serving.policy.detect.finding import Hit
-from serving.policy.detect.fold import Phrases, View, fold, stems
+from serving.policy.detect.fold import JOINED, Phrases, View, fold, stems
 
 _MARKINGS: Final = (
     "коммерческая_тайна коммерческой_тайн коммерческую_тайн коммерческой_тайной для_служебного_пользования "
@@ -109,7 +109,28 @@ _MARKINGS: Final = (
     "usage_interne uso_interno riservatissimo strettamente_riservato estrictamente_confidencial scisle_tajne "
     "strikt_vertrouwelijk"
 )
-_LABELS: Final = Phrases(_MARKINGS)
+_LABELS: Final = Phrases(
+    _MARKINGS + " ограниченного_пользован not_for_public internal_use$ nicht_nach_auszen nicht_nach_aussen "
+)
+_GRADES: Final = Phrases(
+    "гриф$ гриф_документа пометка$ метка$ степень_секретности уровень_доступа режим_доступа classification$ "
+    "classification_level classificationlevel$ marking$ markings$ protective_marking sensitivity$ sensitivitylabel$ "
+    "sensitivity_label security_class security_level securitylevel$ handling$ confidentiality$ confidentialitylevel$ "
+    "document_class documentclass$ dissemination$ distribution$ einstufung$ vermerk$ vertraulichkeit$ schutzklasse$ "
+    "verschlussgrad$ geheimhaltungsgrad$ kennzeichnung$ verteiler$"
+)
+_GRADED: Final = re.compile(
+    JOINED + r"(?P<value>(?:{w})[^\n\"'<|;,.]{0,60})".replace("{w}", "|".join(stems(
+        "secret restrict internal private sensitiv closed limited propriet privileg personal not_for confiden секрет "
+        "огранич внутрен закрыт служеб не_для только_для тайн конфиден geheim intern vertrau nur_ nicht_ verschluss "
+        "personlich")))
+)  # fmt: skip
+"""What the field for it says, in whatever words."""
+_ALONE: Final = re.compile(
+    r"(?m:^)[ \t*#>\[(=-]{0,6}(?P<value>SECRET|Secret|RESTRICTED|Restricted|INTERNAL|Internal|INTERN)"
+    r"[ \t*\])=!.-]{0,6}(?m:$)"
+)
+_ALONE_WORDS: Final = frozenset({"secret", "restricted", "internal", "intern"})
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _DSP: Final = fold("дсп")
 _DSP_MARK: Final = re.compile(r"(?<![^\W_])[ДдD][СсC][ПпP](?![^\W_])")
@@ -123,7 +144,11 @@ _GAPPED: Final = re.compile(r"(?<![^\W_])[^\W\d_]{1,4}(?:[ /-]{1,2}[^\W\d_]{1,4}
 _LEAST_PIECES: Final = 4
 _LEAST_LETTERS: Final = 6
 _SQUEEZED: Final = tuple(  # of letters alone
-    {"".join(_WORD.findall(stem)) for stem in stems(_MARKINGS) if sum(map(str.isalpha, stem)) >= _LEAST_LETTERS}
+    {
+        "".join(_WORD.findall(stem))
+        for stem in stems(_MARKINGS + " restricted")
+        if sum(map(str.isalpha, stem)) >= _LEAST_LETTERS
+    }
 )
 _BEGINNINGS: Final = frozenset(label[:4] for label in _SQUEEZED)
 
@@ -135,6 +160,12 @@ def find_labels(view: View) -> Iterator[Hit]:
         is_code = (begin > 0 and folded[begin - 1] in _CODE) or (end < len(folded) and folded[end] in "_=(")
         if not is_code or " " in folded[begin:end]:
             yield Hit(begin, end, "document_label")
+    for _, end in _GRADES.spans(view):
+        match = _GRADED.match(folded, end)
+        if match is not None:
+            yield Hit(*match.span("value"), "document_label")
+    if not _ALONE_WORDS.isdisjoint(view.words):
+        yield from (Hit(*match.span("value"), "document_label") for match in _ALONE.finditer(view.plain))
     if _DSP in view.words:
         for match in _DSP_MARK.finditer(view.plain):
             around = _WORD.findall(folded[max(0, match.start() - 60) : match.end() + 60])

@@ -31,7 +31,10 @@ _NO_GIVEN: Final = frozenset(map(fold, "роман романа романе р�
     "данный "
     "данные данных данная данной карина роза арин иль или иван-чай лес леса лесу лесом леси соня лида роды "
     "алло алая оля тим кира кир киры ник ника ники никой".split()))  # fmt: skip
-_RUSSIAN: Final = (
+_RUSSIAN_TOO: Final = frozenset(
+    map(fold, "инна инны инне инну инной ева евы еве еву зоя зои зое зою яна яны яне яну".split())
+)
+_RUSSIAN: Final = _RUSSIAN_TOO | (
     frozenset(fold(stem + ending) for stem in RUSSIAN_GIVEN.split() if len(stem) > 2 for ending in _ENDINGS) - _NO_GIVEN
 )
 _RUSSIAN_ENDS: Final = frozenset(fold(end.strip("*$")) for end in RUSSIAN_SURNAMES.split())

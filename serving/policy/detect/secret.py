@@ -67,7 +67,7 @@ _AWS_SECRET: Final = re.compile(
     r"(?i:(?:aws)?_?-?secret_?-?(?:access)?_?-?key(?:_id)?)[\"']?\s{0,3}(?:=|:|is)\s{0,3}[\"']?"
     r"(?P<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"
 )
-_URL: Final = re.compile(r"://[^\s:@/?#\"'<>{}$]{1,64}:(?P<value>[^\s:@/?#\"'<>]{3,128})@[\w.\[-]")
+_URL: Final = re.compile(r"://[^\s:@/?#\"'<>{}$]{0,64}:(?P<value>[^\s:@/?#\"'<>]{3,128})@[\w.\[-]")
 _PRIVATE: Final = "secret.private_key"
 _HEADER: Final = re.compile(
     r"-(?:\n?-){3,4}[ ]?"
@@ -123,7 +123,18 @@ _WORDS: Final = (
     *("pw psw pswd passw pword upwd".split()),
     *stems("пасс пасворд код_доступ"),
     *("losung", "parole", "schlusselwort", "codewort", "motdepasse", "senha", "parola", "clave", "psk"),
-    *("netzwerkschlussel", "sicherheitscode", "network key", "wlan-key", "master key", "masterkey", "unlock code"),
+    *(
+        "netzwerkschlussel",
+        "sicherheitscode",
+        "network key",
+        "wlan-key",
+        "master key",
+        "masterkey",
+        "unlock code",
+        "secret word",
+        "pass phrase",
+    ),
+    *stems("ключевая_фраз секретная_фраз кодовая_фраз"),
     *("password passwort passwd passphrase passcode kennwort pwd contrasena haslo wachtwoord pin credential".split()),
     *("pass", "token", "secret", "apikey", "api key", "api_key", "api-key", "access_key", "access key", "access-key"),
     *("private_key", "encryption_key", "auth_key", "mot de passe"),
