@@ -224,6 +224,8 @@ _RUSSIAN_POSTED: Final = re.compile(
 
 def _posted(view: View) -> Iterator[tuple[int, int]]:
     plain = view.plain
+    if _POSTCODE.search(plain) is None:
+        return
     if _ZIP.search(plain) is not None:
         yield from (match.span() for match in _POSTED.finditer(plain))
         yield from (match.span() for match in _AMERICAN.finditer(plain))
@@ -233,6 +235,8 @@ def _posted(view: View) -> Iterator[tuple[int, int]]:
         yield from (match.span() for match in _RUSSIAN_POSTED.finditer(view.folded))
 
 
+_POSTCODE: Final = re.compile(r"[0-9](?:[0-9]{4}|[A-Z]{2}(?!\w))")
+"""What any postcode has: a look before the others."""
 _ZIP: Final = re.compile(r"[ -][0-9]{5}(?![0-9])")
 _UK_CODE: Final = re.compile(r"[ ][A-Z]{1,2}[0-9][0-9A-Z]?[ ][0-9][A-Z]{2}(?!\w)")
 _BOX_WORDS: Final = frozenset({"box", "postfach", *stems("я")})

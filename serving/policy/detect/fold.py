@@ -144,6 +144,22 @@ class View:
         return frozenset(_WORD.findall(self.folded))
 
     @cached_property
+    def begun(self) -> dict[str, list[str]]:
+        """The distinct words by their first three letters."""
+        found: dict[str, list[str]] = {}
+        for word in self.words:
+            found.setdefault(word[:3], []).append(word)
+        return found
+
+    @cached_property
+    def ended(self) -> dict[str, list[str]]:
+        """The distinct words by their last four letters."""
+        found: dict[str, list[str]] = {}
+        for word in self.words:
+            found.setdefault(word[-4:], []).append(word)
+        return found
+
+    @cached_property
     def vocabulary(self) -> str:
         """The distinct words in one string: what is not in it is in no word of the text."""
         return " ".join(self.words)
@@ -226,6 +242,11 @@ class Near:
         return any(head in folded for head in self._heads)
 
 
+def _others(stem: str) -> frozenset[str]:
+    """The first letters of a phrase's words but the first."""
+    return frozenset(word[:LOOKED_AT] for word in _WORD.findall(" ".join(stem.split(" ")[1:])))
+
+
 class Phrases:
     """As `Near`, for whole texts: the first word of each is looked for as it stands, and the rest where it is.
 
@@ -247,6 +268,8 @@ class Phrases:
                 self._others.append(head)
             else:
                 self._heads.setdefault(word[0][:LOOKED_AT], []).append(head)
+        self._others_of = {head: tuple(map(_others, same)) for head, same in found.items()}
+        """What other words each phrase of a head has: where none of its phrases can be, it is not looked for."""
         self._words = frozenset(head for head, same in found.items() if same == [head + "$"] and head.isalpha())
         """Words that stand alone: a look at the distinct words of a text says whether they are there."""
 
@@ -255,7 +278,9 @@ class Phrases:
         folded, found = view.folded, []
         met = [head for beginning in self._heads.keys() & view.beginnings for head in self._heads[beginning]]
         for head in (*met, *self._others):
-            if head in self._words and head not in view.words:
+            if (head in self._words and head not in view.words) or not any(
+                others <= view.beginnings for others in self._others_of[head]
+            ):
                 continue
             whole = self._wholes[head]
             at = folded.find(head)
@@ -280,8 +305,9 @@ class Words:
         found = stems(text)
         self._wholes = frozenset(stem[:-1] for stem in found if stem[-1] == "$" and stem[0] != "*")
         self._inside = tuple(stem[1:] for stem in found if stem[0] == "*" and stem[-1] != "$")
-        self._ends = frozenset(stem[1:-1] for stem in found if stem[0] == "*" and stem[-1] == "$")
-        self._end_sizes = sorted({len(stem) for stem in self._ends})
+        self._ends: dict[str, tuple[str, ...]] = {}
+        for stem in (stem[1:-1] for stem in found if stem[0] == "*" and stem[-1] == "$"):
+            self._ends[stem[-4:]] = (*self._ends.get(stem[-4:], ()), stem)
         self._begun: dict[str, tuple[str, ...]] = {}
         for stem in found:
             if stem[0] != "*" and stem[-1] != "$":
@@ -292,14 +318,11 @@ class Words:
         words = view.words
         found = set(words & self._wholes)
         begun = self._begun.keys() & view.beginnings
-        sizes = sorted({len(beginning) for beginning in begun})
-        for size in sizes:
-            for word in words:
-                same = self._begun.get(word[:size])
-                if same is not None and word.startswith(same):
-                    found.add(word)
-        for size in self._end_sizes:
-            found.update(word for word in words if word[-size:] in self._ends)
+        for beginning in begun:
+            same = view.begun.get(beginning[:3], ()) if len(beginning) > 2 else words
+            found.update(word for word in same if word.startswith(self._begun[beginning]))
+        for ending in self._ends.keys() & view.ended.keys() if self._ends else ():
+            found.update(word for word in view.ended[ending] if word.endswith(self._ends[ending]))
         for inside in self._inside:
             if inside in view.vocabulary:
                 found.update(word for word in words if inside in word)

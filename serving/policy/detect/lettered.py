@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Final, NamedTuple, cast
 
 from serving.policy.detect.context import IN_HEADING, reading_of
@@ -338,14 +339,22 @@ _CUT_CARD: Final = re.compile(
 _OFFICIAL: Final = re.compile(r"[CFGHJKLMNPRTVWXY][CFGHJKLMNPRTVWXYZ0-9]{8}[0-9]")
 
 
+_CARD_CHARS: Final = 24
+"""More than a card's number with its separators takes, and more than between two digits of one stretch."""
+_AROUND_DIGITS: Final = re.compile(r"[0-9](?:[^0-9]{0,48}+[0-9])*+")
+
+
 def find_id_cards(view: View) -> Iterator[Hit]:
     """German identity cards: ten characters with their check digit in capitals, others near a word.
 
     The serial has no vowels and few digits may be in it, so it has no spot of digits of its own.
     """
     folded = view.without_hashes
+    stretches = [match.span() for match in _AROUND_DIGITS.finditer(folded)]
     for pattern in (_ID_CARD, _CUT_CARD):
-        for match in pattern.finditer(folded):
+        for match in chain.from_iterable(
+            pattern.finditer(folded, max(0, begin - _CARD_CHARS), end + _CARD_CHARS) for begin, end in stretches
+        ):
             start, end = match.span()
             code = "".join(filter(str.isalnum, match[0]))
             if len(code) not in {9, 10} or not is_de_document(code) or code.isdigit():

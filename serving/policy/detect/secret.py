@@ -222,6 +222,8 @@ _LEAST_KEY: Final = 20
 
 def _cut_keys(plain: str) -> Iterator[Hit]:
     """Keys that the end of a line cuts in two."""
+    if "\n" not in plain:
+        return
     joined = _LINE_END.sub("", plain)
     forms = [form for form in FORMS if form.mark in joined]
     if not forms:
