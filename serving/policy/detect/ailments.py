@@ -166,7 +166,7 @@ LABELS: Final = (
     "medications$ medication$ medicine$ medicines$ prescription$ prescriptions$ symptoms$ symptom$ complaint$ "
     "complaints$ chief_complaint chiefcomplaint$ icd$ icd_code icdcode$ icd10$ health_note healthnote$ clinical_note "
     "clinicalnote$ clinicalnotes$ clinical_finding clinicalfinding$ clinicalfindings$ clinical_impression "
-    "clinicaldiagnosis$ clinical_diagnosis primarydiagnosis$ primary_diagnosis admissiondiagnosis$ finding$ findings$ "
+    "clinicaldiagnosis$ clinical_diagnosis primarydiagnosis$ primary_diagnosis admissiondiagnosis$ findings$ "
     "ailment$ ailments$ disability$ disabilities$ impairment$ sick_note_reason absence_reason absencereason$ "
     "sickleavereason$ reason_for_absence treatment$ therapy$ patientcondition$ doctors_note doctor_s_note "
     "doctor_s_finding doctor_s_report physician_s_note medicalfinding$ medical_finding medicalreport$ medical_report "

@@ -20,7 +20,7 @@ _PHRASES: Final = Phrases(ailments.PHRASES)
 _CUES: Final = Words(ailments.CUES)
 _SOMEBODY: Final = Words(ailments.SOMEBODY)
 _LABELS: Final = Phrases(ailments.LABELS)
-_SAID: Final = re.compile(rf"{JOINED}(?P<value>[^\W\d_][^\n,;|<>\"'.]{{3,60}})")
+_SAID: Final = re.compile(rf"{JOINED}(?P<value>[^\W\d_][^\n,;|<>\"'.(\[]{{3,60}}+)(?!\.[a-z_]|[(\[])")
 _NOTHING: Final = re.compile(
     r"(?:none|null|nil|str|string|text|int|optional|list|dict|true|false|undefined|unknown|see|type|model|self|get|"
     r"not|no|n/a|keine|kein|ohne|siehe|ok|okay|healthy|good|fine|up|degraded|heт|нe|oпции|cm)(?![^\W\d_])"
@@ -39,12 +39,7 @@ def find_conditions(view: View) -> Iterator[Hit]:
     """Illnesses and medicines near a word that makes them somebody's; codes of ICD-10 near one; what a label names."""
     for _, end in _LABELS.spans(view):
         match = _SAID.match(view.folded, end)
-        if (
-            match is not None
-            and _NOTHING.match(match["value"]) is None
-            and "(" not in match["value"]
-            and not _VERB.match(view.folded, end)
-        ):
+        if match is not None and _NOTHING.match(match["value"]) is None and not _VERB.match(view.folded, end):
             yield Hit(*match.span("value"), "medical")
     yield from (Hit(start, end, "medical") for start, end in _somebodys(view))
 
