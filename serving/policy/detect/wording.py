@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from serving.policy.detect.ailments import SOMEBODY
 from serving.policy.detect.finding import Hit
 from serving.policy.detect.fold import Phrases, View, Words, stems
 
@@ -100,11 +101,21 @@ def find_wording(view: View) -> Iterator[Hit]:
         if is_sure or (len(distinct) > 1 and distinct - _WEAK):
             wanted = frozenset(met)
             matches = [match for match in _WORD.finditer(view.folded) if match[0] in wanted]
+            if not is_sure and "?" in view.folded and not _SOMEBODY.met(view):
+                matches = [match for match in matches if not _is_asked(view.folded, match.end())]
             if is_sure or _are_near(matches, field.words):
                 yield from (Hit(match.start(), match.end(), field.label) for match in matches)
 
 
+_SOMEBODY: Final = Words(SOMEBODY)
+_SENTENCE: Final = re.compile(r"[.!?\n]")
 _NEAR: Final = 400
+
+
+def _is_asked(folded: str, end: int) -> bool:
+    """Whether the word stands in a question: where nobody is named, it is one for an encyclopaedia."""
+    sign = _SENTENCE.search(folded, end, end + _NEAR)
+    return sign is not None and sign[0] == "?"
 
 
 def _are_near(matches: list[re.Match[str]], words: tuple[str, ...]) -> bool:

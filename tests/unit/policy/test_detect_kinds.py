@@ -114,8 +114,20 @@ def test_somebodys_money_is_found(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["What is the difference between a mortgage and a loan?", "Чем кредит отличается от займа?"]
+)
+def test_a_question_about_money_is_nobodys(text: str) -> None:
+    """Where nobody is named and no sum."""
+    assert "financial" not in labels(text)
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        "classification: restricted",
+        "<th>Гриф</th><td>ограниченного пользования</td>",
+        "RESTRICTED\n\nMinutes of the board",
+        "R e s t r i c t e d",
         "FIRMENVERTRAULICH",
         "Strictly internal",
         "Не подлежит передаче третьим лицам",
