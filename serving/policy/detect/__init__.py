@@ -6,9 +6,10 @@ message says what the number in the next one is.
 
 In the order of their work: `parts` (a body as texts), `fold` (one way of writing for many), `decoded` (escapes and
 base64 undone), then the detectors, each a generator of `Hit`: `numbers` with the tables `russian`, `european`,
-`american` and `cards`, `lettered`, `contact`, `dates`, `wording`, `conditions`, `secret`, `cues` with the names of
-`given`, `site`; and `names`, behind a door of its own, with a `memory` of what it was asked before. `context` reads
-what stands around a place, once for all rules, in the words of `lexicon`.
+`american` and `cards`, `lettered`, `contact`, `dates`, `wording`, `money`, `markings`, `conditions` with the words of
+`ailments`, `secret`, `cues`, `pairs` with the names of `given` and `people`, `site`; and `names`, behind a door of its
+own, with a `memory` of what it was asked before. `context` reads what stands around a place, once for all rules, in the
+words of `lexicon`.
 """
 
 from serving.policy.detect.finding import Finding, Part, Span, together

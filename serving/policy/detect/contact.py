@@ -86,15 +86,23 @@ def find_international(view: View) -> Iterator[Hit]:
 _RUSSIAN_STREETS: Final = Phrases(
     "ул$ улица улице улицы улицу пр-т$ пр-кт$ просп$ проспект пер$ переул шоссе ш$ наб$ набереж бульвар б-р$ площад "
     "мкр "
-    "микрорайон проезд тупик алле квартал"
+    "микрорайон проезд тупик алле квартал пл$ пр-д$ туп$ кв-л$ тракт$ просек "
+    "мкрн$ мк-н$ снт$"
 )
 _RUSSIAN_HOUSE: Final = re.compile(
-    r"[^\n]{0,48}?[\s,.](?:{d})\.?\s{0,2}[0-9]{1,4}"
-    r"|\.?,[ ]{0,2}[0-9]{1,4}[^\W\d_]?(?![0-9.])"
-    r"|\.?[ ]{1,2}[^\W\d_][\w .-]{2,40}?,?[ ]{1,2}[0-9]{1,4}(?:[/-]?[0-9]{1,3})?(?![0-9.])"
+    r"[^\W\d_]{0,8}(?:[^\n]{0,48}?[\s,.](?:{d})\.?\s{0,2}[0-9]{1,4}"
+    r"|\.?,[ ]{0,2}[0-9]{1,4}[^\W\d_]?(?![0-9]|\.[0-9])"
+    r"|\.?[ ]{1,2}[^\W\d_][\w .-]{2,40}?,?[ ]{1,2}[0-9]{1,4}(?:[/-]?[0-9]{1,3})?(?![0-9]|\.[0-9]))"
     .replace("{d}", "|".join(stems("д дом домовлад корп стр вл")))
 )  # fmt: skip
 _RUSSIAN_SURE: Final = stems("ул улиц пр-т просп переул шоссе набереж бульвар проезд")
+_RUSSIAN_PLAIN: Final = re.compile(
+    r"(?<!\w)(?:[Пп]р\.[ ]?[А-Я][а-яё-]{2,24}(?:[ ][А-Я]?[а-яё-]{2,24})?,?[ ]"
+    r"|[А-Я][а-яё-]{3,24}(?:и|ы|о)[йи][ ](?:пр|пер|ш|бул|пр-д)\.?,?[ ]"
+    r"|[А-Я][а-яё-]{3,24}[ ](?=[0-9]{1,4}[а-я]?,?[ ](?:кв|оф)[. ]))[0-9]{1,4}(?:[/-]?[0-9]{1,3})?[а-я]?(?![\w])"
+)
+"""`пр. Мира 15`, `Невский пр., 28`, `Кленовая 33, кв. 8`."""
+_RUSSIAN_PLAIN_WORDS: Final = frozenset(stems("пр пер ш бул кв оф"))
 _NEXT_NUMBER: Final = re.compile(r"[ ]{1,2}[0-9]{1,3}(?:[/-]?[0-9]{1,2})?[^\W\d_]?(?![\w.])")
 """`Невский проспект 28`; beside `площадь` or `квартал` a number is something else."""
 _FLAT: Final = re.compile(
@@ -103,10 +111,12 @@ _FLAT: Final = re.compile(
 )  # fmt: skip
 _WESTERN: Final = re.compile(
     r"(?<![\w.])[0-9]{1,5}[a-z]?,?[ ](?:(?:[nsew]\.?|north|south|east|west)[ ])?(?:[^\W\d_][\w'.-]{1,24}[ ]){1,4}?"
-    r"(?:street|st|avenue|ave|road|rd|lane|ln|drive|dr|boulevard|blvd|court|ct|square|sq|terrace|place|pl|way|close|"
+    r"(?:gardens|grove|mews|hill|row|walk|parade|rise|green|wharf|quay|trail|loop|circle|turnpike|pike|alley|esplanade|"
+    r"street|st|avenue|ave|road|rd|lane|ln|drive|dr|boulevard|blvd|court|ct|square|sq|terrace|place|pl|way|close|"
     r"crescent|highway|hwy|parkway|pkwy)(?![\w(=])"
 )
 _WESTERN_WORDS: Final = frozenset(
+    "gardens grove mews hill row walk parade rise green wharf quay trail loop circle turnpike pike alley esplanade "
     "street st avenue ave road rd lane ln drive dr boulevard blvd court ct square sq terrace place pl way close "
     "crescent "
     "highway hwy parkway pkwy".split()
@@ -114,8 +124,16 @@ _WESTERN_WORDS: Final = frozenset(
 _WESTERN_SURE: Final = re.compile(r"(?:street|avenue|road|lane|boulevard|crescent|ave|blvd|rd|highway|parkway)$")
 _BOX: Final = re.compile(r"(?<!\w)(?:p\.?\s?o\.?\s?box|postfach|{p})[ :]{1,2}[0-9]{1,6}".replace("{p}", fold("а/я")))
 _GERMAN: Final = re.compile(
-    r"(?:stra(?:ss|ß)e|str\.|weg|platz|allee|gasse|ring|ufer|damm|chaussee)[ ]{1,2}[0-9]{1,4}[ ]?[a-z]?(?![\w.])"
+    r"(?:stra(?:ss|ß)e|str\.|weg|platz|allee|gasse|ring|ufer|damm|chaussee)[ ]{1,2}[0-9]{1,4}[ ]?[a-z]?"
+    r"(?!\w|\.\w|[/-][0-9]{3})"
 )
+_POSTED_BEHIND: Final = re.compile(r",?[ ](?:[A-Z]{1,2}-)?[0-9]{4,5}[ ][A-ZÄÖÜ]")
+_ENGLISH_ENDS: Final = (
+    "bearing", "eering", "turing", "uring", "oring", "string", "spring", "offering", "ordering", "sharing", "pairing",
+    "wiring", "firing", "tiering", "metering", "filtering", "clustering", "rendering", "wearing", "hearing", "herring",
+    "during", "entering", "numbering", "scattering", "referring", "occurring", "tuning ring", "o-ring", "piston ring",
+)  # fmt: skip
+"""Words of English that end as German streets do: with a postcode behind their number alone."""
 _GERMAN_NAME: Final = re.compile(r"[^\W\d_]{0,30}(?:[ -][\w.]{1,29}[^\W\d_])?")
 """Read backwards from the ending: the word's own beginning, and perhaps a word before it (`Am Alten Weg`)."""
 _ROMANCE: Final = re.compile(
@@ -130,24 +148,23 @@ _ROMANCE_WORDS: Final = frozenset(
     "aleja".split()
 )
 _GERMAN_ENDS: Final = ("strasse", "straße", "str", "weg", "platz", "allee", "gasse", "ring", "ufer", "damm", "chaussee")
-_RUSSIAN_SHORT: Final = frozenset(stems("ул пр пер просп наб б пл мкр ш"))
-_RUSSIAN_STEMS: Final = stems("улиц проспект переул шоссе набереж бульвар площад микрорайон проезд тупик алле квартал")
 
 
 def find_addresses(view: View) -> Iterator[Hit]:
     """A street with a house's number: Russian, English, German, and the usual French, Italian, Spanish and Polish."""
-    for form in (_russian, _western, _german, _romance, _boxes):
+    for form in (_russian, _western, _german, _romance, _boxes, _posted):
         yield from (Hit(start, end, "address") for start, end in form(view))
 
 
 def _russian(view: View) -> Iterator[tuple[int, int]]:
-    if not _RUSSIAN_SHORT.isdisjoint(view.words) or view.has(_RUSSIAN_STEMS):
-        for start, end in _RUSSIAN_STREETS.spans(view):
-            house = _RUSSIAN_HOUSE.match(view.folded, end)
-            if house is None and view.folded.startswith(_RUSSIAN_SURE, start):
-                house = _NEXT_NUMBER.match(view.folded, end)
-            if house is not None:
-                yield start, house.end()
+    for start, end in _RUSSIAN_STREETS.spans(view):
+        house = _RUSSIAN_HOUSE.match(view.folded, end)
+        if house is None and view.folded.startswith(_RUSSIAN_SURE, start):
+            house = _NEXT_NUMBER.match(view.folded, end)
+        if house is not None:
+            yield start, house.end()
+    if not _RUSSIAN_PLAIN_WORDS.isdisjoint(view.words):
+        yield from (match.span() for match in _RUSSIAN_PLAIN.finditer(view.plain))
     if not _FLAT_WORDS.isdisjoint(view.words):
         yield from (match.span() for match in _FLAT.finditer(view.folded))
 
@@ -164,6 +181,9 @@ def _german(view: View) -> Iterator[tuple[int, int]]:
         for match in _GERMAN.finditer(view.folded):
             name = _GERMAN_NAME.match(view.folded[max(0, match.start() - 64) : match.start()][::-1])
             start = match.start() - (len(name[0]) if name else 0)
+            is_english = view.folded.endswith(_ENGLISH_ENDS, 0, match.start() + 4)
+            if is_english and _POSTED_BEHIND.match(view.plain, match.end()) is None:
+                continue
             if any(map(str.isupper, view.plain[start : match.start() + 1])):
                 yield start, match.end()
 
@@ -180,5 +200,44 @@ def _boxes(view: View) -> Iterator[tuple[int, int]]:
         yield from (match.span() for match in _BOX.finditer(view.folded))
 
 
+_POSTED: Final = re.compile(
+    r"(?<![\w.-])[A-ZÄÖÜ][^\W\d_'.-]{1,30}\.?(?:[ '-][^\W\d_][^\W\d_.'-]{0,24}){0,3}[ ][0-9]{1,4}"
+    r"[ ]?[a-zA-Z]?(?:[/-][0-9]{1,3})?"
+    r",?[ \n]{1,2}(?:[A-Z]{1,2}-)?[0-9]{5}[ ]{1,2}[A-ZÄÖÜ][^\W\d_]{2,}"
+)
+"""`Am Markt 12, 04109 Leipzig`: whatever the street is called, a house, a postcode and a town."""
+_AMERICAN: Final = re.compile(
+    r"(?<![\w.-])[0-9]{1,5}[ ](?:[A-Z0-9][\w.'-]{0,24}[ ,]{1,2}){1,7}[A-Z]{2}[ ][0-9]{5}(?:-[0-9]{4})?(?!\w)"
+)
+"""A house, names with capitals, a state and a ZIP code."""
+_BRITISH: Final = re.compile(
+    r"(?<![\w.-])(?:[Ff]lat[ ][0-9]{1,4}[a-zA-Z]?,?[ ])?[0-9]{1,4}[a-zA-Z]?,?[ ](?:[A-Z][\w.'-]{1,24}[ ,]{1,2}){1,6}"
+    r"[A-Z]{1,2}[0-9][0-9A-Z]?[ ][0-9][A-Z]{2}(?!\w)"
+)
+_RUSSIAN_POSTED: Final = re.compile(
+    r"(?<![0-9])[1-6][0-9]{5},?[ ](?:{r}[ ])?(?:{g})[. ]{1,2}[^\W\d_][\w -]{1,30},[^\n]{4,60}?[0-9]{1,4}(?![0-9])"
+    .replace("{g}", "|".join(stems("г гор город пос д дер с село ст")))
+    .replace("{r}", stems("россия,")[0])
+)  # fmt: skip
+"""A postcode, a town, and a number behind them."""
+
+
+def _posted(view: View) -> Iterator[tuple[int, int]]:
+    plain = view.plain
+    if _POSTCODE.search(plain) is None:
+        return
+    if _ZIP.search(plain) is not None:
+        yield from (match.span() for match in _POSTED.finditer(plain))
+        yield from (match.span() for match in _AMERICAN.finditer(plain))
+    if _UK_CODE.search(plain) is not None:
+        yield from (match.span() for match in _BRITISH.finditer(plain))
+    if not plain.isascii():
+        yield from (match.span() for match in _RUSSIAN_POSTED.finditer(view.folded))
+
+
+_POSTCODE: Final = re.compile(r"[0-9](?:[0-9]{4}|[A-Z]{2}(?!\w))")
+"""What any postcode has: a look before the others."""
+_ZIP: Final = re.compile(r"[ -][0-9]{5}(?![0-9])")
+_UK_CODE: Final = re.compile(r"[ ][A-Z]{1,2}[0-9][0-9A-Z]?[ ][0-9][A-Z]{2}(?!\w)")
 _BOX_WORDS: Final = frozenset({"box", "postfach", *stems("я")})
 _FLAT_WORDS: Final = frozenset(stems("кв квартира офис оф"))

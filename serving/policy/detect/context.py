@@ -19,7 +19,7 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from serving.policy.detect.fold import View, fold
+from serving.policy.detect.fold import LOOKED_AT, View, fold
 
 BEFORE: Final = 110
 AFTER: Final = 50
@@ -68,6 +68,10 @@ class Lexicon:
                 phrase = _Phrase(name, is_whole, tuple(words[1:]), words[0])
                 (self._inside if is_inside else self._begun).setdefault(words[0], []).append(phrase)
         self._most = max(map(len, self._begun))
+        self._heads: dict[str, list[_Phrase]] = {}
+        """By their first letters, as many as a view looks at."""
+        for head, phrases in self._begun.items():
+            self._heads.setdefault(head[:LOOKED_AT], []).extend(phrases)
 
     def phrases(self, word: str) -> tuple[_Phrase, ...]:
         """Those that a word begins; whether the rest follows is for the reader."""
@@ -88,13 +92,12 @@ class Lexicon:
         for match in _CAMEL.finditer(view.plain):
             piece = _WORD.match(view.folded, match.start() + 1)
             if piece is not None:
-                beginnings.update(piece[0][:size] for size in range(1, view.looked_at + 1))
+                beginnings.update(piece[0][:size] for size in range(1, LOOKED_AT + 1))
         met = {
             phrase.name
-            for head, phrases in self._begun.items()
-            if head[: view.looked_at] in beginnings
-            for phrase in phrases
-            if all(word[: view.looked_at] in beginnings for word in phrase.rest)
+            for head in self._heads.keys() & beginnings
+            for phrase in self._heads[head]
+            if all(word[:LOOKED_AT] in beginnings for word in phrase.rest)
         }
         met.update(phrase.name for inside, found in self._inside.items() if inside in view.folded for phrase in found)
         return frozenset(met)

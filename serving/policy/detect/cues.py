@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from serving.policy.detect.finding import Hit
-from serving.policy.detect.fold import Phrases, View, fold, stems
-from serving.policy.detect.given import FAMOUS, GIVEN
+from serving.policy.detect.fold import JOINED, Phrases, View, stems
+from serving.policy.detect.pairs import is_given, is_surname
 
 _NAME: Final = r"[A-ZА-ЯІ][\w'’-]{1,30}"
 _INITIALS: Final = r"[A-ZА-ЯІ]\.[ ]?(?:[A-ZА-ЯІ]\.[ ]?)?"
@@ -64,10 +64,6 @@ _PATRONYMIC_ENDS: Final = tuple(
 _NO_PATRONYMIC: Final = frozenset(
     stems("основа основы основе основу основой условна безусловна уровне уровна ровна ровно")
 )
-_PATRONYMIC_WORD: Final = re.compile(r"(?<![^\W_])[А-ЯІЁ][а-яё]{5,24}(?![^\W_])")
-_RUSSIAN_NAME: Final = r"[А-Я][А-Яа-я-]{1,30}"
-_AROUND: Final = re.compile(rf"(?:{_RUSSIAN_NAME}[ ]){{0,2}}$")
-_AFTER: Final = re.compile(rf"[ ]{_RUSSIAN_NAME}")
 _WITH_INITIALS: Final = re.compile(
     r"(?<!\w)(?:[А-Я][а-я]{2,24}(?:-[А-Я][а-я]{2,24})?[ ][А-Я]\.[ ]?[А-Я]\.|[А-Я]\.[ ]?[А-Я]\.[ ]?[А-Я][а-я]{2,24})"
 )
@@ -100,7 +96,7 @@ def find_name_cues(view: View) -> Iterator[Hit]:
         is_weak = folded.startswith(_TWO_AT_LEAST, start)
         if match is not None and (not is_weak or " " in match["name"]) and _is_name(match, folded):
             yield Hit(*match.span("name"), _LABEL)
-    yield from _given(view)
+    yield from _loose(view)
     yield from _patronymics(view)
     if not plain.isascii():
         yield from (Hit(match.start(), match.end(), _LABEL) for match in _WITH_INITIALS.finditer(plain))
@@ -118,48 +114,68 @@ def _is_name(match: re.Match[str], folded: str) -> bool:
     )
 
 
-_NAMED: Final = re.compile(
-    r"(?<![\w'.-])(?P<given>[A-ZÄÖÜ][a-zäöüéèß]{1,14})(?:-[A-ZÄÖÜ][a-zäöüé]{1,14})?[ ]"
-    r"(?:[A-ZÄÖÜ]\.[ ]?|[A-ZÄÖÜ][a-zäöü]{2,14}[ ])?"
-    r"(?:(?:von|van|de|der|zu|da|di|del|la|al|Mac|Mc|O')[ ]?){0,2}(?P<family>[A-ZÄÖÜ][\w'’]{1,24}(?:-[A-Z][\w]{1,24})?)"
-    r"|(?<![\w'.-])(?P<first>[A-ZÄÖÜ][a-zäöüéèß'-]{2,24}),[ ](?P<then>[A-ZÄÖÜ][a-zäöüéèß]{1,14})(?![\w-])"
-)
-_NO_FAMILY: Final = frozenset(
-    "street st avenue ave road rd lane square university institute institut gmbh ag kg ltd inc llc co corp corporation "
-    "company group foundation stiftung school schule hospital klinik airport flughafen park library museum theatre "
-    "theater college church kirche street strasse straße platz weg allee prize award preis cup lake river island city "
-    "county house hall hotel cafe restaurant bar bank day tag january february march april may june july august "
-    "september october november december januar februar märz mai juni juli oktober dezember foods traders motors "
-    "and or the in of is was und oder der die das ist war server project release version street model effect theorem "
-    "algorithm method number constant principle equation".split()
-)
-
-
-def _given(view: View) -> Iterator[Hit]:
-    """A common given name and a surname, in either order; not who is known to everybody."""
-    if _GIVEN.isdisjoint(view.words):
-        return
-    for match in _NAMED.finditer(view.plain):
-        given, family = (match["given"], match["family"]) if match["given"] else (match["then"], match["first"])
-        start, end = match.span()
-        if fold(given) in _GIVEN and family.lower() not in _NO_FAMILY and family.lower() not in FAMOUS:
-            yield Hit(start, end, _LABEL)
-
-
-_GIVEN: Final = frozenset(map(fold, GIVEN))
-
-
 def _patronymics(view: View) -> Iterator[Hit]:
     met = [word for word in view.words if word.endswith(_PATRONYMIC_ENDS) and word not in _NO_PATRONYMIC]
     if not met:
         return
-    wanted = frozenset(met)
-    for match in _PATRONYMIC_WORD.finditer(view.plain):
-        start, end = match.span()
-        if view.folded[start:end] not in wanted:
+    plain, folded = view.plain, view.folded
+    for word in met:
+        at = folded.find(word)
+        while at >= 0:
+            end = at + len(word)
+            before, behind = _WORD_BEFORE.match(folded[max(0, at - 64) : at][::-1]), _WORD_BEHIND.match(folded, end)
+            if _is_whole(folded, at, end) and not plain[at:end].islower():
+                begin = at - before.end() if before is not None else at
+                stop = behind.end() if behind is not None else end
+                if before is not None and (plain[begin].isupper() or is_given(folded[begin : at - 1])):
+                    yield Hit(begin, end, _LABEL)
+                elif behind is not None and (plain[end + 1].isupper() or is_surname(folded[end + 1 : stop])):
+                    yield Hit(at, stop, _LABEL)
+            at = folded.find(word, end)
+
+
+_WORD_BEFORE: Final = re.compile(r"[ ][^\W\d_-]{2,30}(?:[ ][^\W\d_-]{2,30})?(?![\w])")
+_WORD_BEHIND: Final = re.compile(r"[ ][^\W\d_-]{2,30}")
+
+
+def _is_whole(folded: str, at: int, end: int) -> bool:
+    return not (folded[at - 1 : at].isalnum() and at) and not folded[end : end + 1].isalnum()
+
+
+_LOOSE_LABELS: Final = Phrases(
+    "фио$ ф.и.о фамилия$ фамилия_имя имя_и_фамилия имя_фамилия полное_имя сотрудник$ сотрудница$ клиент$ пациент$ "
+    "пациентка$ заявитель$ заемщик$ получатель$ отправитель$ работник$ контактное_лицо ответственный$ исполнитель$ "
+    "full_name fullname$ employee$ employee_name employeename$ client_name clientname$ customer_name customername$ "
+    "patient_name patientname$ person$ person_name personname$ contact_name contactname$ contact_person contactperson$ "
+    "applicant$ applicant_name applicantname$ holder$ holder_name holdername$ account_holder accountholder$ "
+    "cardholder$ "
+    "owner_name ownername$ surname$ last_name lastname$ staff_member staffname$ worker$ workername$ insured$ tenant$ "
+    "beneficiary$ recipient$ payee$ signatory$ borrower$ next_of_kin emergency_contact "
+    "mitarbeiter$ mitarbeiterin$ mitarbeitername$ kundenname$ patientenname$ nachname$ familienname$ "
+    "vorname_und_nachname "
+    "vor-_und_nachname vor-_und_zuname name_und_vorname name,_vorname ansprechpartner$ ansprechpartnerin$ "
+    "antragsteller$ "
+    "antragstellerin$ inhaber$ kontoinhaber$ karteninhaber$ versicherter$ versicherte$ beschaftigter$ bearbeiter$ "
+    "empfanger$ absender$ mieter$ zeuge$"
+)
+_LOOSE: Final = re.compile(
+    rf"{JOINED}(?P<name>(?P<one>[^\W\d_][^\W\d_'’-]{{1,24}}),?[ ](?P<two>[^\W\d_][^\W\d_'’.-]{{1,24}})"
+    r"(?:[ ](?P<three>[^\W\d_][^\W\d_'’-]{1,24}))?)(?=[\"'<|;,.)}\]\\]|[ ]*\n|\t|$)"
+)
+
+
+def _loose(view: View) -> Iterator[Hit]:
+    """What fills the field behind a label of a person, in any case: two or three words, one of them a known name."""
+    for _, end in _LOOSE_LABELS.spans(view):
+        match = _LOOSE.match(view.folded, end)
+        if match is None:
             continue
-        before = _AROUND.search(view.plain, max(0, start - 64), start)
-        begin = before.start() if before is not None else start
-        behind = _AFTER.match(view.plain, end)
-        if begin < start or behind is not None:
-            yield Hit(begin, behind.end() if behind is not None else end, _LABEL)
+        words = [word for word in (match["one"], match["two"], match["three"]) if word]
+        written = view.plain[slice(*match.span("name"))]
+        is_odd = not (written.islower() or written.istitle()) and written[1:] != written[1:].lower()
+        if not match["name"].startswith(_COMMON) and (
+            any(map(is_given, words))
+            or all(word[0].isupper() for word in written.split())
+            or (is_odd and any(map(is_surname, words)))
+        ):
+            yield Hit(*match.span("name"), _LABEL)

@@ -218,7 +218,9 @@ def spoken(text: str, words: frozenset[str]) -> Decoded | None:
 @lru_cache(maxsize=64)
 def _spoken_pattern(met: frozenset[str]) -> re.Pattern[str]:
     said = "|".join(sorted({_SPOKEN_BY_FOLD[word] for word in met} | {"ät", "черточка", "подчеркивание"}))
-    return re.compile(rf"(?<=[^\W_])\s{{1,2}}[\[({{]?({said})[\])}}]?\s{{1,2}}(?=[^\W_])", re.IGNORECASE)
+    return re.compile(
+        rf"(?<=[^\W_]|[)№#.,+])\s{{1,2}}[\[({{]?({said})[\])}}]?\s{{1,2}}(?=[^\W_]|[(№#+])", re.IGNORECASE
+    )
 
 
 def _in_place(text: str, found: list[tuple[str, int, int]]) -> Decoded | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -117,9 +117,11 @@ _PLAIN: Final = _Table(_plain)
 _LOOKS: Final = _Table(_look)
 _HASH: Final = re.compile(
     r"(?<![^\W_])(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=[0-9]{0,40}+[a-f])[0-9a-f]{24,}+"
-    r"|[12][0-9]{3}-[01][0-9]-[0-3][0-9][t ][0-2][0-9]:[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]{1,9})?)?z?)(?![^\W_])"
+    r"|[12][0-9]{3}-[01][0-9]-[0-3][0-9][t ][0-2][0-9]:[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]{1,9})?)?z?"
+    r"|[0-3][0-9]\.[01][0-9]\.[12][0-9]{3},?[ ][0-2][0-9]:[0-5][0-9](?::[0-5][0-9])?)(?![^\W_])"
 )
-_LOOKED_AT: Final = 7
+LOOKED_AT: Final = 7
+"""Letters of a word that `View.beginnings` has at most."""
 _RETURN: Final = re.compile(r"[\r\x0b\x0c\x1c-\x1e]")
 _WORD: Final = re.compile(r"[^\W\d_]+")
 
@@ -141,9 +143,30 @@ class View:
         """The distinct words of `folded`, letters alone: a cheap look whether something can be there at all."""
         return frozenset(_WORD.findall(self.folded))
 
-    def has(self, stems: tuple[str, ...]) -> bool:
-        """Whether any word may begin with one of the (folded) stems: their first letters are looked at."""
-        return any(stem[:_LOOKED_AT] in self.beginnings for stem in stems)
+    @cached_property
+    def begun(self) -> dict[str, list[str]]:
+        """The distinct words by their first three letters."""
+        found: dict[str, list[str]] = {}
+        for word in self.words:
+            found.setdefault(word[:3], []).append(word)
+        return found
+
+    @cached_property
+    def ended(self) -> dict[str, list[str]]:
+        """The distinct words by their last four letters."""
+        found: dict[str, list[str]] = {}
+        for word in self.words:
+            found.setdefault(word[-4:], []).append(word)
+        return found
+
+    @cached_property
+    def vocabulary(self) -> str:
+        """The distinct words in one string: what is not in it is in no word of the text."""
+        return " ".join(self.words)
+
+    def has(self, gate: frozenset[str]) -> bool:
+        """Whether any word may begin with a stem of the gate (`gate_of`): first letters are looked at, all at once."""
+        return not gate.isdisjoint(self.beginnings)
 
     @cached_property
     def without_hashes(self) -> str:
@@ -153,12 +176,7 @@ class View:
     @cached_property
     def beginnings(self) -> frozenset[str]:
         """Of all words: so a gate costs its own stems, and not the words times the stems."""
-        return frozenset(word[:size] for word in self.words for size in range(1, min(len(word), _LOOKED_AT) + 1))
-
-    @property
-    def looked_at(self) -> int:
-        """The longest of `beginnings`."""
-        return _LOOKED_AT
+        return frozenset(word[:size] for word in self.words for size in range(1, min(len(word), LOOKED_AT) + 1))
 
     def origin(self, start: int, end: int) -> tuple[int, int]:
         """Offsets in `text` of a stretch of the normal forms."""
@@ -187,9 +205,22 @@ def stems(text: str) -> tuple[str, ...]:
     return tuple(fold(word).replace("_", " ") for word in text.split())
 
 
+def gate_of(found: Iterable[str]) -> frozenset[str]:
+    """The first letters of stems, for `View.has`; of a stem that begins with no letter there is nothing to look at."""
+    return frozenset(head[0][:LOOKED_AT] for head in map(_WORD.match, found) if head is not None)
+
+
 def _branch(stem: str) -> str:
     body = re.escape(stem.removesuffix("$")).replace("\\ ", r"[^\W\d_]{0,5}[\s_-]{1,3}")
     return body + r"(?![^\W\d_])" if stem.endswith("$") else body
+
+
+JOINED: Final = (
+    r"[\"'*`]{0,3}[)\]]?[ \t]{0,3}(?:[:=>]{1,2}|[–-][ ]|\||(?:</?\w{1,12}>){1,3}"
+    r"|,[ \n]{0,9}[\"']?(?:to|value|val|v|text|content|data)[\"']?[ ]{0,2}[:=]"
+    r"|[ ](?:is|ist|\u044dto|lautet)[ ])[ \t\"'«*>]{0,4}"
+)
+"""What joins a label to its value: a sign, the tags of a table's cells, `"name": label, "value":` of programs."""
 
 
 class Near:
@@ -211,29 +242,47 @@ class Near:
         return any(head in folded for head in self._heads)
 
 
+def _others(stem: str) -> frozenset[str]:
+    """The first letters of a phrase's words but the first."""
+    return frozenset(word[:LOOKED_AT] for word in _WORD.findall(" ".join(stem.split(" ")[1:])))
+
+
 class Phrases:
-    """As `Near`, for whole texts: the first word of each is looked for as it stands, and the rest where it is."""
+    """As `Near`, for whole texts: the first word of each is looked for as it stands, and the rest where it is.
+
+    `*stem` is met inside of words too. What none of the text's words begins with costs nothing, however many there are.
+    """
 
     def __init__(self, text: str) -> None:
+        self._inside = tuple(stem[1:].rstrip("$") for stem in stems(text) if stem[0] == "*")
         found: dict[str, list[str]] = {}
-        for stem in sorted(stems(text), key=len, reverse=True):
+        for stem in sorted((stem for stem in stems(text) if stem[0] != "*"), key=len, reverse=True):
             found.setdefault(stem.removesuffix("$").split(" ")[0], []).append(stem)
         self._wholes = {head: re.compile(f"(?:{'|'.join(map(_branch, same))})") for head, same in found.items()}
-        begun = {head: _WORD.match(head) for head in found}
-        self._beginnings = {head: None if word is None else word[0][:_LOOKED_AT] for head, word in begun.items()}
-        """What a word of the text begins with where the head stands at a word's beginning."""
+        self._heads: dict[str, list[str]] = {}
+        """By what a word of the text begins with where the head stands at a word's beginning."""
+        self._others: list[str] = []
+        for head in found:
+            word = _WORD.match(head)
+            if word is None:
+                self._others.append(head)
+            else:
+                self._heads.setdefault(word[0][:LOOKED_AT], []).append(head)
+        self._others_of = {head: tuple(map(_others, same)) for head, same in found.items()}
+        """What other words each phrase of a head has: where none of its phrases can be, it is not looked for."""
         self._words = frozenset(head for head, same in found.items() if same == [head + "$"] and head.isalpha())
         """Words that stand alone: a look at the distinct words of a text says whether they are there."""
 
     def spans(self, view: View) -> list[tuple[int, int]]:
         """Where they stand, in order."""
         folded, found = view.folded, []
-        for head, whole in self._wholes.items():
-            beginning = self._beginnings[head]
-            if (beginning is not None and beginning not in view.beginnings) or (
-                head in self._words and head not in view.words
+        met = [head for beginning in self._heads.keys() & view.beginnings for head in self._heads[beginning]]
+        for head in (*met, *self._others):
+            if (head in self._words and head not in view.words) or not any(
+                others <= view.beginnings for others in self._others_of[head]
             ):
                 continue
+            whole = self._wholes[head]
             at = folded.find(head)
             while at >= 0:
                 if at == 0 or not folded[at - 1].isalpha():
@@ -241,4 +290,40 @@ class Phrases:
                     if match is not None:
                         found.append(match.span())
                 at = folded.find(head, at + 1)
+        for stem in self._inside:
+            at = folded.find(stem) if stem in view.vocabulary else -1
+            while at >= 0:
+                found.append((at, at + len(stem)))
+                at = folded.find(stem, at + len(stem))
         return sorted(found)
+
+
+class Words:
+    """Single words to look for among the distinct words of a text: stems, `stem$`, `*stem` and `*stem$`."""
+
+    def __init__(self, text: str) -> None:
+        found = stems(text)
+        self._wholes = frozenset(stem[:-1] for stem in found if stem[-1] == "$" and stem[0] != "*")
+        self._inside = tuple(stem[1:] for stem in found if stem[0] == "*" and stem[-1] != "$")
+        self._ends: dict[str, tuple[str, ...]] = {}
+        for stem in (stem[1:-1] for stem in found if stem[0] == "*" and stem[-1] == "$"):
+            self._ends[stem[-4:]] = (*self._ends.get(stem[-4:], ()), stem)
+        self._begun: dict[str, tuple[str, ...]] = {}
+        for stem in found:
+            if stem[0] != "*" and stem[-1] != "$":
+                self._begun[stem[:LOOKED_AT]] = (*self._begun.get(stem[:LOOKED_AT], ()), stem)
+
+    def met(self, view: View) -> set[str]:
+        """Those words of the text that are meant."""
+        words = view.words
+        found = set(words & self._wholes)
+        begun = self._begun.keys() & view.beginnings
+        for beginning in begun:
+            same = view.begun.get(beginning[:3], ()) if len(beginning) > 2 else words
+            found.update(word for word in same if word.startswith(self._begun[beginning]))
+        for ending in self._ends.keys() & view.ended.keys() if self._ends else ():
+            found.update(word for word in view.ended[ending] if word.endswith(self._ends[ending]))
+        for inside in self._inside:
+            if inside in view.vocabulary:
+                found.update(word for word in words if inside in word)
+        return found

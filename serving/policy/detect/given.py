@@ -1,4 +1,4 @@
-"""Common given names, and who is known to everybody: data for `cues`.
+"""Common given names: data for `pairs`.
 
 Given names of the languages that have no model here, English and German first; a name that is missing is not seen
 without a cue.
@@ -62,21 +62,3 @@ GIVEN: Final = frozenset(
     "pierre jean francois philippe nicolas marco giovanni giuseppe francesca chiara giulia jose javier pablo lucia "
     "piotr krzysztof andrzej agnieszka katarzyna malgorzata magda joanna ewa willem johan sanne daan pieter".split()
 )
-FAMOUS: Final = frozenset(
-    "austen dickens shakespeare newton einstein darwin kant goethe schiller mozart beethoven bach wagner "
-    "hegel nietzsche "
-    "marx engels freud planck heisenberg gauss euler leibniz kepler copernicus galilei curie faraday "
-    "maxwell tesla edison "
-    "turing lovelace babbage hawking lincoln washington jefferson churchill napoleon bonaparte columbus magellan "
-    "holmes watson bennet darcy potter gatsby hamlet macbeth quixote frankenstein dracula twain poe "
-    "hemingway fitzgerald "
-    "melville whitman dickinson wilde joyce woolf orwell huxley tolkien kipling byron keats wordsworth chaucer milton "
-    "defoe swift bronte eyre heathcliff copperfield twist samsa briest faust kafka mann hesse brecht "
-    "grass heine lessing "
-    "luther gutenberg bismarck wallenstein buddenbrook werther humboldt siemens benz daimler tolstoy "
-    "dostoevsky pushkin "
-    "chekhov gagarin mendeleev karenina raskolnikov onegin picasso dali rembrandt vermeer monet cezanne gogh raphael "
-    "michelangelo caravaggio verne hugo dumas voltaire rousseau descartes pascal cervantes borges dante machiavelli "
-    "luxemburg schumann schubert brahms mendelssohn mahler strauss handel haydn verdi puccini vivaldi bond".split()
-)
-"""Surnames of persons of history and of books. Who bears such a name and is neither is missed without a cue."""

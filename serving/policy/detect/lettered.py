@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Final, NamedTuple, cast
 
 from serving.policy.detect.context import IN_HEADING, reading_of
@@ -285,10 +286,11 @@ def _broken(folded: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]
         left, right = _LEFT.search(folded, low, at), _RIGHT.match(folded, at + 1, high)
         joined = folded[low:at] + folded[at + 1 : high]
         if left and right and _SMALL.search(left[0] + right[0]) and _DIGIT.search(left[0] + right[0]):
-            for match in _CUT.finditer(joined):
-                start, stop = low + match.start(), low + match.end() + 1
-                if start < at < stop - 1:
-                    yield start, stop, "".join(filter(str.isalnum, match[0]))
+            for pattern in _STRICT_FORMS if _CUT.search(joined) else ():
+                for match in pattern.finditer(joined):
+                    start, stop = low + match.start(), low + match.end() + 1
+                    if start < at < stop - 1:
+                        yield start, stop, "".join(filter(str.isalnum, match[0]))
         at = folded.find("\n", at + 1, end)
 
 
@@ -297,7 +299,8 @@ _LEFT: Final = re.compile(r"[a-z0-9][a-z0-9 ./_-]*+$")
 _RIGHT: Final = re.compile(r"[ \t]{0,4}+(?![a-z]{4,}[^a-z0-9])[a-z0-9][a-z0-9 ./_-]*+")
 _DIGIT: Final = re.compile(r"[0-9]")
 _SMALL: Final = re.compile(r"[a-z]")
-_CUT: Final = re.compile("|".join(form.pattern.pattern for form in FORMS if form.sizes and form.label in _STRICT))
+_STRICT_FORMS: Final = tuple(form.pattern for form in FORMS if form.sizes and form.label in _STRICT)
+_CUT: Final = re.compile("|".join(pattern.pattern for pattern in _STRICT_FORMS))
 
 
 def _hit(view: View, form: Form, start: int, end: int) -> Iterator[Hit]:
@@ -320,6 +323,7 @@ def _is_said(view: View, start: int, end: int, name: str, *, is_alone: bool) -> 
     order = near.get("order", IN_HEADING)
     if near.get(name, IN_HEADING) < order:
         return True
+    order = min(order, near.get("serial", IN_HEADING))
     column, heading = reading.headings(start)
     if "order" in column:
         return False
@@ -335,18 +339,26 @@ _CUT_CARD: Final = re.compile(
 _OFFICIAL: Final = re.compile(r"[CFGHJKLMNPRTVWXY][CFGHJKLMNPRTVWXYZ0-9]{8}[0-9]")
 
 
+_CARD_CHARS: Final = 24
+"""More than a card's number with its separators takes, and more than between two digits of one stretch."""
+_AROUND_DIGITS: Final = re.compile(r"[0-9](?:[^0-9]{0,48}+[0-9])*+")
+
+
 def find_id_cards(view: View) -> Iterator[Hit]:
     """German identity cards: ten characters with their check digit in capitals, others near a word.
 
     The serial has no vowels and few digits may be in it, so it has no spot of digits of its own.
     """
     folded = view.without_hashes
+    stretches = [match.span() for match in _AROUND_DIGITS.finditer(folded)]
     for pattern in (_ID_CARD, _CUT_CARD):
-        for match in pattern.finditer(folded):
+        for match in chain.from_iterable(
+            pattern.finditer(folded, max(0, begin - _CARD_CHARS), end + _CARD_CHARS) for begin, end in stretches
+        ):
             start, end = match.span()
             code = "".join(filter(str.isalnum, match[0]))
-            if len(code) not in {9, 10} or not is_de_document(code):
-                continue
+            if len(code) not in {9, 10} or not is_de_document(code) or code.isdigit():
+                continue  # the first sign is a letter of the authority
             written = "".join(filter(str.isalnum, view.plain[start:end]))
             is_sure = (
                 len(code) == 10

@@ -3,7 +3,9 @@
 Stems as in `context`: `stem`, `stem$` for the word alone, `*stem` inside a word, `one_two` for words in a row. A key
 such as `taxNumber` or `tax_number` is read as its words. Hyphens, dots and slashes count as an underscore.
 
-`order` are words of things that are counted, `count` those of machines; the nearer one of two words decides.
+`order` are words of things that are counted, `serial` those that documents share with them, `count` those of machines;
+the nearer one of two words decides, but that a document's serial number is the document's. `ru.series` is what a
+passport and a driving licence share.
 """
 
 from __future__ import annotations
@@ -14,11 +16,17 @@ from serving.policy.detect.context import Lexicon
 
 _PASSPORT: Final = (
     "паспорт загранпаспорт загран удостоверяющ удостоверени_личност удостоверения_личност документ_личност "
-    "документ_гражданин документа_гражданин личность личности серия серии сери$ выдан овд$ уфмс$ гувд$ "
-    "код_подразделен подраздел passport passeport pasaporte passaporto paszport paspoort pasport identity_doc "
+    "документ_гражданин документа_гражданин личность личности удостоверение_граждан внутренний_документ "
+    "passport passeport pasaporte passaporto paszport paspoort pasport identity_doc "
     "identity_paper identification_doc id_doc document_of_identity doc_num doc_no document_no document_num "
-    "document_series proof_of_identity travel_doc identity_card *reisepass ausweisdokument identitatsdokument "
+    "document_series паспрт passp$ *passport proof_of_identity travel_doc identity_card *reisepass ausweisdokument "
+    "identitatsdokument "
     "ausweis reisedokument passnummer pass_nr pass_no passno doc_series "
+)
+_SERIES: Final = (
+    "серия серии серией серию сери$ выдан овд$ уфмс$ гувд$ мвд$ код_подразделен подраздел series_and series_no "
+    "series_num issued_by "
+    "ausgestellt_von ausstellende"
 )
 _TAX_RU: Final = (
     "инн$ иннфл иннюл иннкпп inn$ innkpp inn_ inns налогоплательщик налоговый_номер налогового_номер налоговым_номер "
@@ -66,7 +74,12 @@ _NHS: Final = (
 
 CONTEXTS: Final[dict[str, str]] = {
     "ru.passport": _PASSPORT,
+    "ru.series": _SERIES,
     "ru.driving_licence": (
+        "стс$ птс$ транспортн_средств транспортного_средств водительское вод_уд вод_удост права_категори категори_прав "
+        "удостоверение_на_право управления_тс права_на_управлен driving_papers driver_document driver_card "
+        "driver_id driving_entitlement driving_paper road_licence dlno dlnum dlnumber *licenceno *licenseno "
+        "*licensenumber *licencenumber lenkberechtigung fuhrerausweis fahrausweis permiso_de_conduc kierowc "
         "водительск водит_удостов водит_прав водител_удостов водител_прав права$ правам$ прав$ правах$ в/у "
         "удостоверение_водител удостоверения_водител управлени_транспорт гибдд гаи$ driving_lic driving_permit "
         "driver_lic drivers_lic driver_s_lic driving_no driver_s_permit license_number licence_number licence_no "
@@ -131,8 +144,13 @@ CONTEXTS: Final[dict[str, str]] = {
     "hr.oib": "oib$ croat",
     "it.partita_iva": "partita_iva p_iva piva$ iva$ vat$ partita",
     "gb.vat": "vat$ vatin vat_no vat_reg",
-    "us.ssn": "ssn ssn_ social_security socialsecurity социальн_страхован soc_sec",
-    "us.itin": "itin taxpayer individual_taxpayer tax_id taxid",
+    "us.ssn": (
+        "ssn ssn_ *ssn$ social_security *socialsecurity social_sec$ социальн_страхован соцстрах soc_sec socsec s.s.n "
+        "ss_no ss_num ss_number ss_card ss$ my_social his_social her_social your_social their_social the_social "
+        "s_social social_number social_no social_num social_is social_card social_on last_four tax_payer_id "
+        "us_sozialversicherung amerikanische_sozialversicherung sozialversicherungsnummer social$"
+    ),
+    "us.itin": "itin *itin$ taxpayer individual_taxpayer tax_id taxid tax_identification w_7 w7$ nonresident_alien",
     "us.ein": "ein$ employer_id fein$ employer_identification",
     "us.npi": "npi$ national_provider provider_id",
     "us.aba_routing": "routing aba$ rtn$",
@@ -158,7 +176,12 @@ CONTEXTS: Final[dict[str, str]] = {
         "health_insurance versichertenkarte gesundheitskarte"
     ),
     "de.id_card": (
-        "*personalausweis *ausweis ausweis pass$ *reisepass perso$ personaldokument identity id_card "
+        "*ausweis ausweis ausgewiesen ausgew epass npa$ eid$ ident_karte identkarte identitatsnachweis "
+        "identitatspapier legitimiert legitimier identitatsdok personaldok "
+        "lichtbildausweis dokumentennummer dokumentnr dokumentennr personalpapier papiere id_document id_doc "
+        "national_identity identity_doc photo_id proof_of_identity government_id german_identity german_document "
+        "удостоверени_личност удостоверением_личност немецк_удостовер документ_личност айди "
+        "pass$ *reisepass perso$ personaldokument identity id_card "
         "idcard id_no id_number "
         "national_id identitatskarte identification passport document dokument legitimation *ausweisnr "
         "seriennummer_aus "
@@ -186,17 +209,33 @@ CONTEXTS: Final[dict[str, str]] = {
         "mitarbeiter angestellt arbeitnehmer antragsteller burger burgerin versicherte patientin mieter kunde kundin "
         "personalakte lohnabrechnung gehaltsabrechnung ausweis"
     ),
+    "birth_date": (
+        "дата_рожд рожден рождения д.р др$ birth *birth dob$ born birthday bday *geburtsdat geburtstag geburtsdatum "
+        "geb$ "
+        "geboren naissance nacimiento nascita urodz"
+    ),
     "order": (
         "заказ наряд накладн артикул арт$ трек трекинг трекномер отправлен отгрузк посылк счет_фактур счета_фактур "
-        "инвойс тикет обращени заявк заявок партия партии лот$ серийн sn$ s/n модел каталожн детал запчаст "
-        "товар изделие позици квитанц чек$ чека$ талон билет бронь брони бронирован позицию фильтр "
+        "инвойс тикет обращени заявк заявок партия партии лот$ модел каталожн детал запчаст "
+        "товар изделие подшипник прокладк болт винт насос клапан датчик паллет поддон контейнер груз фрахт рекламац "
+        "наименован номенклатур комплектующ ттн$ упд$ спецификац заказ_наряд акт_прием талон_номер промокод "
+        "позици квитанц чек$ чека$ талон билет бронь брони бронирован позицию фильтр "
         "order orders ordered purchase po$ invoice receipt ticket tracking track parcel shipment shipped consignment "
         "waybill delivery booking reservation part$ parts partno part_no part_num partnumber article art_no art_nr "
-        "item items sku$ skus ean$ upc$ gtin asin isbn issn batch lot$ serial model catalog catalogue product incident "
-        "case_no case$ request_id job$ transaction quantity qty$ warranty spare component filter replacement "
+        "item items sku$ skus ean$ upc$ gtin asin isbn issn batch lot$ model catalog catalogue product incident "
+        "case_no case$ request_id job$ transaction quantity qty$ warranty spare component filter replacement bearing "
+        "screw bolt gasket "
+        "valve pump sensor_no voucher coupon pallet pallets container freight cargo dispatch dispatched remittance "
+        "requisition po_number po_no rma$ awb$ manifest docket claim_no helpdesk case_number reference_no "
+        "order_no order_num order_id orderno ordernumber "
         "bestell *bestellung *bestellnummer auftrag *auftragsnummer rechnung rechnungsnr sendung *sendungsnummer paket "
+        "lager$ dichtung schraube ventil pumpe palette paletten frachtbrief gutschein storno kommission beleg belegnr "
         "lieferschein artikel *artikelnummer vorgang *vorgangsnummer ticketnr teil$ teile teilenummer ersatzteil "
-        "seriennummer charge chargen modell produkt warennummer materialnummer buchung katalog"
+        "charge chargen modell produkt warennummer materialnummer buchung katalog"
+    ),
+    "serial": (
+        "serial serials serien *seriennummer seriennr serien_nr серийн sn$ s/n serialno serialnumber snr$ fabriknummer "
+        "заводской_номер"
     ),
     "count": (
         "id$ uid$ pid$ tid$ ts$ time$ timestamp offset bytes size commit build версия версии сборк version rev$ "

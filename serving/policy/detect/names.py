@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from serving.policy.detect.memory import Memory, Places
+from serving.policy.detect.pairs import is_given, is_known
 
 _PIECE_CHARS: Final = 1_000
 _BATCH: Final = 8
@@ -58,8 +59,68 @@ class RussianNames:
             (which, span.start, span.stop)
             for which, found in enumerate(self._model.map(texts))
             for span in found.spans
-            if span.type == _PERSON and 0 <= span.start < span.stop <= len(texts[which])
+            if span.type == _PERSON
+            and 0 <= span.start < span.stop <= len(texts[which])
+            and is_somebody(texts[which], span.start, span.stop)
         )
+
+
+def is_somebody(text: str, start: int, end: int) -> bool:
+    """Whether what the model calls a name may be one: no number, no request to somebody, no famous name."""
+    name = text[start:end]
+    if any(map(str.isdigit, name)) or is_known(name):
+        return False
+    word = name.strip(" .,:;!?\"'«»()")
+    if not word.replace("-", "").isalpha() or is_given(word):
+        return True
+    is_first = _SENTENCE_END.search(text, 0, start) is not None
+    return not (is_first and word.lower().endswith(_NO_NAME_ENDS))
+
+
+_SENTENCE_END: Final = re.compile(r"(?:^|[.!?:;\n«\"(—–•-])\s*+\Z")
+_NO_NAME_ENDS: Final = (
+    *(
+        "и",
+        "ите",
+        "й",
+        "йте",
+        "ь",
+        "ьте",
+        "йся",
+        "йтесь",
+        "ться",
+        "ть",
+        "ый",
+        "ая",
+        "ое",
+        "ие",
+        "ые",
+        "ие",
+        "ция",
+        "ка",
+    ),
+    *(
+        "ки",
+        "ник",
+        "тель",
+        "ость",
+        "ение",
+        "ание",
+        "ство",
+        "ипт",
+        "юч",
+        "ет",
+        "ент",
+        "ат",
+        "от",
+        "ост",
+        "иль",
+        "ион",
+        "изм",
+    ),
+    *("ер", "ор", "тор", "сть", "мма", "ект", "ём", "ум", "ты", "ны", "ры", "лы"),
+)
+"""Endings of requests, adjectives and things; surnames that stand alone at a sentence's beginning hardly have them."""
 
 
 def open_names(memory: Memory | None = None) -> RussianNames | None:

@@ -78,6 +78,8 @@ class Rule:
     """Enough by itself, after the check."""
     is_weak: bool = False
     """Its check is of the form alone: any number of its length may pass."""
+    shared: str | None = None
+    """A context that it shares with others: it counts where nothing else was found."""
     is_shown: bool = False
     """Its own shapes, or its check where it has none, are so much its own that no word speaks against them."""
 
@@ -229,6 +231,14 @@ class _Around(NamedTuple):
         """Whether it is something else, unless a word says what it is."""
         return min(self.order, self.machine) <= _FEW or "order" in self.column
 
+    def is_own(self, rule: Rule) -> bool:
+        """Whether it is the rule's own word that speaks for it, and not a word of a person's record."""
+        return rule.near in self.distances or rule.near in self.column
+
+    def is_said(self, name: str) -> bool:
+        """Whether a word of this context is near, and nearer than one of counted things; or heads the column."""
+        return name in self.column or self.distances.get(name, _NOWHERE) < self.order
+
     def distance(self, rule: Rule) -> int | None:
         """How near the rule's context is. None: there is none, or it is nearer to something that is counted."""
         if rule.near in self.column:
@@ -254,6 +264,7 @@ class _Judge:
                 if rule.own
                 or rule.alone is not None
                 or rule.near in reading.possible
+                or rule.shared in reading.possible
                 or (rule.is_identity and _IDENTITY in reading.possible)
             )
             for length, rules in tables.by_length.items()
@@ -274,9 +285,13 @@ class _Judge:
                 distance = around.distance(rule)
                 if distance is not None:
                     found.append((distance, rule))
-        nearest = min((distance for distance, _ in found), default=0)
+        if not found:
+            for rule, _, _ in passed:
+                if rule.shared is not None and around.is_said(rule.shared):
+                    yield Hit(candidate.start, candidate.end, rule.label)
+        nearest = min((distance for distance, rule in found if around.is_own(rule)), default=_NOWHERE)
         for distance, rule in found:
-            if distance == nearest or not rule.is_weak:
+            if distance <= nearest or not rule.is_weak:
                 yield Hit(candidate.start, candidate.end, rule.label)
 
     def _passed(self, candidate: Candidate) -> Iterator[tuple[Rule, bool, bool]]:
@@ -284,7 +299,9 @@ class _Judge:
         possible = self._reading.possible
         for rule in self._rules[len(candidate.digits)]:
             is_own = candidate.shape in rule.own and not candidate.is_glued and "\n" not in candidate.text
-            may_be_near = rule.near in possible or (_IDENTITY in possible and rule.is_identity)
+            may_be_near = (
+                rule.near in possible or rule.shared in possible or (_IDENTITY in possible and rule.is_identity)
+            )
             if not (is_own or may_be_near or rule.alone is not None) or not rule.check(candidate.digits):
                 continue
             is_alone = rule.alone is not None and not candidate.is_glued and rule.alone(candidate.digits)
@@ -298,6 +315,7 @@ class _Judge:
             return _Around(glued, nothing, nothing, _NOWHERE, _NOWHERE)
         distances = self._reading.near(candidate.start, candidate.end)
         order, count = self._against(candidate, distances, "order"), self._against(candidate, distances, "count")
+        order = min(order, self._against(candidate, distances, "serial"))
         return _Around(distances, *self._reading.headings(candidate.start), order, count)
 
     def _against(self, candidate: Candidate, distances: dict[str, int], name: str) -> int:

@@ -137,7 +137,7 @@ def is_licence(digits: str) -> bool:
 
 RULES: Final = (
     Rule("ru.passport", (10,), is_passport, "ru.passport", frozenset({(4, 6), (2, 2, 6), (2, 2, 3, 3)}),
-         frozenset({(2, 2, 6)}), is_weak=True),
+         frozenset({(2, 2, 6)}), is_weak=True, shared="ru.series"),
     Rule("ru.driving_licence", (10,), is_licence, "ru.driving_licence", frozenset({(4, 6), (2, 2, 6), (2, 2, 3, 3)}),
          frozenset({(2, 2, 6)}), is_weak=True),
     Rule("ru.inn_company", (10,), is_inn_company, "ru.inn_company"),
@@ -158,8 +158,8 @@ RULES: Final = (
 )  # fmt: skip
 
 _PAIR: Final = re.compile(
-    r"(?<![0-9])[0-9]{2}[ -]?[0-9]{2}(?:[\s,;:\"'-]{0,6}(?:no|n|h|#|number|num|{n}[^\W\d_]{0,3})[.:\s\"']{0,6}|,[ ])"
-    r"[0-9]{3}[ -]?[0-9]{3}(?![0-9])".replace("{n}", fold("номер"))
+    r"(?<![0-9])[0-9](?:[ \n-]{0,2}[0-9]){3}(?:[\s,;:\"'-]{0,6}(?:no|n|h|nr|#|number|num|nummer|{n}[^\W\d_]{0,3})"
+    r"[.:\s\"']{0,6}|,[ ])[0-9](?:[ \n-]{0,2}[0-9]){5}(?![0-9])".replace("{n}", fold("номер"))
 )
 """`45 10 № 123456`, `4510, номер 123456`."""
 _BIK: Final = re.compile(r"(?<![0-9])04[0-9]{7}(?![0-9])")
@@ -174,7 +174,8 @@ def find_passport_pairs(view: View) -> Iterator[Hit]:
         if not is_passport(digits):
             continue
         near = reading_of(view, LEXICON).near(*match.span())
-        if "ru.passport" in near or ("#" in match[0] and near.get("order", _FAR) > _CLOSE):
+        is_series = "ru.series" in near and "ru.driving_licence" not in near
+        if "ru.passport" in near or is_series or ("#" in match[0] and near.get("order", _FAR) > _CLOSE):
             yield Hit(match.start(), match.end(), "ru.passport")
         if "ru.driving_licence" in near:
             yield Hit(match.start(), match.end(), "ru.driving_licence")

@@ -19,6 +19,9 @@ from serving.policy.detect import (
     decoded,
     european,
     lettered,
+    markings,
+    money,
+    pairs,
     russian,
     secret,
     wording,
@@ -74,10 +77,11 @@ class Scanner:
             "birth_dates": find_birth_dates,
             "wording": wording.find_wording,
             "conditions": conditions.find_conditions,
-            "sums": wording.find_sums,
-            "document_labels": wording.find_labels,
+            "sums": money.find_sums,
+            "document_labels": markings.find_labels,
             "secrets": secret.find_secrets,
             "name_cues": cues.find_name_cues,
+            "name_pairs": pairs.find_pairs,
             "site_terms": site.find_terms,
         }
         self._missing: list[str] = []

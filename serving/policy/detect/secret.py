@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from serving.policy.detect.finding import Hit
-from serving.policy.detect.fold import View, stems
+from serving.policy.detect.fold import Phrases, View, stems
 
 
 class Form(NamedTuple):
@@ -57,9 +57,6 @@ FORMS: Final = (
     _form(_MODEL, "hf_", r"[A-Za-z0-9]{30,}+"),
     _form(_MODEL, "pk_", r"[0-9A-Za-z]{12}_[0-9A-Za-z]{49}"),
     _form("secret.jwt", "eyJ", r"[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*+"),
-    Form("secret.private_key", "PRIVATE KEY", re.compile(
-        r"-{4,5}[ ]?BEGIN[ ](?:[A-Z0-9]{1,10}[ ]){0,3}PRIVATE[ ]KEY(?:[ ]BLOCK)?[ ]?-{4,5}"
-        r"(?:[^-]{0,8192}+-{5}END[^-\n]{0,40}-{5})?")),
     Form("secret.private_key", "PuTTY-User-Key-File", re.compile(r"PuTTY-User-Key-File-[0-9]")),
     Form("secret.private_key", "SSH2 ENCRYPTED PRIVATE", re.compile(r"SSH2 ENCRYPTED PRIVATE KEY")),
     _form("secret.private_key", "AGE-SECRET-KEY-1", r"[A-Z0-9]{58}"),
@@ -70,8 +67,74 @@ _AWS_SECRET: Final = re.compile(
     r"(?i:(?:aws)?_?-?secret_?-?(?:access)?_?-?key(?:_id)?)[\"']?\s{0,3}(?:=|:|is)\s{0,3}[\"']?"
     r"(?P<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"
 )
-_URL: Final = re.compile(r"://[^\s:@/?#\"'<>{}$]{1,64}:(?P<value>[^\s:@/?#\"'<>]{3,128})@[\w.\[-]")
+_URL: Final = re.compile(r"://[^\s:@/?#\"'<>{}$]{0,64}:(?P<value>[^\s:@/?#\"'<>]{3,128})@[\w.\[-]")
+_PRIVATE: Final = "secret.private_key"
+_HEADER: Final = re.compile(
+    r"-(?:\n?-){3,4}[ ]?"
+    + r"\n?".join("BEGIN")
+    + r"[ \n]{1,2}(?:[A-Z0-9\n]{1,11}[ \n]{1,2}){0,3}"
+    + r"\n?".join("PRIVATE")
+    + r"[ \n]{1,2}K\n?E\n?Y(?:[ \n]{1,2}B\n?L\n?O\n?C\n?K)?[ ]?-(?:\n?-){3,4}"
+    r"(?:[^-]{0,8192}+-{5}END[^-\n]{0,40}-{5})?"
+)
+"""The end of a line may be anywhere in it."""
+_HEADER_WORDS: Final = ("PRIVATE", "BEGIN", "KEY---")
+_CRYPT: Final = re.compile(
+    r"\$(?:2[abxy]?\$[0-9]{2}\$[A-Za-z0-9./]{53}|(?:apr1|[156y]|argon2id?|scrypt|pbkdf2[\w-]{0,16})\$[^\s:\"',]{16,160})"
+    r"|\{S?SHA(?:256|512)?\}[A-Za-z0-9+/]{24,}={0,2}"
+)
+"""Passwords as `htpasswd`, `/etc/shadow` and LDAP keep them: they can be guessed from."""
+_FLAGS: Final = re.compile(
+    r"(?:(?<![\w-])(?:curl|wget)(?![\w-])[^\n]{0,160}?[ ](?:-u|--user|--proxy-user|-a|--auth)[ =]{1,2}[\"']?"
+    r"[^\s:\"'$<>{}]{1,64}:"
+    r"|(?<![\w-])(?:mysql|mysqldump|mysqladmin|mariadb)(?![\w-])[^\n]{0,160}?[ ]-p"
+    r"|(?<![\w-])(?:sshpass|redis-cli|ldapsearch|ldapmodify|smbclient|mongo|mongosh|mongodump|7z|unzip)"
+    r"(?![\w-])[^\n]{0,160}?[ ](?:-p|-a|-w|-P)[ ]?"
+    r"|(?<![\w-])net[ ]user[ ][^\s/]{1,40}[ ]"
+    r"|(?i:identified[ ](?:with[ ]\w{1,40}[ ])?by|requirepass|masterauth|convertto-securestring(?:[ ]-string)?"
+    r"|wpa_passphrase[ ]\S{1,32})[ ]{1,2}"
+    r"|(?i:authorization)[\"']?[:=][ ]?[\"']?(?i:basic)[ ])"
+    r"[\"']?(?P<value>[^\s\"']{4,128})"
+)
+"""What commands and statements take a password after."""
+_FLAG_WORDS: Final = frozenset(
+    "curl wget mysql mysqldump mysqladmin mariadb sshpass redis ldapsearch ldapmodify smbclient mongo mongosh "
+    "mongodump unzip identified requirepass masterauth convertto wpa authorization".split()
+)
+_HOST_LINE: Final = re.compile(
+    r"(?m:^)[ \t]{0,8}(?:[\w.-]{1,64}|\*):(?:[0-9]{2,5}|\*):[\w.*-]{1,64}:[\w.-]{1,64}:"
+    r"(?P<value>[^\s\"':]{4,128})(?m:$)"
+)
+"""A line of `.pgpass`."""
+_HOST_SIGNS: Final = (":*:", ":5432:", ":6432:")
+_PAIR: Final = re.compile(
+    r"[^\W\d_]{0,10}[ ]?(?:[/&+|,-]|:|{and})[ ]?(?:{what})[^\W\d_]{0,4}[)\"']?[ ]?(?:[:=–-]|[ ]is|[ ]ist)[ ]{0,2}"
+    r"[\"'`]?(?P<user>[^\s\"'/:,;|]{1,64})[\"'`]?[ ]?(?:[/:,;|]|[ ])[ ]?[\"'`]?(?P<value>[^\s\"'`,;]{4,64})".replace(
+        "{what}", "|".join(stems("парол пасс пасворд pass passw pwd pw psw kennwort"))
+    ).replace("{and}", "|".join(stems("и and und")))
+)
+"""`login/pass: anna / Sommer-12`."""
+_GRANTED: Final = re.compile(
+    r"[^\W\d_]{0,10}(?:[ ][^\W\d_]{1,14}){0,3}?[ ]?[:=–-][ ]{0,2}[\"'`]?(?P<user>[^\s\"'/:,;|]{1,64})"
+    r"[\"'`]?[ ]?[/:|][ ]?[\"'`]?(?P<value>[^\s\"'`,;/]{4,64})"
+)
+"""`креды: admin / hunter2`."""
 _WORDS: Final = (
+    *("pw psw pswd passw pword upwd".split()),
+    *stems("пасс пасворд код_доступ"),
+    *("losung", "parole", "schlusselwort", "codewort", "motdepasse", "senha", "parola", "clave", "psk"),
+    *(
+        "netzwerkschlussel",
+        "sicherheitscode",
+        "network key",
+        "wlan-key",
+        "master key",
+        "masterkey",
+        "unlock code",
+        "secret word",
+        "pass phrase",
+    ),
+    *stems("ключевая_фраз секретная_фраз кодовая_фраз"),
     *("password passwort passwd passphrase passcode kennwort pwd contrasena haslo wachtwoord pin credential".split()),
     *("pass", "token", "secret", "apikey", "api key", "api_key", "api-key", "access_key", "access key", "access-key"),
     *("private_key", "encryption_key", "auth_key", "mot de passe"),
@@ -79,9 +142,12 @@ _WORDS: Final = (
     *("zugangscode", "passkey", "losungswort", "zugangskennung", "geheimwort", "passe"),
 )
 _PASSWORD: Final = re.compile(
-    r"[^\W\d]{0,16}(?:[ ][^\W\d_]{1,14}){0,3}?[\"'`*]{0,3}[ \t]{0,4}"
-    r"(?P<sign>[:=-]{1,3}>?|[ ]is[ ]|[ ]ist[ ]|[ ]{e}[ ]|\n"
-    r"|[ ](?=\S{0,24}[0-9])(?=\S{0,24}[^\W\d_]))"
+    r"[^\W\d]{0,16}(?:[ ][^\W\d_]{1,14}){0,3}?[\"'`*]{0,3}[)\]]?[\"'`]{0,2}[ \t]{0,4}"
+    r"(?P<sign>(?:</?\w{1,12}>){1,3}|,[ \n]{0,9}[\"']?(?:to|value|val|v|text|content|data)[\"']?[ ]{0,2}[:=]"
+    r"|\n[ \t-]{0,12}value[ ]{0,2}:|[:=-]{1,3}>?|[ ]is[ ](?:now[ ])?|[ ]ist[ ](?:jetzt[ ])?|[ ]lautet[ ]|[ ]was[ ]"
+    r"|[ ]war[ ]"
+    r"|[ ]{e}[ ]|\n"
+    r"|[ ](?=\S{0,24}[0-9])(?=\S{0,24}[^\W\d_])|[ ](?=[a-z]{8,24}(?![^\W_])))"
     r"[ \t]{0,4}(?P<quote>[\"'`*]{0,3})(?P<value>[^\s\"'`]{4,128})(?P<end>[\"'`]?)".replace("{e}", stems("это")[0])
 )
 _PLACEHOLDER: Final = re.compile(
@@ -111,16 +177,42 @@ def find_secrets(view: View) -> Iterator[Hit]:
                     yield Hit(match.start(), match.end(), form.label)
     if ":AA" in plain:
         yield from (Hit(match.start(), match.end(), _CLOUD) for match in _TELEGRAM.finditer(plain))
+    if any(word in plain for word in _HEADER_WORDS):
+        yield from (Hit(match.start(), match.end(), _PRIVATE) for match in _HEADER.finditer(plain))
+    yield from _given_to_programs(view)
     if "key" in view.folded:
         yield from (Hit(*match.span("value"), _CLOUD) for match in _AWS_SECRET.finditer(plain))
-    if "://" in plain:
-        for match in _URL.finditer(plain):
-            if not _PLACEHOLDER.match(match["value"]):
-                yield Hit(*match.span("value"), "secret.password")
     yield from _cut_keys(plain)
     yield from _passwords(view)
 
 
+def _given_to_programs(view: View) -> Iterator[Hit]:
+    """Passwords in commands and files, and kept ones; users and passwords in pairs."""
+    plain, label = view.plain, "secret.password"
+    if "$" in plain or "SHA" in plain:
+        yield from (Hit(match.start(), match.end(), label) for match in _CRYPT.finditer(plain))
+    found = [] if _FLAG_WORDS.isdisjoint(view.words) else list(_FLAGS.finditer(plain))
+    if any(sign in plain for sign in _HOST_SIGNS):
+        found += _HOST_LINE.finditer(plain)
+    if "://" in plain:
+        yield from (Hit(*m.span("value"), label) for m in _URL.finditer(plain) if not _PLACEHOLDER.match(m["value"]))
+    for match in found:
+        value = match["value"]
+        if not _PLACEHOLDER.match(value) and not value.isalpha() and value[0] != "/":
+            yield Hit(*match.span("value"), label)
+    for _, after in _HOLDERS.spans(view):
+        pair = _PAIR.match(view.folded, after) or _GRANTED.match(view.folded, after)
+        if pair is not None:
+            start, end = pair.span("value")
+            value = plain[start:end]
+            if not _PLACEHOLDER.match(value) and any(map(str.isdigit, value)) and any(map(str.isalpha, value)):
+                yield Hit(start, end, label)
+
+
+_HOLDERS: Final = Phrases(
+    "логин юзер имя$ пользовател учетк login user$ username usr$ benutzer креды доступ учетные_данные вход$ creds "
+    "credentials access$ zugang"
+)
 _BEHIND: Final = re.compile(r"\n[ \t]{0,8}+(?P<rest>[\w.+/=-]{2,400}+)")
 _LINE_END: Final = re.compile(r"\n[ \t]{0,8}+")
 _BACKWARDS: Final = re.compile(r"[\w.+/=-]{2,400}+")
@@ -130,6 +222,8 @@ _LEAST_KEY: Final = 20
 
 def _cut_keys(plain: str) -> Iterator[Hit]:
     """Keys that the end of a line cuts in two."""
+    if "\n" not in plain:
+        return
     joined = _LINE_END.sub("", plain)
     forms = [form for form in FORMS if form.mark in joined]
     if not forms:
@@ -150,8 +244,8 @@ def _cut_keys(plain: str) -> Iterator[Hit]:
 def _passwords(view: View) -> Iterator[Hit]:
     folded = view.folded
     done: set[int] = set()
-    for word in _WORDS:
-        at = folded.find(word)
+    for word, part in _WORDS_BY_PART:
+        at = folded.find(word) if part in view.vocabulary else -1
         while at >= 0:
             end = at + len(word)
             if _stands(folded, at, word):
@@ -164,11 +258,11 @@ def _passwords(view: View) -> Iterator[Hit]:
                         done.add(start)
                         yield Hit(start, start + len(value), "secret.password")
                         value = ""
-                if word not in _WEAK_NAMES and "key" not in word:
+                if word not in _WEAK_NAMES and word != "pin" and "key" not in word:
                     yield from _beyond(view, end, done)
             at = folded.find(word, end)
-    for word in _ACCESS:
-        at = folded.find(word)
+    for word, part in _ACCESS_BY_PART:
+        at = folded.find(word) if part in view.vocabulary else -1
         while at >= 0:
             if at == 0 or not folded[at - 1].isalpha():
                 yield from _beyond(view, at + len(word), done)
@@ -179,6 +273,10 @@ _ACCESS: Final = (
     *stems("логин учетн вход$ войти войдите доступ креды"),
     *("login", "log in", "log-in", "logon", "sign in", "signin", "credential", "zugang", "anmeld", "einlogg"),
 )
+_PART: Final = re.compile(r"[^\W\d_]+")
+_WORDS_BY_PART: Final = tuple((word, _PART.findall(word)[0]) for word in _WORDS)
+_ACCESS_BY_PART: Final = tuple((word, _PART.findall(word)[0]) for word in _ACCESS)
+"""With a part that is in the text's distinct words, or the whole is nowhere."""
 _CANDIDATE: Final = re.compile(r"(?<![^\s\"'`|<>,;:=/(])[^\s\"'`|<>,;:=/()\[\]{}\\]{6,64}(?![\w(\[{=])")
 _FAR: Final = 90
 _SPECIAL: Final = frozenset("!@#$%^&*?+~_-.")
@@ -191,6 +289,8 @@ def _beyond(view: View, end: int, done: set[int]) -> Iterator[Hit]:
     Capitals, small letters and digits or signs together; a cell of a table, a value of SQL, what follows a user's name.
     """
     stop = min(len(view.plain), end + _FAR)
+    blank = view.plain.find("\n\n", end, stop)
+    stop = stop if blank < 0 else blank
     for match in _CANDIDATE.finditer(view.plain, end, stop):
         value = match[0].rstrip(".!?") if match.end() == len(view.plain) else match[0].rstrip(".")
         kinds = (
@@ -211,9 +311,12 @@ def _beyond(view: View, end: int, done: set[int]) -> Iterator[Hit]:
 
 def _stands(folded: str, at: int, word: str) -> bool:
     """Whether a short word is one, and not part of `opinion` or `passport`."""
-    if word == "pin" and at and folded[at - 1].isalpha():
+    if word in _WHOLE and at and folded[at - 1].isalpha():
         return False
-    return word not in {"pin", "pass"} or not folded[at + len(word) : at + len(word) + 1].isalpha()
+    return word not in _WHOLE | {"pass"} or not folded[at + len(word) : at + len(word) + 1].isalpha()
+
+
+_WHOLE: Final = frozenset({"pin", "pw", "psw", "psk", "parole", "losung", "clave", "parola", *stems("пасс")})
 
 
 def _is_password(word: str, value: str, match: re.Match[str]) -> bool:
@@ -224,12 +327,18 @@ def _is_password(word: str, value: str, match: re.Match[str]) -> bool:
     if word in _WEAK_NAMES or "key" in word:
         return len(value) >= 16 and is_mixed and sign not in {"", "-"}
     if not sign.strip("-"):
-        return is_mixed and len(value) >= 6
+        return (is_mixed and len(value) >= 6) or (value.isalpha() and _has_no_words(value))
     is_quoted = bool(match["quote"] and match["end"]) and len(value) >= 6
-    is_word = _NAMED.fullmatch(value) is not None
+    is_word = _NAMED.fullmatch(value) is not None and not (value.isalpha() and _has_no_words(value))
     return value.lower() in _COMMON or (not is_word and (is_quoted or is_mixed or _has_no_words(value)))
 
 
 def _has_no_words(value: str) -> bool:
     """Digits alone, or letters with signs among them."""
-    return value.isdigit() or (len(value) >= 6 and any(map(str.isalpha, value)) and not value.isalpha())
+    if value.isalpha():
+        return len(value) >= 8 and value.isascii() and len(value) < 3 * len(_PIECE.findall(value))
+    return value.isdigit() or (len(value) >= 6 and any(map(str.isalpha, value)))
+
+
+_PIECE: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+"""Of camel case: letters that fell by chance have many short ones."""

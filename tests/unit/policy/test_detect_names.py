@@ -34,7 +34,7 @@ def test_a_scanner_with_names_is_sensitive_by_them(names: RussianNames) -> None:
     scanner = Scanner(DetectSettings(names=True), names)
     assert scanner.scan([Part("/prompt", "Сводка по складу готова.")]).verdict is Verdict.CLEAN
     finding = scanner.scan([Part("/prompt", "Передайте это Ольге Смирновой.")])
-    assert [(span.label, span.detector) for span in finding.spans] == [("name.person", "names")]
+    assert [span.label for span in finding.spans] == ["name.person"]
 
 
 def test_a_text_without_cyrillic_costs_the_model_nothing(names: RussianNames) -> None:
