@@ -33,6 +33,8 @@ class Question:
     classes: tuple[str, ...]
     residency: tuple[str, ...]
     domain: str
+    is_here: bool = True
+    """An engine here can take it."""
 
 
 def run_egress(config: Path | None, *, as_json: bool) -> int:
@@ -67,6 +69,7 @@ def explain_request(file: Path | None, question: Question, config: Path | None, 
         residency=frozenset(question.residency),
         asked_local=False,
         budget="reserved",
+        local=question.is_here,
     )
     told = _asked(rooms_of(settings, os.environ), "/explain", body, ask)
     if as_json:

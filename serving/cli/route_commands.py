@@ -27,13 +27,16 @@ def route_explain(
     domain: Annotated[
         str, typer.Option("--domain", help="Whose texts it is compared with: a key's owner.")
     ] = "explain",
+    is_here: Annotated[
+        bool, typer.Option("--engine/--no-engine", help="Whether an engine here can take it; else a server inside may.")
+    ] = True,
     as_json: Json = False,
     config: Config = None,
 ) -> int:
     """Where a request would go, and why: what was found by place and kind, the rule that decided. Sends nothing."""
     from serving.cli.route import Question, explain_request
 
-    question = Question(model, tuple(workload or ()), tuple(residency or ()), domain)
+    question = Question(model, tuple(workload or ()), tuple(residency or ()), domain, is_here)
     return explain_request(file, question, config, as_json=as_json)
 
 

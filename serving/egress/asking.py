@@ -27,8 +27,8 @@ class Ask:
     request: str
     """Its id."""
     principal: str
-    key: str
-    """The key's id."""
+    key: str | None
+    """The key's id; None: of nobody in particular, where no keys are asked for."""
     domain: str
     """The cache domain, within which texts taint each other."""
     classes: frozenset[str] = frozenset()
@@ -38,6 +38,12 @@ class Ask:
     """The one that its budget is reserved for."""
     budget: Literal["reserved", "available", "spent"] = "spent"
     attempt: Literal["first", "after-cloud", "after-local"] = "first"
+    local: bool = True
+    """An engine of the server can take it."""
+    failed: frozenset[str] = frozenset()
+    """Destinations that have failed at it."""
+    watched: bool = True
+    """Somebody of its cache domain may send work out. Of all others nothing is scanned or remembered; none leaves."""
 
 
 _ADAPTER: Final = TypeAdapter(Ask)
@@ -45,7 +51,7 @@ _ADAPTER: Final = TypeAdapter(Ask)
 
 def write_ask(ask: Ask) -> str:
     """The header's value: JSON in ASCII."""
-    told = asdict(ask) | {name: sorted(getattr(ask, name)) for name in ("classes", "residency")}
+    told = asdict(ask) | {name: sorted(getattr(ask, name)) for name in ("classes", "residency", "failed")}
     return json.dumps(told, separators=(",", ":"))
 
 

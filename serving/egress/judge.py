@@ -23,7 +23,7 @@ from serving.egress.texts import every_text
 from serving.egress.workers import FAILURES, Scanners, with_reasons
 from serving.errors import InvalidRequest, ServingError
 from serving.policy.body import complexity_of, fields_of, texts_of
-from serving.policy.decide import Decision, decide
+from serving.policy.decide import NOT_SCANNED, Decision, decide
 from serving.policy.detect import Finding, Part, Verdict, parts_of, together
 from serving.policy.facts import Facts, Found, Published, Taint, taints
 from serving.policy.load import load_policy
@@ -44,6 +44,7 @@ ROUTES: Final[Mapping[str, str]] = {
 
 _QUESTIONS: Final = 1 << 16
 """Of which it is known, for who has to say that it did not hear, which answer they began."""
+_NOT_SCANNED: Final = Finding(Verdict.UNKNOWN, reasons=(NOT_SCANNED,))
 _Stamp = tuple[int, ...] | None
 
 
@@ -68,6 +69,8 @@ class Judged:
     finding: Finding
     doubt: Doubt | None = None
     """Why it is not known to be untainted, where that is all."""
+    is_watched: bool = True
+    """False: nobody of its cache domain may send work out, and it was not looked at."""
 
 
 class PolicyFile:
@@ -95,7 +98,9 @@ class PolicyFile:
                 self.is_usable = True
             except ServingError as error:
                 log.error("nothing leaves: the policy cannot be used", extra=facts(reason=error.message))  # noqa: TRY400
-                policy = replace(self._policy, cloud=False)
+                # nor is it known which servers are inside still
+                there = tuple(each for each in self._policy.destinations if each.zone == "cloud")
+                policy = replace(self._policy, cloud=False, destinations=there)
                 self.is_usable = False
             self._seen, self._policy = stamp, policy
         return self._policy
@@ -165,6 +170,12 @@ class Judge:
         """Whether anything may leave now: neither the policy nor the kill switch keeps all of it."""
         return self.policy.cloud and not os.path.lexists(self._switch)
 
+    @property
+    def models_inside(self) -> tuple[str, ...]:
+        """What callers call the models of servers inside, in order."""
+        inside = (each for each in self.policy.destinations if each.zone == "perimeter")
+        return tuple(sorted({model.name for each in inside for model in each.models}))
+
     def is_drilled(self, to: Destination) -> bool:
         """Whether somebody plays that the destination is out of order."""
         return out_of_order(self._drill, time.time()) == to.name
@@ -178,8 +189,10 @@ class Judge:
         if texts_of(body) is None:
             raise InvalidRequest("the request is nested too deeply to be read")
         before = self.policy
-        finding = await self._scan(body, sent, before, ask.domain)
-        taint, doubt = await self._look(body, ask.domain)
+        finding, taint, doubt = _NOT_SCANNED, Taint.UNKNOWN, None
+        if ask.watched:
+            finding = await self._scan(body, sent, before, ask.domain)
+            taint, doubt = await self._look(body, ask.domain)
         policy = self.policy  # as it is now: the scan took its time
         if policy.detection != before.detection or not self._policy.is_usable:
             finding = with_reasons(finding, ["policy:changed"])
@@ -198,12 +211,13 @@ class Judge:
             complexity=complexity_of(body),
             budget=ask.budget,
             cloud_open=self.is_open,
-            healthy=self._healthy(policy),
-            local=True,
+            healthy=self._healthy(policy) - ask.failed,
+            local=ask.local,
             today=datetime.now(UTC).date(),
             only=ask.destination,
         )
-        return Judged(facts, decide(facts, policy), finding, doubt if finding.verdict is Verdict.CLEAN else None)
+        doubt = doubt if finding.verdict is Verdict.CLEAN else None
+        return Judged(facts, decide(facts, policy), finding, doubt, ask.watched)
 
     async def _look(self, body: dict[str, object], domain: str) -> tuple[Taint, Doubt | None]:
         """Whether something of it was sensitive. While such a request is being answered nobody knows what is read."""
@@ -335,7 +349,7 @@ class Judge:
 
     def is_sensitive(self, judged: Judged) -> bool:
         """Whether its texts and its answer are to be remembered."""
-        return taints(judged.facts)
+        return judged.is_watched and taints(judged.facts)
 
     def keeps_texts(self, judged: Judged) -> bool:
         """Whether the texts of the request itself are.
@@ -343,8 +357,8 @@ class Judge:
         Not where a scan only failed, for they will be scanned again; nor where it is only not known whether they are
         tainted: what they could be tainted with is remembered itself, as soon as it is known.
         """
-        if judged.facts.taint is Taint.TAINTED:
-            return True
+        if not judged.is_watched or judged.facts.taint is Taint.TAINTED:
+            return judged.is_watched
         finding = judged.finding
         has_failed = bool(finding.reasons) and all(each.startswith(FAILURES) for each in finding.reasons)
         return finding.verdict is Verdict.SENSITIVE or (finding.verdict is Verdict.UNKNOWN and not has_failed)

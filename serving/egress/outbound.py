@@ -1,5 +1,7 @@
 """The one place from which bytes leave: a client that goes where it was told, over verified TLS, and nowhere else.
 
+A server inside is reached by connections of its own, which are made to addresses inside alone, and may be without TLS.
+
 No redirect is followed, no environment variable is read, no cookie is kept, and a name is resolved once for each
 connection: the addresses that were checked are those that are connected to.
 """
@@ -14,6 +16,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -24,11 +27,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from serving.egress.addresses import Network, check_addresses
+from serving.egress.addresses import Network, check_addresses, check_inside
 from serving.egress.vendors import VendorRequest
 from serving.errors import BadSettings, DestinationUnavailable, ServingError, StaysInside
-from serving.policy.model import Destination
+from serving.policy.model import Destination, Zone
 
+_Check = Callable[[str, Sequence[str]], None]
+"""Of a name and its addresses; raises DestinationUnavailable where one of them will not do."""
 _ANSWER_BYTES: Final = 16 << 20
 _ERROR_BYTES: Final = 1 << 20
 _LINE_BYTES: Final = 64 << 10
@@ -86,23 +91,15 @@ class Outbound:
         """Raises BadSettings where the certificates cannot be read."""
         self._ways = ways
         proxy = None if ways.proxy is None else urlsplit(ways.proxy).hostname
-        connector = aiohttp.TCPConnector(
-            ssl=_context(ways.ca), resolver=_Checked(ways.private_networks, proxy), use_dns_cache=False, limit=0
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            raise_for_status=False,
-            skip_auto_headers=("user-agent",),
-            max_line_size=_LINE_BYTES,
-            max_field_size=_LINE_BYTES,
-        )
+        self._sessions: dict[Zone, aiohttp.ClientSession] = {
+            "cloud": _session(ways.ca, partial(check_addresses, allowed=ways.private_networks), proxy),
+            "perimeter": _session(ways.ca, check_inside),
+        }
 
     async def close(self) -> None:
         """End all connections."""
-        await self._session.close()
+        for each in self._sessions.values():
+            await each.close()
 
     @contextlib.asynccontextmanager
     async def send(
@@ -123,13 +120,13 @@ class Outbound:
             on_sent()
             # the whole of it, besides the silence between two bytes: a head may drip for ever
             async with asyncio.timeout(to.connect_timeout_s + silence_s):
-                response = await self._session.request(
+                response = await self._sessions[to.zone].request(
                     request.method,
                     url,
                     data=request.body,
                     headers=headers,
                     allow_redirects=False,
-                    proxy=self._ways.proxy,
+                    proxy=self._ways.proxy if to.zone == "cloud" else None,
                     timeout=timeout,
                 )
         try:
@@ -141,37 +138,54 @@ class Outbound:
         """Where the bytes go. Raises DestinationUnavailable."""
         parts = urlsplit(to.url)
         host = parts.hostname or ""
-        if to.zone == "cloud":
-            if parts.scheme != "https":
-                raise DestinationUnavailable(f"the destination `{to.name}` has an address without TLS")
-            if _NUMERIC.fullmatch(host) and not _is_address(host):
-                raise DestinationUnavailable(f"the destination `{to.name}` has an address that is read in several ways")
-            with contextlib.suppress(ValueError):  # a name is checked by what it resolves to
-                check_addresses(host, [str(ip_address(host))], self._ways.private_networks)
+        if to.zone == "cloud" and parts.scheme != "https":
+            raise DestinationUnavailable(f"the destination `{to.name}` has an address without TLS")
+        if _NUMERIC.fullmatch(host) and not _is_address(host):
+            raise DestinationUnavailable(f"the destination `{to.name}` has an address that is read in several ways")
+        if _is_address(host):  # a name is checked by what it resolves to
+            if to.zone == "cloud":
+                check_addresses(host, [host], self._ways.private_networks)
+            else:
+                check_inside(host, [host])
         return URL(f"{parts.scheme}://{parts.netloc}{request.path}", encoded=True)
+
+
+def _session(ca: Path | None, check: _Check, proxy: str | None = None) -> aiohttp.ClientSession:
+    """Connections that are made to addresses that `check` lets through, and to the proxy's."""
+    connector = aiohttp.TCPConnector(ssl=_context(ca), resolver=_Checked(check, proxy), use_dns_cache=False, limit=0)
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        auto_decompress=False,
+        raise_for_status=False,
+        skip_auto_headers=("user-agent",),
+        max_line_size=_LINE_BYTES,
+        max_field_size=_LINE_BYTES,
+    )
 
 
 def _is_address(host: str) -> bool:
     try:
-        ip_address(host)
+        ip_address(host.partition("%")[0])
     except ValueError:
         return False
     return True
 
 
 class _Checked(AbstractResolver):
-    """Resolves names as the system does, and gives no address that is inside."""
+    """Resolves names as the system does, and gives no address that `check` does not let through."""
 
-    def __init__(self, allowed: Sequence[Network], proxy: str | None) -> None:
+    def __init__(self, check: _Check, proxy: str | None) -> None:
         self._resolver = ThreadedResolver()
-        self._allowed = tuple(allowed)
+        self._check = check
         self._proxy = proxy
 
     async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
         """The addresses of a name. Raises OSError, DestinationUnavailable."""
         found = await self._resolver.resolve(host, port, family)  # type: ignore[arg-type] # as the base class has it
         if host != self._proxy:  # that one is inside, and the operator's own word
-            check_addresses(host, [each["host"] for each in found], self._allowed)
+            self._check(host, [each["host"] for each in found])
         return found
 
     async def close(self) -> None:

@@ -1,12 +1,14 @@
 """The application of the egress process: judge a request, send one out, remember an answer, explain.
 
 For the gateway it is an engine like any other: OpenAI's protocol over a Unix socket. Where nothing may leave it answers
-403 `stays_inside` with the decision, and the gateway serves the request inside.
+403 `stays_inside` with the decision, and the gateway serves the request inside. What goes to a server inside goes by
+the same way, and its answer is remembered here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -19,18 +21,27 @@ from serving.audit import Audit
 from serving.audit.records import Intent, Outcome, Routed
 from serving.egress.asking import ASKED, HEADER, Ask, read_ask
 from serving.egress.credentials import Credentials
+from serving.egress.following import Following
 from serving.egress.judge import ROUTES, Judge, Judged
 from serving.egress.outbound import UNREACHED, Arrived, Outbound
 from serving.egress.texts import texts_of_answer
 from serving.egress.vendors import Anthropic, Azure, Compatible, Gemini, OpenAI, OutCall, Vendor, VendorRequest
 from serving.egress.watch import Watch, closed
-from serving.errors import DestinationUnavailable, InvalidRequest, Overloaded, ServingError, StartError, StaysInside
+from serving.errors import (
+    DestinationUnavailable,
+    FileMissing,
+    InvalidRequest,
+    Overloaded,
+    ServingError,
+    StartError,
+    StaysInside,
+)
 from serving.openai import Usage, responses, serialise
 from serving.openai.asgi import SSE_HEADERS, Handler, Receive, Scope, Send, Server, header, read_body, respond
 from serving.openai.limits import Limits
 from serving.policy.decide import Decision
 from serving.policy.explain import explain, explain_text
-from serving.policy.model import Destination
+from serving.policy.model import LOCAL, Destination
 from serving.policy.replay import recorded
 from serving.telemetry.logs import facts
 
@@ -44,7 +55,7 @@ _MOST_PAUSE_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class _Sending:
-    """A request that has been decided to leave."""
+    """A request that has been decided to leave, or to go to a server inside."""
 
     ask: Ask
     call: OutCall
@@ -52,6 +63,11 @@ class _Sending:
     vendor: Vendor
     request: VendorRequest
     judged: Judged
+
+    @property
+    def leaves(self) -> bool:
+        """It is sent outside, not to a server inside."""
+        return self.to.zone == "cloud"
 
 
 class Egress:
@@ -65,6 +81,7 @@ class Egress:
         self._credentials = credentials
         self._audit = audit
         self._limits = limits
+        self._following = Following(judge)
 
     def application(self) -> Server:
         """The ASGI application."""
@@ -78,7 +95,13 @@ class Egress:
         return Server(self._limits, routes)
 
     async def _ready(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        told = {"status": "ready", "open": self._judge.is_open, "policy": self._judge.policy.digest}
+        judge = self._judge
+        told = {
+            "status": "ready",
+            "open": judge.is_open,
+            "policy": judge.policy.digest,
+            "inside": list(judge.models_inside),
+        }
         await respond(send, 200, serialise(told))
 
     async def _explain(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,18 +112,22 @@ class Egress:
         await respond(send, 200, json.dumps({"explained": explain(*given), "text": explain_text(*given)}).encode())
 
     async def _judged(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What the gateway is to do with a request; one that is not clean is remembered, with the answer to come."""
+        """What the gateway is to do with a request; one that is not clean is remembered, with the answer to come.
+
+        An answer that comes from a server inside goes through this process, which remembers it by itself.
+        """
         path, body, ask = await self._asked(scope, receive)
         judged = await self._judge.judge(path, body, ask)
+        decision = judged.decision
+        remote = self._judge.policy.destination(decision.destination)
         answer = None
         if self._judge.is_sensitive(judged):
-            asked = header(scope, ASKED.encode()) or ""
-            answer = await self._judge.await_answer(ask.domain, judged.doubt, asked)
+            if decision.destination == LOCAL:
+                asked = header(scope, ASKED.encode()) or ""
+                answer = await self._judge.await_answer(ask.domain, judged.doubt, asked)
             if self._judge.keeps_texts(judged):
                 await self._judge.remember(body, ask.domain)
-        decision = judged.decision
         self._record(ask, judged)
-        remote = self._judge.policy.destination(decision.destination)
         told = {
             "destination": decision.destination,
             "zone": decision.zone,
@@ -111,6 +138,7 @@ class Egress:
             "remote_model": decision.remote_model,
             "policy": decision.policy,
             "answer": None if answer is None else str(answer),
+            "turned_away": decision.is_turned_away,
         }
         await respond(send, 200, json.dumps(told).encode())
 
@@ -142,7 +170,7 @@ class Egress:
                     raise
             else:
                 return
-            async with Watch(self._judge, receive):  # who leaves meanwhile is not sent for
+            async with Watch(self._judge, receive, leaves=sending.leaves):  # who leaves meanwhile is not sent for
                 await asyncio.sleep(pause)
 
     async def _try(self, path: str, sending: _Sending, receive: Receive, send: Send) -> None:
@@ -151,7 +179,11 @@ class Egress:
         outcome = Outcome(intent=number, request=sending.ask.request, outcome="failed")
         began = time.monotonic()
         try:
-            await self._exchange(sending, credential, receive, send, outcome)
+            async with contextlib.AsyncExitStack() as stack:
+                if not sending.leaves:
+                    asked = sending.judged, sending.call.body, sending.ask.domain
+                    send = await stack.enter_async_context(self._following.follow(*asked, send))
+                await self._exchange(sending, credential, receive, send, outcome)
         except ServingError as error:
             outcome.code = error.code
             raise
@@ -163,10 +195,15 @@ class Egress:
             self._audit.outcome(outcome)
 
     def _credential(self, sending: _Sending) -> tuple[tuple[str, str], ...]:
-        """The headers that let this site in. Raises DestinationUnavailable: what is wrong is for the operator."""
+        """The headers that let this site in. Raises DestinationUnavailable: what is wrong is for the operator.
+
+        A server inside may let everybody in.
+        """
         try:
             return sending.vendor.auth(self._credentials.of(sending.to.name))
         except StartError as error:
+            if isinstance(error, FileMissing) and not sending.leaves:
+                return ()
             log.error("a destination cannot be used", extra=facts(reason=error.message))  # noqa: TRY400
             raise DestinationUnavailable(f"this site has no credential for `{sending.to.name}`") from None
 
@@ -178,8 +215,8 @@ class Egress:
     async def _decided(self, path: str, body: dict[str, object], ask: Ask) -> _Sending:
         """The bytes that leave, once it is decided on exactly those that they may. Raises StaysInside, RequestError."""
         to = self._judge.policy.destination(ask.destination or "")
-        if to is None or to.zone != "cloud":
-            raise StaysInside("the gateway named no destination outside", rule="destination")
+        if to is None:
+            raise StaysInside("the gateway named no destination", rule="destination")
         remote = to.remote_name(str(body.get("model")))
         if remote is None:
             raise StaysInside(f"`{to.name}` does not serve this model", rule="destination")
@@ -188,7 +225,11 @@ class Egress:
         request = vendor.request(call)
         judged = await self._judge.judge(path, body, ask, json.loads(request.body))
         decision = judged.decision
-        if not decision.leaves or decision.destination != to.name:
+        if self._judge.policy.destination(to.name) != to:
+            raise StaysInside("the policy has changed meanwhile", rule="switch")
+        # which zone it is of is the policy's to say, and nobody else's
+        is_taken = decision.leaves if to.zone == "cloud" else decision.zone == "perimeter"
+        if not is_taken or decision.destination != to.name:
             self._record(ask, judged)
             if self._judge.keeps_texts(judged):
                 await self._judge.remember(body, ask.domain)
@@ -241,7 +282,7 @@ class Egress:
         self._judge.began(sending.to)
         try:
             async with (
-                Watch(self._judge, receive) as watch,
+                Watch(self._judge, receive, leaves=sending.leaves) as watch,
                 self._outbound.send(
                     sending.to, sending.request, credential, lambda: self._check(sending), stream=sending.call.stream
                 ) as arrived,
@@ -257,6 +298,10 @@ class Egress:
             raise told.error from None
         except DestinationUnavailable:
             is_well = False
+            raise
+        except StaysInside as error:
+            if error.rule == UNREACHED and not sending.leaves:  # the next one is asked sooner
+                is_well = False
             raise
         finally:
             self._judge.ended(sending.to, is_well=is_well)
@@ -281,7 +326,7 @@ class Egress:
         translator = sending.vendor.stream(sending.call)
         try:
             async for piece in arrived.pieces():
-                self._check_open()
+                self._check_open(sending)
                 fed = translator.feed(piece)
                 if translator.error is not None and not outcome.status:  # the client can still be answered from inside
                     raise _Told(translator.error if len(fed) <= 1 else _cut(sending))
@@ -315,15 +360,15 @@ class Egress:
 
     def _check(self, sending: _Sending) -> None:
         """Before the first byte: the policy is the one that was decided by. Raises StaysInside."""
-        self._check_open()
+        self._check_open(sending)
         if self._judge.is_drilled(sending.to):
             raise StaysInside(f"the destination `{sending.to.name}` is out of order for a drill", rule=UNREACHED)
         if self._judge.policy.digest != sending.judged.decision.policy:
             raise StaysInside("the policy has changed meanwhile", rule="switch")
 
-    def _check_open(self) -> None:
-        """Raises StaysInside where the kill switch has been thrown."""
-        if not self._judge.is_open:
+    def _check_open(self, sending: _Sending) -> None:
+        """Raises StaysInside where it would leave, and the kill switch has been thrown."""
+        if sending.leaves and not self._judge.is_open:
             raise closed()
 
 

@@ -16,7 +16,9 @@ _WATCH_S: Final = 0.25
 class Watch:
     """Ends what is done meanwhile once the client leaves or the kill switch is thrown, also while nothing comes."""
 
-    def __init__(self, judge: Judge, receive: Receive) -> None:
+    def __init__(self, judge: Judge, receive: Receive, *, leaves: bool = True) -> None:
+        """`leaves`: it is sent outside; the kill switch does not concern what is sent to a server inside."""
+        self._leaves = leaves
         self._judge = judge
         self._receive = receive
         self._task = asyncio.current_task()
@@ -24,7 +26,9 @@ class Watch:
         self._watchers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._watchers = [asyncio.create_task(self._gone()), asyncio.create_task(self._thrown())]
+        self._watchers = [asyncio.create_task(self._gone())]
+        if self._leaves:
+            self._watchers.append(asyncio.create_task(self._thrown()))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from fastapi import APIRouter, Request, Response
@@ -10,6 +11,7 @@ from prometheus_client import generate_latest
 
 from serving import tripwire
 from serving.engines.reaching_out import unrouted_of
+from serving.errors import EngineUnavailable
 from serving.gateway.answers import error_headers
 from serving.gateway.explaining import PATH as EXPLAIN
 from serving.gateway.explaining import Explaining
@@ -120,20 +122,28 @@ class Admin:
 
     async def models(self, request: Request) -> Response:
         """OpenAI's list of models: those that the caller may use."""
-        return _json(200, responses.model_list([self._card(*named) for named in self._names(request).items()]))
+        names = await self._names(request)
+        return _json(200, responses.model_list([self._card(*named) for named in names.items()]))
 
     async def model(self, model: str, request: Request) -> Response:
         """One model of the list."""
-        names = self._names(request)
+        names = await self._names(request)
         engine = names.get(model)
         if engine is None:
             error = model_not_found(model, names)
             return _json(error.http_status, responses.error_body(error), dict(error_headers(error)))
         return _json(200, serialise(self._card(model, engine)))
 
-    def _names(self, request: Request) -> dict[str, Engine]:
+    async def _names(self, request: Request) -> dict[str, Engine]:
+        """Those of engines here, and those that servers inside have."""
         key = request.scope["principal"].key
-        return {name: engine for name, engine in names_of(self._engines).items() if key is None or key.may_use(name)}
+        others: Mapping[str, Engine] = {}
+        if self._pipeline.inside is not None:
+            with contextlib.suppress(EngineUnavailable):  # the others are told all the same
+                others = await self._pipeline.inside.engines()
+        here = names_of(self._engines)
+        names = here | {name: engine for name, engine in others.items() if name not in here}
+        return {name: engine for name, engine in names.items() if key is None or key.may_use(name)}
 
     def _card(self, name: str, engine: Engine) -> dict[str, object]:
         longest = engine.supervisor.state.facts.get("n_ctx_seq")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from serving.engines.supervisor import Loading
+from serving.engines.supervisor import EngineState, Loading
 from serving.gateway.upstream import EngineBroke, Upstream
 
 if TYPE_CHECKING:
@@ -25,16 +26,41 @@ _NAMES: Final = 5
 _NAME_CHARS: Final = 80
 
 
+class Named:
+    """In place of what watches an engine: how such a server is, only the process that sends to it knows."""
+
+    was_ready = True
+
+    def __init__(self) -> None:
+        self.state = EngineState("ready", time.monotonic(), 1)
+
+    async def run(self) -> None:
+        """Nothing is to be watched."""
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+    async def wait_settled(self) -> EngineState:
+        """It is what it will be."""
+        return self.state
+
+    def check_ready(self) -> int:
+        """It is asked when a request is there."""
+        return self.state.life
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """A model that is served."""
 
     spec: EngineSpec
-    supervisor: Supervisor | RemoteWatch
+    supervisor: Supervisor | RemoteWatch | Named
     upstream: Upstream
     admission: Admission
     created: int = field(default=0)
     """When this gateway began to serve it, in seconds since the epoch."""
+    is_here: bool = True
+    """False: a server named as inside has it, and the egress process is asked to send there."""
 
 
 class Prober:

@@ -13,6 +13,8 @@ from serving.openai import responses, serialise
 from serving.openai.asgi import read_body
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from serving.gateway.guard import Guard
     from serving.gateway.outside import Outside
     from serving.openai import Limits
@@ -25,7 +27,11 @@ _AS: Final = "/v1/chat/completions"
 class Explaining:
     """Asks the egress process, for one caller at a time: what it does for them, it does not do for requests."""
 
-    def __init__(self, outside: Outside, guard: Guard, limits: Limits, body_timeout_s: float) -> None:
+    def __init__(
+        self, outside: Outside, guard: Guard, limits: Limits, body_timeout_s: float, is_here: Callable[[str], bool]
+    ) -> None:
+        """`is_here`: whether an engine here can take requests of a model now."""
+        self._is_here = is_here
         self._guard = guard
         self._outside = outside
         self._limits = limits
@@ -51,5 +57,7 @@ class Explaining:
         if self._turn.locked():
             raise Overloaded("another request is being explained", hint="ask again")
         async with self._turn:
-            self._guard.count_request(principal, str(body.get("model"))[:_NAME_CHARS])
-            return await self._outside.explain("explain", principal, _AS, body, dict(request.scope["headers"]))
+            model, headers = str(body.get("model")), dict(request.scope["headers"])
+            self._guard.count_request(principal, model[:_NAME_CHARS])
+            is_here = self._is_here(model)
+            return await self._outside.explain("explain", principal, _AS, body, headers, is_here=is_here)

@@ -217,13 +217,13 @@ class Guard:
         if number is not None:
             exchange.intent = number
 
-    def fall_back(self, exchange: Exchange, error: ServingError) -> None:
-        """A destination outside did not answer, and the request is served here: what it held there is given back.
+    def fall_back(self, exchange: Exchange, error: ServingError, *, may_cost: bool = True) -> None:
+        """Whoever had it did not answer, and somebody else serves the request: what it held there is given back.
 
-        Where nobody knows what the destination did, and may ask money for, the reservation stands.
+        Where nobody knows what a destination did, and may ask money for, the reservation stands.
         """
         if exchange.hold is not None:
-            if isinstance(error, DestinationUnavailable | EngineUnavailable):
+            if may_cost and isinstance(error, DestinationUnavailable | EngineUnavailable):
                 exchange.hold.stand()
             else:
                 exchange.hold.cancel()

@@ -22,6 +22,7 @@ from serving.errors import EngineUnavailable, InvalidRequest, PermissionDenied, 
 from serving.gateway.upstream import EngineBroke, Upstream
 from serving.openai import serialise
 from serving.policy.facts import ROUTE_HEADER, Attempt, asks_to_stay
+from serving.policy.model import LOCAL, Zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,10 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _TOLD_BYTES: Final = 4 << 20
 _JUDGE_S: Final = 30.0
+_READY_S: Final = 5.0
 _AGAIN_S: Final = 1.0
 _CAPABILITIES: Final = Capabilities(readiness=False, cache_domain="none", tokenize=False, keep_alive_comments=False)
-_KEPT_BYTES: Final = 64 << 20
-"""Of one answer that is to be remembered; of a longer one it is said that it could not be read."""
 _UNTOLD_BYTES: Final = 256 << 20
 """Of all answers that are still to be told; what comes beyond is told without what it said."""
 _UNTOLD: Final = 1 << 12
@@ -43,6 +43,8 @@ _UNTOLD: Final = 1 << 12
 _UNREAD: Final = b"\0"
 """Told in place of an answer that cannot be."""
 _ASKED_BYTES: Final = 16
+PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+"""Routes that the egress process sends anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +53,24 @@ class Way:
 
     ask: Ask
     rule: str
+    zone: Zone | None
+    """None: nobody is to serve it."""
     prices: str | None
     """The `engine` of the destination's entries in the price book; None: it is served inside."""
     answer: str | None
-    """The number under which its answer is to be remembered; None: it need not be."""
+    """The number under which its answer is to be remembered; None: it need not be, or not by this process."""
+    is_turned_away: bool = False
+    """By the policy's own word, whoever could serve it."""
+
+    @property
+    def destination(self) -> str | None:
+        """The one that is to be tried, outside or inside; None: the engine here serves it, or nobody."""
+        return self.ask.destination
 
     @property
     def leaves(self) -> bool:
         """A destination outside is to be tried."""
-        return self.ask.destination is not None
-
-    @property
-    def shown(self) -> str:
-        """The value of `x-perimeter-route` where it is served inside."""
-        return f"perimeter; rule={self.rule}"
-
-    @property
-    def shown_outside(self) -> str:
-        """Its value where the destination answered."""
-        return f"cloud; destination={self.ask.destination}; rule={self.rule}"
+        return self.zone == "cloud"
 
     def spec(self, model: str) -> EngineSpec:
         """The destination in the terms of an engine."""
@@ -84,6 +85,19 @@ class _Untold:
     which: str
     """The header that says which answer."""
     answer: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What has been tried of a request, and what else is known of it before it is judged."""
+
+    attempt: Attempt = "first"
+    local: bool = True
+    """An engine here can take it."""
+    failed: frozenset[str] = frozenset()
+    """Destinations that have failed at it."""
+    is_watched: bool = True
+    """Somebody of its cache domain may send work out."""
 
 
 class Outside:
@@ -117,19 +131,21 @@ class Outside:
         route: Route,
         call: Call,
         headers: Mapping[bytes, bytes],
-        attempt: Attempt = "first",
+        tried: Tried,
     ) -> Way | None:
-        """What is to become of a request that has a key; None where it could not leave anyhow.
+        """What is to become of a request; None where it has no key, and an engine here can take it.
 
-        `attempt`: what has been tried before. Raises InvalidRequest, EngineUnavailable.
+        `tried`: what has been tried before. Raises InvalidRequest, EngineUnavailable.
 
         Where the egress process does not answer, a request whose texts it would have had to remember is not served:
         what was said meanwhile could leave later.
         """
         ask = _ask_of(exchange.request_id, exchange.principal, headers)
         if ask is None:
-            return None
-        ask = replace(ask, attempt=attempt)
+            if tried.local:
+                return None
+            ask = _of_nobody(exchange)
+        ask = replace(ask, attempt=tried.attempt, local=tried.local, failed=tried.failed, watched=tried.is_watched)
         asked = secrets.token_hex(_ASKED_BYTES)
         asking = asyncio.create_task(self._judged(ask, serialise(call.body), route.path, asked))
         try:
@@ -140,21 +156,52 @@ class Outside:
             raise
         destination, prices = told.get("destination"), told.get("prices")
         answer, rule = told.get("answer"), str(told.get("rule"))
-        leaves = told.get("zone") == "cloud" and isinstance(destination, str) and isinstance(prices, str)
-        if leaves:
-            ask = replace(ask, destination=str(destination), budget="reserved")
-        return Way(ask, rule, str(prices) if leaves else None, answer if isinstance(answer, str) else None)
+        zone: Zone | None = "perimeter" if told.get("zone") is not None else None
+        if told.get("zone") == "cloud" and isinstance(destination, str) and isinstance(prices, str):
+            ask, zone = replace(ask, destination=destination, budget="reserved"), "cloud"
+        elif told.get("zone") == "perimeter" and isinstance(destination, str) and destination != LOCAL:
+            ask = replace(ask, destination=destination)
+        return Way(
+            ask,
+            rule,
+            zone,
+            str(prices) if zone == "cloud" else None,
+            answer if isinstance(answer, str) else None,
+            told.get("turned_away") is True,
+        )
+
+    async def models_inside(self) -> frozenset[str]:
+        """What callers call the models that servers named as inside have. Raises EngineUnavailable."""
+        try:
+            async with asyncio.timeout(_READY_S):
+                response = await self.upstream.request("GET", "/ready")
+                told = json.loads(await response.read_all(_TOLD_BYTES))
+        except (EngineBroke, TimeoutError, ValueError):
+            raise _silent() from None
+        names = told.get("inside") if isinstance(told, dict) else None
+        if response.status != 200 or not isinstance(names, list):
+            raise _silent()
+        return frozenset(name for name in names if isinstance(name, str))
 
     async def explain(
-        self, request: str, principal: Principal, path: str, body: dict[str, object], headers: Mapping[bytes, bytes]
+        self,
+        request: str,
+        principal: Principal,
+        path: str,
+        body: dict[str, object],
+        headers: Mapping[bytes, bytes],
+        *,
+        is_here: bool = True,
     ) -> dict[str, object]:
         """Where a request of whoever has this key would go, and why: nothing is sent, and nothing remembered.
 
-        Raises InvalidRequest, EngineUnavailable, PermissionDenied for who has none.
+        `is_here`: an engine here can take it. Raises InvalidRequest, EngineUnavailable, PermissionDenied for who has
+        no key.
         """
         ask = _ask_of(request, principal, headers)
         if ask is None:
             raise PermissionDenied("without a key nothing leaves, and there is nothing to explain")
+        ask = replace(ask, local=is_here)
         told = await self._told("/explain", ask, serialise(body), f"x-egress-path: {path}\r\n")
         explained = told.get("explained")
         return explained if isinstance(explained, dict) else {}
@@ -170,7 +217,7 @@ class Outside:
 
     def _never_began(self, ask: Ask, asked: asyncio.Task[dict[str, object]]) -> None:
         if not asked.cancelled() and asked.exception() is None and isinstance(number := asked.result()["answer"], str):
-            self.remember(Way(ask, "", None, number), b"{}")
+            self.remember(Way(ask, "", None, None, number), b"{}")
 
     def headers(self, way: Way) -> str:
         """What goes with a request that is handed over."""
@@ -242,25 +289,6 @@ class Outside:
         return told
 
 
-class Heard:
-    """Keeps what a client is sent, up to a bound, for who has to remember it."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def take(self, data: bytes) -> None:
-        """Some of the answer."""
-        self._size += len(data)
-        if self._size <= _KEPT_BYTES:
-            self._parts.append(bytes(data))
-
-    @property
-    def whole(self) -> bytes | None:
-        """All of it; None where it was too long."""
-        return b"".join(self._parts) or b"{}" if self._size <= _KEPT_BYTES else None
-
-
 def _ask_of(request: str, principal: Principal, headers: Mapping[bytes, bytes]) -> Ask | None:
     """What is said of a request of this principal; None where it has no key. Raises InvalidRequest."""
     given = headers.get(ROUTE_HEADER.encode())
@@ -282,6 +310,12 @@ def _ask_of(request: str, principal: Principal, headers: Mapping[bytes, bytes]) 
 
 class _Unheard(EngineUnavailable):
     """It was asked, and what it said did not come."""
+
+
+def _of_nobody(exchange: Exchange) -> Ask:
+    """What is said of a request without a key, which leaves in no case."""
+    principal = exchange.principal
+    return Ask(exchange.request_id, principal.name, None, principal.cache_domain)
 
 
 def _silent() -> _Unheard:

@@ -23,6 +23,7 @@ from urllib.parse import quote
 from serving.errors import (
     CapacityError,
     ContextLengthExceeded,
+    EngineUnavailable,
     InternalError,
     ModelNotFound,
     Overloaded,
@@ -31,23 +32,22 @@ from serving.errors import (
     RequestTooLarge,
     ServingError,
     ShuttingDown,
-    StaysInside,
     Unauthenticated,
     UnsupportedFeature,
-    Unwritable,
 )
 from serving.gateway import pooling, too_long
 from serving.gateway.answers import Answer, Message, Receive, Scope, Send, must_close
+from serving.gateway.elsewhere import Elsewhere, Errand
 from serving.gateway.exchange import ClientGone, Exchange, Principal
 from serving.gateway.guard import Guard
-from serving.gateway.outside import Heard, Outside
+from serving.gateway.inside import Inside
+from serving.gateway.outside import PATHS, Outside, Tried
 from serving.gateway.passage import Passage, Silence
 from serving.gateway.relay import Settled, estimate, usage_of_body
 from serving.gateway.upstream import EngineBroke
 from serving.gateway.upstream_errors import error_of_engine
 from serving.openai import parse_body, responses, serialise
 from serving.openai.strict import check_headers
-from serving.policy.facts import ROUTE_HEADER
 from serving.telemetry import logs
 from serving.telemetry.metrics import Metrics
 
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from serving.engines.spec import EngineSpec, Texts
     from serving.gateway.config import GatewayConfig
     from serving.gateway.engine import Engine
-    from serving.gateway.outside import Way
     from serving.gateway.routes import Call, Route
     from serving.gateway.upstream import Upstream
     from serving.pooling import Task
@@ -85,9 +84,15 @@ class Pipeline:
         guard: Guard | None = None,
         outside: Outside | None = None,
     ) -> None:
-        """`outside`: the way to the process that may send requests out; without one nothing leaves."""
+        """`outside`: the way to the process that may send requests out, or to servers inside; without one none is."""
         self._guard = guard or Guard()
-        self._outside = outside
+        # what a server elsewhere computes for several callers together nobody here can keep apart
+        may_share = config.share_prefixes
+        self.inside = Inside(outside, config.most_in_flight) if outside is not None and may_share else None
+        """Models that servers inside have, whether engines here serve them or not."""
+        self._elsewhere = (
+            None if outside is None else Elsewhere(outside, self.inside, self._guard, metrics, self._relay)
+        )
         self._config = config
         self._engines = engines
         self._names = names_of(engines)
@@ -103,6 +108,17 @@ class Pipeline:
     def running(self) -> int:
         """Requests that have not ended."""
         return len(self._running)
+
+    def is_taken_here(self, model: str) -> bool:
+        """Whether an engine here can take requests of that model now."""
+        engine = self._names.get(model)
+        if engine is None:
+            return False
+        try:
+            engine.supervisor.check_ready()
+        except EngineUnavailable:
+            return False
+        return True
 
     async def wait_idle(self) -> None:
         """Return once nothing runs."""
@@ -130,20 +146,9 @@ class Pipeline:
         exchange.body_has_come = not must_close(scope)
         answer = Answer(scope, send, exchange.request_id)
         self._running.add(exchange)
-        gone: asyncio.Task[None] | None = None
+        gone: list[asyncio.Task[None]] = []
         try:
-            call, engine = await self._admit(exchange, route, scope, headers, receive)
-            self._guard.listen(exchange, answer)
-            if self._outside is not None and self._guard.is_watched(exchange):
-                self._guard.check_room(exchange)  # who has used up all is not looked at either
-                gone = asyncio.create_task(_watch(receive, exchange))
-                if await self._serve_outside(self._outside, exchange, route, call, engine, headers, answer):
-                    return
-            answer.extra += self._guard.reserve(exchange, call, engine)
-            await self._guard.intend(exchange, call, engine)
-            gone = gone or asyncio.create_task(_watch(receive, exchange))
-            head = self._headers_for(exchange, engine)
-            await self._relay(exchange, route, call, engine.spec, engine.upstream, head, answer)
+            await self._answer(exchange, route, scope, headers, receive, answer, gone)
         except asyncio.CancelledError:
             reason = exchange.take_reason()
             if reason is None:
@@ -158,8 +163,8 @@ class Pipeline:
             log.exception("request failed")
             await self._fail(exchange, answer, InternalError("the server failed; its log has the request id"))
         finally:
-            if gone is not None:
-                gone.cancel()
+            for watcher in gone:
+                watcher.cancel()
             self._running.discard(exchange)
             self._held -= exchange.bytes_in
             self._idle.set()
@@ -173,6 +178,39 @@ class Pipeline:
         """Count a request that has been answered with that error before it came here."""
         self._metrics.requests.labels(route.name, "", "refused", error.code).inc()
         self._metrics.request_seconds.observe((route.name, ""), 0.0)
+
+    async def _answer(
+        self,
+        exchange: Exchange,
+        route: Route,
+        scope: Scope,
+        headers: Mapping[bytes, bytes],
+        receive: Receive,
+        answer: Answer,
+        gone: list[asyncio.Task[None]],
+    ) -> None:
+        """Have it answered. `gone` gets who watches whether its client leaves, from when on that matters."""
+        call, engine = await self._admit(exchange, route, scope, headers, receive)
+        self._guard.listen(exchange, answer)
+        errand: Errand | None = None
+        if self._elsewhere is not None:
+            tried = Tried(local=engine.is_here, is_watched=self._guard.is_watched(exchange))
+            errand = Errand(exchange, route, call, engine, headers, answer, tried)
+            if tried.is_watched or not tried.local:
+                self._guard.check_room(exchange)  # who has used up all is not looked at either
+                gone.append(asyncio.create_task(_watch(receive, exchange)))
+                if await self._elsewhere.serve(errand):
+                    return
+        answer.extra += self._guard.reserve(exchange, call, engine)
+        await self._guard.intend(exchange, call, engine)
+        if not gone:
+            gone.append(asyncio.create_task(_watch(receive, exchange)))
+        try:
+            head = self._headers_for(exchange, engine)
+            await self._relay(exchange, route, call, engine.spec, engine.upstream, head, answer)
+        except (EngineUnavailable, InternalError) as error:
+            if self._elsewhere is None or errand is None or not await self._elsewhere.serve_after(errand, error):
+                raise
 
     # The way in.
 
@@ -193,17 +231,19 @@ class Pipeline:
         body = parse_body(raw, self._config.limits)
         name = body.get("model")
         engine = (
-            self._resolve(name, exchange.principal) if isinstance(name, str) else next(iter(self._engines.values()))
+            await self._resolve(name, exchange.principal)
+            if isinstance(name, str)
+            else next(iter(self._engines.values()))
         )
         call = route.check(body, self._config.limits, engine.spec.capabilities.serves)
         if not isinstance(name, str):  # the route lets it out
-            engine = self._resolve(None, exchange.principal)
+            engine = await self._resolve(None, exchange.principal)
         exchange.model = name if isinstance(name, str) else engine.spec.model
         exchange.stream = call.stream
         if route.needs_tokenize and not engine.spec.capabilities.tokenize:
             raise UnsupportedFeature(f"`{engine.spec.model}` runs on an engine that does not serve `{route.path}`")
         check_task(route, engine, self._engines)
-        engine.supervisor.check_ready()
+        engine = await self._ready_one(engine, route, exchange.model)
         exchange.reservation = engine.admission.reserve(self._account_of(exchange.principal))
         return call, engine
 
@@ -233,13 +273,36 @@ class Pipeline:
         self._held += count
         exchange.bytes_in += count
 
-    def _resolve(self, model: str | None, principal: Principal) -> Engine:
+    async def _resolve(self, model: str | None, principal: Principal) -> Engine:
         if model is None and len(self._engines) == 1:
             return next(iter(self._engines.values()))
         engine = self._names.get(model or "")
-        if engine is None:
-            key = principal.key
-            raise model_not_found(model, [name for name in self._names if key is None or key.may_use(name)])
+        if engine is not None:
+            return engine
+        others = {} if self.inside is None else await self.inside.engines()
+        if model is not None and model in others:
+            return others[model]
+        key = principal.key
+        names = dict.fromkeys((*self._names, *others))
+        raise model_not_found(model, [name for name in names if key is None or key.may_use(name)])
+
+    async def _ready_one(self, engine: Engine, route: Route, model: str) -> Engine:
+        """The engine here, or, where it cannot take requests now, a server inside that has the model.
+
+        Raises EngineUnavailable.
+        """
+        try:
+            engine.supervisor.check_ready()
+        except EngineUnavailable as error:
+            if self.inside is None or route.path not in PATHS:
+                raise
+            try:
+                other = await self.inside.find(model)
+            except EngineUnavailable:
+                raise error from None
+            if other is None:
+                raise
+            return other
         return engine
 
     def _account_of(self, principal: Principal) -> str | None:
@@ -247,64 +310,6 @@ class Pipeline:
         if principal.key is None:
             return None
         return hashlib.blake2s(principal.key.account.encode(), key=self._account_key, digest_size=8).hexdigest()
-
-    # Out, and back.
-
-    async def _serve_outside(
-        self,
-        outside: Outside,
-        exchange: Exchange,
-        route: Route,
-        call: Call,
-        engine: Engine,
-        headers: Mapping[bytes, bytes],
-        answer: Answer,
-    ) -> bool:
-        """Whether a destination outside has answered; where not, the request is as if none had been asked."""
-        began = time.monotonic()
-        way = await outside.judge(exchange, route, call, headers)
-        if way is None:
-            return False
-        self._metrics.judged_seconds.observe((), time.monotonic() - began)
-        exchange.reasons = (way.rule,)
-        if way.leaves:
-            try:
-                await self._send_out(outside, exchange, route, call, engine, way, answer)
-            except ServingError as error:
-                # an answer that has begun cannot be begun again, and who has left need not be answered
-                if answer.status or exchange.reason is not None or isinstance(error, Unwritable):
-                    raise
-                exchange.forget_attempt()
-                self._guard.fall_back(exchange, error)
-                exchange.reasons = (error.code,)
-                if isinstance(error, StaysInside):  # for what it is known only now, its answer may be one to remember
-                    way = await outside.judge(exchange, route, call, headers, "after-cloud") or way
-            else:
-                self._metrics.routed.labels("cloud", way.ask.destination, way.rule).inc()
-                return True
-        if way.answer is not None:
-            heard, told = Heard(), way
-            answer.copy_to(heard.take)
-            exchange.on_end = lambda: outside.remember(told, heard.whole)
-        self._metrics.routed.labels("perimeter", "local", exchange.reasons[0]).inc()
-        answer.extra = [(ROUTE_HEADER.encode(), f"perimeter; rule={exchange.reasons[0]}".encode("ascii"))]
-        return False
-
-    async def _send_out(
-        self,
-        outside: Outside,
-        exchange: Exchange,
-        route: Route,
-        call: Call,
-        engine: Engine,
-        way: Way,
-        answer: Answer,
-    ) -> None:
-        answer.extra = self._guard.reserve(exchange, call, engine, way.prices)
-        answer.extra.append((ROUTE_HEADER.encode(), way.shown_outside.encode("ascii")))
-        await self._guard.intend(exchange, call, engine, way)
-        spec, head = way.spec(engine.spec.model), outside.headers(way)
-        await self._relay(exchange, route, call, spec, outside.upstream, head, answer)
 
     # To the engine and back.
 

@@ -277,7 +277,13 @@ class House:
         explaining = (
             None
             if self._outside is None
-            else Explaining(self._outside, self._guard, self._config.limits, self._config.body_timeout_s)
+            else Explaining(
+                self._outside,
+                self._guard,
+                self._config.limits,
+                self._config.body_timeout_s,
+                self._pipeline.is_taken_here,
+            )
         )
         admin = Admin(
             self._engines,

@@ -61,6 +61,8 @@ class Decision:
     """What must happen before a byte leaves: the budget is to be reserved, the egress process is to decide itself."""
     remote_model: str | None = None
     """What a destination other than `local` calls the model."""
+    is_turned_away: bool = False
+    """Refused by the policy's own word, whatever could take it."""
 
     @property
     def leaves(self) -> bool:
@@ -146,24 +148,31 @@ def _inside(
         not_taken=_not_taken(policy, taken, against | refusals, rest),
         policy=policy.digest,
         remote_model=None if destination is None else destination.remote_name(facts.model),
+        is_turned_away=why_not is not None,
     )
 
 
 def _inside_candidates(facts: Facts, policy: Policy) -> list[tuple[str, str | None]]:
     """Each with what is in its way."""
-    if facts.decider == "egress":
-        return [(LOCAL, "the egress process sends nothing inside: the gateway does")]
     here = None
-    if facts.attempt == "after-local":
+    if facts.decider == "egress":
+        here = "the egress process hands nothing to the engines here: the gateway does"
+    elif facts.attempt == "after-local":
         here = "the engine here was tried and failed"
     elif facts.local is not True:
         here = "no engine here can take it"
     found: list[tuple[str, str | None]] = [(LOCAL, here)]
-    for each in policy.destinations:
-        if each.zone == "perimeter":
-            serves = each.remote_name(facts.model) is not None
-            found.append((each.name, _unwell(facts, each) if serves else "it does not serve this model"))
+    found += [(each.name, _against_inside(facts, each)) for each in policy.destinations if each.zone == "perimeter"]
     return found
+
+
+def _against_inside(facts: Facts, to: Destination) -> str | None:
+    """What is in the way of a server inside."""
+    if to.remote_name(facts.model) is None:
+        return "it does not serve this model"
+    if facts.decider == "egress" and to.name != facts.only:
+        return "it is not the destination that was asked about"
+    return _unwell(facts, to)
 
 
 def _refused(facts: Facts, policy: Policy, rule: str) -> str | None:

@@ -77,6 +77,22 @@ def why_not(asked: Asked, site: Site, today: date) -> str | None:
     return next((why for is_against, why in _against(asked, site, site.policy, today) if is_against), None)
 
 
+def why_not_inside(asked: Asked, site: Site) -> str | None:
+    """The first thing by which it must not be sent to a server inside; None where it may, whatever is in it."""
+    if not asked.is_understood:
+        return "nobody knows who asks"
+    if site.policy is None:
+        return "nobody knows which servers are inside"
+    to = site.policy["destinations"].get(asked.destination or "", {"zone": None})
+    against = (
+        (to["zone"] != "perimeter", "there is no such server inside"),
+        (not site.is_on_record, "it would not be on record"),
+        (asked.path not in ROUTES, "the route goes nowhere"),
+        (to["zone"] == "perimeter" and asked.body.get("model") not in to["models"], "it does not have the model"),
+    )
+    return next((why for is_against, why in against if is_against), None)
+
+
 def _against(asked: Asked, site: Site, policy: dict[str, Any], today: date) -> Iterator[tuple[bool, str]]:
     yield policy["cloud"] != "on", "the policy lets nothing out"
     yield site.is_thrown, "the kill switch was thrown"

@@ -24,7 +24,7 @@ from serving.egress.rooms import Rooms
 from serving.policy.detect import Finding, Scanner, Verdict, parts_of
 from tests.egress.cases import INSIDE, MARK, VENDORS, Case, number_of
 from tests.egress.conftest import SENSITIVE, Outside, body_of, outside
-from tests.egress.rule import Site, why_not
+from tests.egress.rule import Site, why_not, why_not_inside
 from tests.support.harness import wait_until
 from tests.support.tls_front import TlsFront
 from tests.support.vendors.openai_api import OpenAIServer
@@ -58,6 +58,8 @@ class Outcome:
     code: str | None
     against: str | None
     """Why it must not have left, by how things stood meanwhile; None where it might."""
+    against_inside: str | None
+    """Why it must not have been sent to a server inside; None where it might."""
     failure: str
     """What was broken in its part of the run."""
     explained: str | None = None
@@ -131,7 +133,9 @@ class Run:
         code = told if isinstance(told, str) else None
         today = datetime.now(UTC).date()
         against = [why_not(case.asked, site, today) for site in self.sites(begin, end)]
-        outcome = Outcome(case, status, code, None if None in against else against[0], failure)
+        inside = [why_not_inside(case.asked, site) for site in self.sites(begin, end)]
+        not_out, not_in = (None if None in each else each[0] for each in (against, inside))
+        outcome = Outcome(case, status, code, not_out, not_in, failure)
         if status in (200, None) or code in (None, "destination_unavailable") or not outcome.against:
             outcome.scanned = self._scanner.scan(parts_of(case.asked.body))
         if status == 200:

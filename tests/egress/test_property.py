@@ -20,7 +20,7 @@ import pytest
 
 from benchmarks.detection_quality import Share
 from serving.policy.detect import Verdict
-from tests.egress.cases import PASTED, Case, Cases, broken, random_policy, written
+from tests.egress.cases import INSIDE, PASTED, Case, Cases, broken, random_policy, written
 from tests.egress.run_of_cases import SETTINGS, Outcome, Run, judged, running, tell
 from tests.support.harness import wait_until
 
@@ -60,6 +60,8 @@ def test_what_must_not_leave_does_not_arrive(directory: Path) -> None:
 
 def _is_wrong(outcome: Outcome, at: list[str]) -> bool:
     """Whether a case that arrived must not have."""
+    if INSIDE in at:
+        return outcome.against_inside is not None or set(at) != {outcome.case.asked.destination}
     return (
         outcome.against is not None
         or at != [outcome.case.asked.destination]
@@ -73,7 +75,7 @@ def _told(outcome: Outcome) -> dict[str, object]:
     case = outcome.case
     return {
         "number": case.number,
-        "against": outcome.against,
+        "against": (outcome.against, outcome.against_inside),
         "while": outcome.failure,
         "status": (outcome.status, outcome.code),
         "explained": outcome.explained,
@@ -104,7 +106,8 @@ def _leaks(outcomes: list[Outcome], arrived: dict[int, list[str]]) -> None:
         "seed": SEED,
         "cases": len(outcomes),
         "sensitive": sum(each.case.label is not None for each in outcomes),
-        "arrived": len(arrived),
+        "arrived": sum(INSIDE not in at for at in arrived.values()),
+        "arrived_inside": sum(INSIDE in at for at in arrived.values()),
         "violations": 0,
         "against": dict(Counter(str(each.against) for each in outcomes).most_common()),
         "answers": dict(Counter(f"{each.status} {each.code or ''}".strip() for each in outcomes).most_common()),
@@ -117,6 +120,7 @@ def _leaks(outcomes: list[Outcome], arrived: dict[int, list[str]]) -> None:
         Path(file).write_text(json.dumps(told, indent=1) + "\n")
     print(json.dumps({name: value for name, value in told.items() if name != "by_label"}))  # noqa: T201
     assert clean
+    assert any(INSIDE in at for at in arrived.values()), "some were for the server inside"
     assert (gone.value or 0) > 0.8, told  # a busy machine may end some scans
 
 

@@ -17,7 +17,7 @@ asks = st.builds(
     Ask,
     request=words,
     principal=words,
-    key=words,
+    key=st.none() | words,
     domain=words,
     classes=st.frozensets(words, max_size=3),
     residency=st.frozensets(words, max_size=3),
@@ -25,6 +25,9 @@ asks = st.builds(
     destination=st.none() | words,
     budget=st.sampled_from(["reserved", "available", "spent"]),
     attempt=st.sampled_from(["first", "after-cloud", "after-local"]),
+    local=st.booleans(),
+    failed=st.frozensets(words, max_size=3),
+    watched=st.booleans(),
 )
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**12), 10**12) | words,

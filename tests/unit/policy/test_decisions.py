@@ -74,6 +74,46 @@ def test_after_the_engine_here_failed_the_full_rule_holds() -> None:
     assert decision.rule == "data"
 
 
+def test_what_no_engine_here_can_take_goes_to_the_first_well_server_inside_that_has_the_model() -> None:
+    """In the policy's order, also for keys that are enrolled for nothing, and whatever the kill switch says."""
+    other = replace(INSIDE, name="other", models=(RemoteModel("another", "x"),))
+    second = replace(INSIDE, name="second")
+    policy = replace(POLICY, destinations=(other, OUT, INSIDE, second))
+    facts = replace(
+        LEAVING, decider="gateway", only=None, classes=frozenset(), local=False, cloud_open=False,
+        healthy=frozenset({"ollama", "second", "other"}),
+    )  # fmt: skip
+    assert decide(facts, policy).destination == "ollama"
+    assert decide(replace(facts, local=None), policy).destination == "ollama"
+    assert decide(replace(facts, local=True), policy).destination == "local"
+    assert decide(replace(facts, healthy=frozenset({"second", "other"})), policy).destination == "second"
+    nowhere = decide(replace(facts, healthy=frozenset({"other"})), policy)
+    assert (nowhere.destination, nowhere.is_turned_away) == ("refuse", False)
+    assert {(each.destination, each.rule) for each in nowhere.not_taken} >= {("ollama", "availability")}
+
+
+def test_the_egress_process_decides_on_the_one_server_inside_that_it_was_asked_about() -> None:
+    """And on no engine: those are the gateway's."""
+    policy = replace(POLICY, destinations=(OUT, INSIDE, replace(INSIDE, name="second")))
+    facts = replace(LEAVING, found=Found(Verdict.SENSITIVE), only="second", healthy=frozenset({"ollama", "second"}))
+    decision = decide(facts, policy)
+    assert (decision.destination, decision.zone, decision.rule) == ("second", "perimeter", "data")
+    assert not decision.leaves
+    for only in ("vendor", "local", "elsewhere", None):
+        assert decide(replace(facts, only=only), policy).zone is None
+    assert decide(replace(facts, healthy=frozenset({"ollama"})), policy).zone is None
+    assert decide(replace(facts, model="another"), policy).zone is None
+
+
+def test_what_the_policy_turns_away_goes_to_no_server_inside_either() -> None:
+    """And it is told from what nobody can take."""
+    policy = replace(POLICY, destinations=(OUT, INSIDE), unknown=(UnknownReason("timeout", "refuse"),))
+    found = Found(Verdict.UNKNOWN, reasons=("timeout:names",))
+    facts = replace(LEAVING, decider="gateway", only=None, found=found, local=False, healthy=frozenset({"ollama"}))
+    decision = decide(facts, policy)
+    assert (decision.zone, decision.is_turned_away) == (None, True)
+
+
 def test_the_first_class_and_destination_that_may_be_taken_is() -> None:
     """In the order of the policy; those before it say why not."""
     second = replace(OUT, name="second")

@@ -80,7 +80,8 @@ def test_the_example_in_it_is_a_policy() -> None:
     begin = next(place for place, line in enumerate(lines) if line.startswith("# [classes."))
     text = "\n".join([*lines[:begin], *(line.removeprefix("# ") for line in lines[begin:])])
     policy = parse(text.replace("allowed = []", 'allowed = ["eu"]').replace('cloud = "off"', 'cloud = "on"'))
-    (destination,) = policy.destinations
+    destination, inside = policy.destinations
+    assert (inside.zone, inside.region, inside.attestation) == ("perimeter", "", None)
     assert destination.attestation is not None
     assert destination.breaker.window_s == 60
     assert policy.classes[0].hard.tools == 4
