@@ -69,9 +69,27 @@ def _spelled(folded: str) -> Iterator[Hit]:
 _AREA: Final = re.compile(r"(?<![\w(])\([2-9][0-9]{2}\)[ -]?[2-9][0-9]{2}[ .-][0-9]{4}(?![\w-])")
 
 
+_DOUBLE_ZERO: Final = re.compile(r"(?<![\w+.,:-])00[ .-]?(?=[1-9][0-9]{0,2}[ (.-])")
+_MOST_GROUPS: Final = 5
+_LAST_GROUP: Final = 4
+
+
+def _doubly_dialled(folded: str) -> Iterator[Hit]:
+    """`0044 20 7946 0958`: in few groups whose last is long, as no row of figures is."""
+    for zeros in _DOUBLE_ZERO.finditer(folded):
+        number = _DIALLED.match(folded, zeros.end())
+        groups = re.findall(r"[0-9]+", number[0]) if number is not None else []
+        is_grouped = 1 < len(groups) <= _MOST_GROUPS and len(groups[-1]) >= _LAST_GROUP
+        is_ended = number is not None and not folded[number.end() : number.end() + 1].isalnum()
+        if number is not None and is_ended and is_grouped and _COUNTRY.match(groups[0] + groups[1]):
+            yield Hit(zeros.start(), number.end(), "ru.phone" if groups[0] == "7" else "phone")
+
+
 def find_international(view: View) -> Iterator[Hit]:
-    """`+`, an assigned country code, eight to fifteen digits (ITU-T E.164); and `(212) 555-0100`."""
+    """`+` or 00, an assigned country code, eight to fifteen digits (ITU-T E.164); and `(212) 555-0100`."""
     folded = view.folded
+    if "00" in folded:
+        yield from _doubly_dialled(folded)
     if "(" in folded:
         yield from (Hit(match.start(), match.end(), "phone") for match in _AREA.finditer(folded))
     if "+" not in folded:

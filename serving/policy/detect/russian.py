@@ -192,8 +192,18 @@ _OLD_LICENCE: Final = re.compile(
 _SINGLE_SIGN: Final = re.compile(r"[0-9]{2}[ -]?[^\W\d_]{2}[ -]?[0-9]{6}")
 
 
+_SHORT_LICENCE: Final = re.compile(
+    r"(?<!\w)[Вв][Уу](?!\w)[^\w\n]{0,6}(?:[Сс]ер(?:ия|ии|\.)?[^\w\n]{0,3})?"
+    r"(?P<number>[0-9](?:[ №#-]{0,3}[0-9]){9})(?![0-9])"
+)
+"""`ВУ 99 12 345678`: folded, the abbreviation would be the English word `by`."""
+
+
 def find_old_licences(view: View) -> Iterator[Hit]:
     """Driving licences and certificates of vehicles with letters in their series: in Cyrillic, or near their word."""
+    for short in _SHORT_LICENCE.finditer(view.plain):
+        if is_licence("".join(filter(str.isdigit, short["number"]))):
+            yield Hit(short.start("number"), short.end(), "ru.driving_licence")
     folded = view.without_hashes
     for match in _OLD_LICENCE.finditer(folded):
         start, end = match.span()

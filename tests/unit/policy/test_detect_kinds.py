@@ -270,3 +270,35 @@ def test_an_identifier_is_found_beside_the_words_of_its_document(text: str, labe
 def test_a_serial_number_of_a_thing_is_none(text: str) -> None:
     """Nor is a moment."""
     assert SCANNER.scan([Part("", text)]).verdict is Verdict.CLEAN
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ВУ 99 12 345678",
+        "стаж с 2005, ву №7712345678",
+        "ВУ серии 77 12 № 654321",
+        "удост. водителя 9912 345678",
+        "prava: 9912345678",
+    ],
+)
+def test_a_licence_stands_behind_its_short_name(text: str) -> None:
+    """Which reads as an English word once letters that look alike are one."""
+    assert "ru.driving_licence" in labels(text)
+    assert "ru.driving_licence" not in labels(f"sorted by {text[-9:]}")
+
+
+@pytest.mark.parametrize(
+    "text", ["ring 0044 20 7946 0958", "00 49 30 1234567", "call 212-555-0187", "0033.1.23.45.6789"]
+)
+def test_a_telephone_is_dialled_with_two_noughts_too(text: str) -> None:
+    """Or called."""
+    assert "phone" in labels(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["00 10 20 30 40 50 60", "1.00 2000 3000", "00 12 13 14 15", "ff 00 49 30 1234567a", "2026-00 49 30"]
+)
+def test_a_row_of_figures_is_no_telephone(text: str) -> None:
+    """Though it has two noughts."""
+    assert "phone" not in labels(text)
