@@ -66,7 +66,7 @@ def test_a_detector_that_the_policy_requires_and_that_does_not_run_keeps_all_ins
 
 def test_a_detector_that_the_policy_comes_to_require_is_asked_from_then_on(vendor: Outside) -> None:
     """Names, where they are installed; else nothing leaves any more."""
-    name = "Пришёл Иван Петров домой, и что дальше?"
+    name = "Пришёл Ерофей Тутышкин домой, и что дальше?"
     assert vendor.chat(name, dataclasses.replace(ASK, domain="a")).status == 200, "nobody looks for names yet"
     before = vendor.front.bytes_in
     vendor.write_policy(policy_for(vendor.front.url, required=("names",)))

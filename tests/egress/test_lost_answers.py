@@ -107,7 +107,7 @@ async def test_answers_that_wait_to_be_told_have_a_bound(vendor: Outside) -> Non
     async with way_out(vendor, untold_bytes=2_000) as (out, lost):
         with stopped(vendor):
             for domain, filling in (("first", b"a " * 600), ("second", b"b " * 600)):
-                way = Way(replace(ASK, domain=domain), "data", None, judged[domain]["answer"])
+                way = Way(replace(ASK, domain=domain), "data", None, None, judged[domain]["answer"])
                 out.remember(way, ANSWER % filling)
             assert sum(len(each.answer) for each in out._untold) <= 2_000
         await told(out)
@@ -116,7 +116,7 @@ async def test_answers_that_wait_to_be_told_have_a_bound(vendor: Outside) -> Non
         assert await asyncio.to_thread(rule, vendor, "second") == "taint"
         assert await asyncio.to_thread(rule, vendor, "third") == "passed"
         more = await asyncio.to_thread(vendor.judge, SENSITIVE, replace(ASK, domain="first"))
-        out.remember(Way(replace(ASK, domain="first"), "data", None, more["answer"]), ANSWER % (b"c " * 600))
+        out.remember(Way(replace(ASK, domain="first"), "data", None, None, more["answer"]), ANSWER % (b"c " * 600))
         await told(out)
         assert len(lost) == 1, "what was told makes room"
 

@@ -138,6 +138,7 @@ UNITS = [
     "depression ", "ich depression ", "мне поставили ", "Am Markt 1, 12345 ", "Am Am Am ", "12 Oak Row ",
     "пл. ", "пл. Мира, ",
     "jahrgang ", "1971 г.р. ", "12.03.1985 zur welt ", "befund: ", "employee: ", "employee: a b ", ":*:", "a:5432:b:c:",
+    "ВУ ", "ву 12 ", "00 ", "0044 20 ",
 ]  # fmt: skip
 
 
