@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from serving.policy.detect.context import reading_of
 from serving.policy.detect.finding import Hit
 from serving.policy.detect.fold import Phrases, View, fold, stems
+from serving.policy.detect.lexicon import LEXICON
 
 _LOCAL_CHARS: Final = 64
 _LOCAL: Final = re.compile(r"[\w.+%'-]{1,64}")
@@ -74,14 +76,17 @@ _MOST_GROUPS: Final = 5
 _LAST_GROUP: Final = 4
 
 
-def _doubly_dialled(folded: str) -> Iterator[Hit]:
-    """`0044 20 7946 0958`: in few groups whose last is long, as no row of figures is."""
+def _doubly_dialled(view: View) -> Iterator[Hit]:
+    """`0044 20 7946 0958`: in few groups whose last is long, near a word of telephones, as no row of figures is."""
+    folded = view.folded
     for zeros in _DOUBLE_ZERO.finditer(folded):
         number = _DIALLED.match(folded, zeros.end())
         groups = re.findall(r"[0-9]+", number[0]) if number is not None else []
         is_grouped = 1 < len(groups) <= _MOST_GROUPS and len(groups[-1]) >= _LAST_GROUP
         is_ended = number is not None and not folded[number.end() : number.end() + 1].isalnum()
-        if number is not None and is_ended and is_grouped and _COUNTRY.match(groups[0] + groups[1]):
+        if number is None or not (is_ended and is_grouped and _COUNTRY.match(groups[0] + groups[1])):
+            continue
+        if "phone" in reading_of(view, LEXICON).near(zeros.start(), number.end()):
             yield Hit(zeros.start(), number.end(), "ru.phone" if groups[0] == "7" else "phone")
 
 
@@ -89,7 +94,7 @@ def find_international(view: View) -> Iterator[Hit]:
     """`+` or 00, an assigned country code, eight to fifteen digits (ITU-T E.164); and `(212) 555-0100`."""
     folded = view.folded
     if "00" in folded:
-        yield from _doubly_dialled(folded)
+        yield from _doubly_dialled(view)
     if "(" in folded:
         yield from (Hit(match.start(), match.end(), "phone") for match in _AREA.finditer(folded))
     if "+" not in folded:

@@ -53,7 +53,7 @@ _TELEPHONE: Final = (
     "свяжит контакт трубк абонент горячая_линия phone telephone tele$ mobile tel$ cell$ cellphone handy mobil fax "
     "contact_no contact_num contact_tel contact msisdn sms$ смс$ reach_me reach_him reach_her reach_them reach_us "
     "call_me call_him call_her call_back call_us call_on call_at ring_me text_me text_him dial callback "
-    "hotline landline ring$ rang$ ringing$ call$ "
+    "hotline landline ring$ rang$ ringing$ "
     "telefon *telefon rufnummer *rufnummer anruf anrufen ruckruf zuruckruf erreichbar erreichen festnetz "
     "durchwahl telefono telefone telephone portable movil cellulare komorka telefonu telefoon gsm$ whats_app "
 )
@@ -81,7 +81,8 @@ CONTEXTS: Final[dict[str, str]] = {
         "driver_id driving_entitlement driving_paper road_licence dlno dlnum dlnumber *licenceno *licenseno "
         "*licensenumber *licencenumber lenkberechtigung fuhrerausweis fahrausweis permiso_de_conduc kierowc "
         "водительск водит_удостов водит_прав водител_удостов водител_прав права$ правам$ прав$ правах$ в/у "
-        "удостоверение_водител удостоверения_водител удост_водител prava$ управлени_транспорт гибдд гаи$ driving_lic driving_permit "
+        "удостоверение_водител удостоверения_водител удост_водител prava$ управлени_транспорт гибдд гаи$ "
+        "driving_lic driving_permit "
         "driver_lic drivers_lic driver_s_lic driving_no driver_s_permit license_number licence_number licence_no "
         "license_no dl_number dl_no dl$ *driverlic *drivinglic *driverslic fuhrerschein *fuhrerschein fahrerlaubnis "
         "fahrerlaub permis_de_conduire patente_di carnet_de_conducir prawo_jazdy rijbewijs driver_permit vu_number "

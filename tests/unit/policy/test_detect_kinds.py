@@ -288,16 +288,14 @@ def test_a_licence_stands_behind_its_short_name(text: str) -> None:
     assert "ru.driving_licence" not in labels(f"sorted by {text[-9:]}")
 
 
-@pytest.mark.parametrize(
-    "text", ["ring 0044 20 7946 0958", "00 49 30 1234567", "call 212-555-0187", "0033.1.23.45.6789"]
-)
+@pytest.mark.parametrize("text", ["ring 0044 20 7946 0958", "Telefon 00 49 30 1234567", "fax 0033.1.23.45.6789"])
 def test_a_telephone_is_dialled_with_two_noughts_too(text: str) -> None:
-    """Or called."""
+    """Near a word that says so."""
     assert "phone" in labels(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["00 10 20 30 40 50 60", "1.00 2000 3000", "00 12 13 14 15", "ff 00 49 30 1234567a", "2026-00 49 30"]
+    "text", ["00 10 20 30 40 50 60", "1.00 2000 3000", "00 12 13 14 15", "00 49 30 1234567", "2026-00 49 30"]
 )
 def test_a_row_of_figures_is_no_telephone(text: str) -> None:
     """Though it has two noughts."""
