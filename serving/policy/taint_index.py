@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,44 +17,65 @@ _RECENT: Final = 1 << 15
 NEVER_THERE: Final = 0
 
 
+class _Level(NamedTuple):
+    """Fingerprints in order, each once, and when they expire."""
+
+    numbers: Fingerprints
+    expires: Minutes
+
+    def find(self, asked: Fingerprints, found: Minutes) -> None:
+        """Put into `found` when those expire that stand here."""
+        if len(self.numbers):
+            at = np.minimum(np.searchsorted(self.numbers, asked), len(self.numbers) - 1)
+            is_there = self.numbers[at] == asked
+            found[is_there] = self.expires[at[is_there]]
+
+    def with_others(self, others: _Level) -> _Level:
+        """Both; of one that stands in both, the other's expiry."""
+        at = np.searchsorted(self.numbers, others.numbers)
+        is_old = np.zeros(len(others.numbers), np.bool_)
+        within = at < len(self.numbers)
+        is_old[within] = self.numbers[at[within]] == others.numbers[within]
+        expires = self.expires.copy()
+        expires[at[is_old]] = others.expires[is_old]
+        new, places = ~is_old, at[~is_old]
+        return _Level(
+            np.insert(self.numbers, places, others.numbers[new]), np.insert(expires, places, others.expires[new])
+        )
+
+
+_EMPTY: Final = _Level(NO_FINGERPRINTS, np.zeros(0, np.uint32))
+
+
 class Index:
     """A set with expiry that answers for a hundred thousand fingerprints at once.
 
-    Most of what is asked is not there, and a sieve of bits says so without a search. What is new stands in a table, and
-    goes over into the sorted arrays when there is enough of it.
+    Most of what is asked is not there, and a sieve of bits says so without a search. What is new stands in a level of
+    its own, a small one, and goes over into the large one when there is enough of it.
     """
 
-    __slots__ = ("_expires", "_numbers", "_recent", "_shift", "_sieve")
+    __slots__ = ("_all", "_recent", "_shift", "_sieve")
 
     def __init__(self, most: int) -> None:
         """`most`: about so many fingerprints there will be."""
         bits = max(16, (most * _BITS_EACH - 1).bit_length())
         self._shift = np.uint64(64 - bits)
         self._sieve = np.zeros(1 << (bits - 3), np.uint8)
-        self._numbers: Fingerprints = NO_FINGERPRINTS
-        self._expires: Minutes = np.zeros(0, np.uint32)
-        self._recent: dict[int, int] = {}
+        self._all, self._recent = _EMPTY, _EMPTY
 
     def __len__(self) -> int:
-        return len(self._numbers) + len(self._recent)
+        return len(self._all.numbers) + len(self._recent.numbers)
 
     def expires(self, numbers: Fingerprints) -> Minutes:
         """When each of them expires; 0 for those that are not there."""
         found = np.full(len(numbers), NEVER_THERE, np.uint32)
         places = numbers >> self._shift
         passed = np.flatnonzero(self._sieve[places >> np.uint64(3)] >> (places & np.uint64(7)).astype(np.uint8) & 1)
-        if not len(passed):
-            return found
-        asked = numbers[passed]
-        if len(self._numbers):
-            at = np.minimum(np.searchsorted(self._numbers, asked), len(self._numbers) - 1)
-            found[passed] = np.where(self._numbers[at] == asked, self._expires[at], NEVER_THERE)
-        recent = self._recent
-        if recent:
-            for place, number in zip(passed.tolist(), asked.tolist(), strict=True):
-                later = recent.get(number)
-                if later is not None:
-                    found[place] = later
+        if len(passed):
+            asked, until = numbers[passed], found[passed]
+            self._all.find(asked, until)
+            self._recent.find(asked, until)
+            found[passed] = until
         return found
 
     def put(self, numbers: Fingerprints, expires: Minutes) -> None:
@@ -62,28 +83,17 @@ class Index:
         places = numbers >> self._shift
         bits = np.left_shift(1, places & np.uint64(7), dtype=np.uint64).astype(np.uint8)
         np.bitwise_or.at(self._sieve, places >> np.uint64(3), bits)
-        self._recent.update(zip(numbers.tolist(), expires.tolist(), strict=True))
-        if len(self._recent) > _RECENT:
+        once, last = np.unique(numbers[::-1], return_index=True)
+        self._recent = self._recent.with_others(_Level(once, expires[::-1][last].astype(np.uint32)))
+        if len(self._recent.numbers) > _RECENT:
             self._merge()
 
     def live(self, now: int) -> tuple[Fingerprints, Minutes]:
         """Those that have not expired by that minute, in order."""
         self._merge()
-        kept = self._expires > now
-        return self._numbers[kept], self._expires[kept]
+        kept = self._all.expires > now
+        return self._all.numbers[kept], self._all.expires[kept]
 
     def _merge(self) -> None:
-        if not self._recent:
-            return
-        numbers = np.fromiter(self._recent.keys(), np.uint64, len(self._recent))
-        expires = np.fromiter(self._recent.values(), np.uint32, len(self._recent))
-        order = np.argsort(numbers)
-        numbers, expires = numbers[order], expires[order]
-        at = np.searchsorted(self._numbers, numbers)
-        is_old = np.zeros(len(numbers), np.bool_)
-        within = at < len(self._numbers)
-        is_old[within] = self._numbers[at[within]] == numbers[within]
-        self._expires[at[is_old]] = expires[is_old]
-        self._numbers = np.insert(self._numbers, at[~is_old], numbers[~is_old])
-        self._expires = np.insert(self._expires, at[~is_old], expires[~is_old])
-        self._recent = {}
+        if len(self._recent.numbers):
+            self._all, self._recent = self._all.with_others(self._recent), _EMPTY
