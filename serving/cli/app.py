@@ -74,7 +74,7 @@ def _mistake(failure: Any) -> str:
 
         first = wrong(include_url=False)[0]
         return f"`{flag[0]} {first['input']}`: {mistake(first)}"
-    message: str = failure.format_message().rstrip(".")
+    message = " ".join(failure.format_message().rstrip(".").split())
     return message[:1].lower() + message[1:]
 
 

@@ -14,7 +14,7 @@ from serving.economics.bills import Bill, Usage, bills, usage_of
 from serving.economics.findings import Findings
 from serving.economics.findings import work_out as worked_out
 from serving.economics.flags import Flags, bill_alone, workload
-from serving.economics.measured import measured_machine, measured_workload
+from serving.economics.measured import measured_machine, measured_workload, other_machine
 from serving.economics.reading import load_market, make_case, read_case
 from serving.economics.report.words import Language, Speech
 from serving.economics.uncertainty import DRAWS
@@ -75,6 +75,8 @@ def work_out(asked: Asked, language: Language) -> tuple[Findings, Speech]:
             raise UsageError("`--api` and a case's file were both given", hint="name the API in the case: `api.prices`")
         content, where = read_case(asked.case), f"the case `{asked.case}`"
         content = _with_work(content, workload(asked.flags))
+    if not asked.from_ledger and (asked.since is not None or asked.before is not None):
+        raise UsageError("`--since` and `--before` are of the ledger", hint="add `--from-ledger`")
     if asked.from_ledger:
         if workload(asked.flags):
             raise UsageError("`--from-ledger` and flags of the work were both given", hint="leave one of them out")
@@ -165,9 +167,10 @@ def _from_bench(content: dict[str, Any], path: Path) -> tuple[dict[str, Any], li
     own = content.get("own")
     if not isinstance(own, dict):
         raise UsageError("`--bench` measures a machine, and the case has no `own`", hint="docs/economics.md shows one")
-    measured = measured_machine(read_result(path))
+    result = read_result(path)
+    measured = measured_machine(result)
     filled = {**own, "capacity": {**own.get("capacity", {}), **measured.capacity}}
     power = own.get("power")
     if isinstance(power, dict) and measured.busy_w is not None and "busy_w" not in power:
         filled["power"] = {**power, "busy_w": measured.busy_w, "source": measured.capacity["source"]}
-    return {**content, "own": filled}, list(measured.notes)
+    return {**content, "own": filled}, [*measured.notes, *other_machine(result, own.get("gpu"))]

@@ -42,6 +42,10 @@ class _Dated(Section):
             raise ValueError("`until` must be after `from`")
         return self
 
+    def is_checked_by(self, today: date) -> bool:
+        """Nobody can have looked tomorrow."""
+        return self.checked <= today
+
     def holds_on(self, day: date) -> bool:
         """Whether that day is one of its own."""
         return self.from_ <= day and (self.until is None or day < self.until)

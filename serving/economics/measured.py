@@ -65,6 +65,17 @@ def _notes(result: Result, stage: Stage, objective: str | None) -> list[str]:
     return notes
 
 
+def other_machine(result: Result, gpu: object) -> list[str]:
+    """That the benchmark's machine has other GPUs than the case names, where both are known."""
+    there = [str(each.get("name", "")) for each in (result.machine or {}).get("gpus", ()) if isinstance(each, dict)]
+    if not isinstance(gpu, str) or not there:
+        return []
+    words = gpu.replace("-", " ").split()
+    if all(words[0] in name.replace("-", " ").split() for name in there):
+        return []
+    return [f"the benchmark ran on {there[0]}, and the case rents or buys {gpu}"]
+
+
 def _range(figure: Figure) -> Any:
     value = _decimal(figure.value)
     if figure.low95 is None or figure.high95 is None or figure.low95 <= 0:

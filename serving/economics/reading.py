@@ -119,6 +119,8 @@ class _Named:
         return day if isinstance(day, date) else self._today  # what is wrong with it is said later, with the rest
 
     def _use(self, entry: PricedModel | Gpu) -> None:
+        if not entry.is_checked_by(self._today):
+            raise BadFile(f"the book says that `{entry.name}` was checked on {entry.checked}, which is still to come")
         source = Source(entry.name, entry.source, entry.checked, entry.is_stale(self._today))
         if source not in self.sources:
             self.sources.append(source)

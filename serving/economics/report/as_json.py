@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from serving.economics.findings import Findings
 from serving.economics.report.units import unit_of
 from serving.economics.statement import Statement
 from serving.economics.uncertainty import Spread
 from serving.economics.values import leaves
+
+_UNITS: Final = {"machines": "machines"}
 
 
 def as_json(found: Findings) -> dict[str, Any]:
@@ -77,7 +79,9 @@ def _statement(each: Statement, found: Findings) -> dict[str, Any]:
                 "section": line.section,
                 "name": line.name,
                 "amount": _figure(line.per_month, monthly),
-                "quantity": None if line.quantity is None else _figure(line.quantity, f"{line.unit}/month"),
+                "quantity": None
+                if line.quantity is None
+                else _figure(line.quantity, _UNITS.get(line.unit or "", f"{line.unit}/month")),
                 "is_spread": line.is_spread,
             }
             for line in each.lines

@@ -37,7 +37,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "tuning.labour": ("fine-tuning: labour", "дообучение: труд"),
     "tuning.gpu": ("fine-tuning: GPU hours", "дообучение: часы GPU"),
     "unit.tokens": ("tokens", "токенов"),
-    "unit.machines": ("machines", "машин"),
+    "unit.machines": ("machines", "маш."),
     "unit.kWh": ("kWh", "кВт·ч"),
     "unit.GPU hours": ("GPU hours", "ч GPU"),
     "costs nothing": ("costs nothing", "расходов нет"),
@@ -111,15 +111,15 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "ни один параметр не задан диапазоном: точность та же, что у параметров",
     ),
     "verdict.cheapest": (
-        "{option} costs least in {share} of the draws (at least {sure} are asked for)",
+        "{option}: least in {share} of the draws (at least {sure} are asked for)",
         "{option}: дешевле всех в {share} розыгрышей (требуется не меньше {sure})",
     ),
     "verdict.cheapest, by too little": (
-        "{option} costs least in {share} of the draws, but saves {saved}: a change is worth {worth}",
+        "{option}: least in {share} of the draws, but it saves {saved}; a change is worth {worth}",
         "{option}: дешевле всех в {share} розыгрышей, но экономия {saved} меньше {worth}, ради которых стоит менять",
     ),
     "verdict.not certain": (
-        "not certain: {option} costs least in {share} of the draws, and {sure} are asked for",
+        "not certain: {option} is least in {share} of the draws, and {sure} are asked for",
         "нет уверенности: {option} дешевле всех в {share} розыгрышей, требуется {sure}",
     ),
     "verdict.no ranges": (
@@ -247,9 +247,9 @@ class Speech:
 
     def volume(self, tokens: Decimal) -> str:
         """Tokens, in millions or thousands where there are many."""
-        for size, letter in ((Decimal(10) ** 9, "B"), (Decimal(10) ** 6, "M"), (Decimal(10) ** 3, "k")):
-            if tokens >= size:
-                return f"{self.number(_plain((tokens / size).quantize(Decimal('0.01'))))} {letter}"
+        for power, *letters in _SIZES:
+            if tokens >= Decimal(10) ** power:
+                return f"{self.number((tokens.scaleb(-power)).quantize(_HUNDREDTH))} {letters[self._place]}"
         return self.number(_plain(tokens.quantize(Decimal(1))))
 
     def range(self, value: Value) -> str:
@@ -259,6 +259,8 @@ class Speech:
         return f"{self.number(value.low)} – {self.number(value.high)}"
 
 
+_SIZES: Final = ((9, "B", "млрд"), (6, "M", "млн"), (3, "k", "тыс."))
+_HUNDREDTH: Final = Decimal("0.01")
 _RUSSIAN: Final = str.maketrans(",.", "\u00a0,")
 
 

@@ -144,6 +144,7 @@ def test_flags_change_a_case(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "error", "says"),
     [
         (["estimate"], UsageError, "nothing to estimate"),
+        (["advise"], UsageError, "missing option '--data'. Choose from: public, internal, personal, secret"),
         ([*ESTIMATE[1:-1], "75/30"], UsageError, "`--mix 75/30` is no mix"),
         ([*ESTIMATE[1:5], "5Q", "--mix", "75/25"], UsageError, "`--tokens-per-day 5Q` is no amount"),
         (["estimate", "--api", "seeds-2026/frontier", "--tokens-per-day", "5M"], UsageError, "go together"),
@@ -156,6 +157,8 @@ def test_flags_change_a_case(capsys: pytest.CaptureFixture[str]) -> None:
         (["compare", str(ROOT / "README.md")], BadFile, "is not TOML"),
         (["compare", CASE, "--bench", "nowhere.json"], FileMissing, "nowhere.json"),
         (["compare", CASE, "-o", "/nowhere/page.html"], UsageError, "cannot be written"),
+        (["compare", CASE, "--since", "2026-01-01"], UsageError, "are of the ledger"),
+        (["bill", "--before", "2100-01-01"], UsageError, "is still to come"),
         (["bill", "--since", "yesterday"], UsageError, "`--since yesterday` is no day"),
         (["bill", "--since", "2026-03-02", "--before", "2026-03-02"], UsageError, "there is no day"),
     ],

@@ -10,7 +10,7 @@ import pytest
 
 from serving.bench.record import Rates, Saturation
 from serving.economics.bills import bills, usage_of
-from serving.economics.measured import measured_machine, measured_workload
+from serving.economics.measured import measured_machine, measured_workload, other_machine
 from serving.errors import UsageError
 from tests.support.bench_results import result, stage, sweep
 from tests.support.cases import market
@@ -43,6 +43,14 @@ def test_what_speaks_against_a_benchmark_is_said() -> None:
         measured_machine(none)
     with pytest.raises(UsageError, match="no rates"):
         measured_machine(result("one", stage(8).model_copy(update={"rates": Rates()})))
+
+
+def test_another_machine_is_no_measure_of_this_one() -> None:
+    """Which is said where both names are known."""
+    assert other_machine(result(), "L40S") == []
+    assert "NVIDIA L40S" in other_machine(result(), "H100 SXM")[0]
+    assert other_machine(result(machine=None), "H100 SXM") == []
+    assert other_machine(result(), None) == []
 
 
 LINES: list[dict[str, Any]] = [
