@@ -168,7 +168,7 @@ def bill(
 ) -> int:
     """What the last month's ledger cost here, and what its tokens would have cost at each provider."""
     from serving.cli.cost_inputs import usage_bills
-    from serving.cli.show import print_json, print_rows
+    from serving.cli.show import print_json, print_table
     from serving.economics.report.of_bills import bills_as_json, bills_table
     from serving.economics.report.words import Speech
 
@@ -178,7 +178,7 @@ def bill(
         return 0
     table = bills_table(usage, found, Speech(language))
     sys.stdout.writelines(f"{sentence}\n" for sentence in (table.title, *table.says))
-    print_rows([table.head, *table.rows])
+    print_table(table.head, table.rows)
     return 0
 
 
@@ -247,7 +247,7 @@ def advise(
 
 def _given(found: Findings, speech: Speech, tables: Sequence[Table], page: Path | None, *, as_json: bool) -> int:
     """As a page, as JSON, or printed; warnings go to stderr in every case."""
-    from serving.cli.show import print_json, print_rows
+    from serving.cli.show import print_json, print_table
     from serving.economics.report.as_json import as_json as plain
     from serving.economics.report.tables import warnings
 
@@ -262,7 +262,7 @@ def _given(found: Findings, speech: Speech, tables: Sequence[Table], page: Path 
         for place, table in enumerate(tables):
             sys.stdout.write(("\n" if place else "") + f"{table.title}\n")
             sys.stdout.writelines(f"{sentence}\n" for sentence in table.says)
-            print_rows([row for row in (table.head, *table.rows) if any(row)])
+            print_table(table.head, table.rows)
     for warning in warnings(found, speech):
         sys.stderr.write(f"warning: {warning}\n")
     return 0

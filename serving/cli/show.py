@@ -24,6 +24,25 @@ def print_rows(rows: Sequence[Sequence[str]]) -> None:
     sys.stdout.write(align(rows, terminal_columns()))
 
 
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns with titles; where the screen is too narrow for them, each row as a list of its own."""
+    sys.stdout.write(tabled(head, rows, terminal_columns()))
+
+
+def tabled(head: Sequence[str], rows: Sequence[Sequence[str]], columns: int | None) -> str:
+    """The table as `print_table` prints it; with no limit on columns, a line for each row."""
+    lines = align([row for row in (head, *rows) if any(row)], None)
+    if columns is None or max(map(len, lines.splitlines()), default=0) <= columns:
+        return lines
+    blocks = []
+    for first, *cells in rows:
+        told = [f"{title}: {cell}" if title else cell for title, cell in zip(head[1:], cells, strict=True) if cell]
+        lines_of = [textwrap.wrap(each, max(_LEAST_ROOM, columns - 2), break_long_words=False) for each in told]
+        blocks += [first] if first else []
+        blocks += [f"  {line}" for wrapped in lines_of for line in wrapped]
+    return "".join(f"{line}\n" for line in blocks)
+
+
 def align(rows: Sequence[Sequence[str]], columns: int | None) -> str:
     """The rows as `print_rows` prints them; with no limit on columns, a line each."""
     lines = []

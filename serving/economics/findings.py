@@ -12,7 +12,7 @@ from serving.economics.curve import mean_month
 from serving.economics.inputs import Case
 from serving.economics.reading import Loaded, Source
 from serving.economics.statement import Option, Statement, options_of, statement
-from serving.economics.uncertainty import DRAWS, Drawn, Swing, draw, tornado
+from serving.economics.uncertainty import CASH_DRAWS, DRAWS, Drawn, Paid, Swing, draw, draw_cash, tornado
 from serving.economics.verdict import Verdict, verdict_of
 
 
@@ -38,7 +38,9 @@ class Findings:
     """None where there are not both."""
     flows: tuple[CashFlow, ...]
     pays_from: dict[Option, int | None]
-    """By each option beside the API: the month from which it has cost less in all; empty without an API."""
+    """By each option beside the API: the month from which less was paid for it in all; empty without an API."""
+    paid: dict[Option, Paid]
+    """The same when all ranges are drawn."""
     verdict: Verdict
 
 
@@ -71,6 +73,7 @@ def work_out(
         break_even=break_even(case) if has_both else None,
         flows=tuple(flows.values()),
         pays_from={name: pays_from(flows["api"], flows[name]) for name in names if "api" in names and name != "api"},
+        paid=draw_cash(case, draws=min(draws, CASH_DRAWS), seed=seed),
         verdict=verdict_of(drawn),
     )
 

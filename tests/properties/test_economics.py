@@ -13,7 +13,7 @@ from serving.economics.cash import cash_flow, pays_from
 from serving.economics.curve import curve_of
 from serving.economics.inputs import SECTIONS, Case
 from serving.economics.statement import OPTIONS, Option, exact, fleet_at, options_of, statement
-from serving.economics.uncertainty import draw, tornado
+from serving.economics.uncertainty import draw, draw_cash, tornado
 from serving.economics.values import certain, leaves, settle, uncertain
 from tests.support.cases import case
 
@@ -284,6 +284,11 @@ def test_every_draw_lies_between_the_ends(found: Case) -> None:
     assert sum(drawn.cheapest.values()) == 1
     for spread in drawn.totals.values():
         assert spread.least <= spread.low <= spread.middle <= spread.high <= spread.most
+    for option, paid in draw_cash(found, draws=8, seed=7).items():
+        assert paid.total.least <= paid.total.low <= paid.total.high <= paid.total.most
+        assert 0 <= paid.never <= 1
+        assert (paid.months is None) == (paid.never == 1) or option == "api"
+        assert paid.months is None or 1 <= paid.months[0] <= paid.months[1] <= found.horizon_months
     swings = tornado(found, lambda each: exact(each, "own"))
     assert {swing.path for swing in swings} == {path for path, _ in uncertain(found)}
     assert [swing.width for swing in swings] == sorted((swing.width for swing in swings), reverse=True)

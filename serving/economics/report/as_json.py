@@ -89,7 +89,11 @@ def _statement(each: Statement, found: Findings) -> dict[str, Any]:
         "machines": None if fleet is None else {"for_the_load": fleet.needed, "spare": fleet.spares},
         "paid_by_month": {"values": [_plain(amount) for amount in flow.months], "unit": currency},
         "worth_at_the_end": _figure(flow.worth, currency),
+        "paid_in_all": _figure(flow.total, currency),
+        "paid_in_all90": _spread(found.paid[each.option].total, currency),
         "paid_less_in_all_from_month": found.pays_from.get(each.option),
+        "paid_less_in_all_from_month90": found.paid[each.option].months,
+        "never_in_share_of_draws": None if each.option == "api" else _plain(found.paid[each.option].never),
     }
 
 

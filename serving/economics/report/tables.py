@@ -13,7 +13,7 @@ from serving.economics.inputs import SECTIONS
 from serving.economics.report.units import unit_of
 from serving.economics.report.words import Speech
 from serving.economics.statement import Line, Statement
-from serving.economics.uncertainty import Spread
+from serving.economics.uncertainty import Paid, Spread
 from serving.economics.values import leaves
 
 TOP: Final = 3
@@ -183,7 +183,7 @@ def break_even(found: Findings, speech: Speech) -> Table | None:
     rows.append((speech("always from"), volume(point.always_from), ""))
     for option, paid in found.pays_from.items():
         told = speech("not within") if paid is None else f"{paid} ({month_after(found.case.day, paid)})"
-        rows.append((f"{speech(f'option.{option}')}: {speech('pays from')}", told, ""))
+        rows.append((f"{speech(f'option.{option}')}: {speech('pays from')}", told, _months(found.paid[option], speech)))
     return Table(speech("title.break_even"), (), ("", speech("at likely"), speech("in draws")), tuple(rows))
 
 
@@ -192,6 +192,13 @@ def _first_in_draws(found: Findings, speech: Speech, daily: Decimal) -> str:
     told = [] if spread is None else [_between(spread, lambda times: speech.volume(times * daily))]
     if never:
         told.append(speech("never in", share=speech.share(never)))
+    return ", ".join(told)
+
+
+def _months(paid: Paid, speech: Speech) -> str:
+    told = [] if paid.months is None else [" – ".join(map(str, dict.fromkeys(paid.months)))]
+    if paid.never:
+        told.append(speech("not within in", share=speech.share(paid.never)))
     return ", ".join(told)
 
 
@@ -221,6 +228,11 @@ def cash(found: Findings, speech: Speech) -> Table:
     if any(flow.worth for flow in found.flows):
         rows.append((speech("worth"), *(speech.money(flow.worth, currency) for flow in found.flows)))
         rows.append((speech("less worth"), *(speech.money(flow.total, currency) for flow in found.flows)))
+    if found.drawn.draws > 1:
+        spreads = [found.paid[flow.option].total for flow in found.flows]
+        rows.append(
+            (speech("total in draws"), *(_between(each, lambda sum_: speech.number(sum_, 2)) for each in spreads))
+        )
     return Table(speech("title.cash"), (), head, tuple(rows))
 
 

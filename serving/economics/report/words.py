@@ -47,6 +47,8 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "mean month": ("mean month of the horizon, 9 of 10 draws", "средний месяц срока, 9 из 10 розыгрышей"),
     "at likely": ("at the likely figures", "по вероятным значениям"),
     "in draws": ("in 9 of 10 draws", "в 9 из 10 розыгрышей"),
+    "not within in": ("not within the horizon, in {share} of the draws", "не в пределах срока, в {share} розыгрышей"),
+    "total in draws": ("in all, in 9 of 10 draws", "всего, в 9 из 10 розыгрышей"),
     "never in": ("never, in {share} of the draws", "никогда, в {share} розыгрышей"),
     "worth": ("machines are still worth", "остаточная стоимость машин"),
     "less worth": ("in all, less what machines are worth", "всего за вычетом остаточной стоимости"),

@@ -63,6 +63,7 @@ def test_json_has_a_unit_on_every_figure(capsys: pytest.CaptureFixture[str]) -> 
             "saved_share",
             "cheapest_in_share_of_draws",
             "paid_less_in_all_from_month",
+            "paid_less_in_all_from_month90",
             "for_the_load",
             "spare",
             "never_in_share_of_draws",

@@ -9,7 +9,7 @@ import pytest
 
 from serving.cli import run
 from serving.cli.plan import no_fit, serves, table
-from serving.cli.show import align, ranges
+from serving.cli.show import align, ranges, tabled
 from serving.planner import Engines, LlamacppPlan, NoFit, Plan, Wishes, plan
 from serving.planner.text import counted
 from serving.registry import load_catalogue
@@ -132,3 +132,20 @@ def test_a_small_model_has_millions(capsys: pytest.CaptureFixture[str]) -> None:
     """Not 0.00 billion."""
     assert run(["models", "show", "demo"]) == 0
     assert "2.90 million" in capsys.readouterr().out
+
+
+def test_a_table_that_is_too_wide_becomes_a_list_of_its_rows() -> None:
+    """Each under its first cell, with the titles; nothing is cut, and no line is longer than the screen."""
+    head = ("", "per month", "saved")
+    rows = [("API", "19,136.67 USD", ""), ("Own machines", "13,712.29 USD", "18.3% – 53.2% of what the API costs")]
+    assert tabled(head, rows, 200) == tabled(head, rows, None)
+    assert len(tabled(head, rows, None).splitlines()) == 3
+    narrow = tabled(head, rows, 40)
+    assert max(map(len, narrow.splitlines())) <= 40
+    assert narrow.splitlines()[:4] == [
+        "API",
+        "  per month: 19,136.67 USD",
+        "Own machines",
+        "  per month: 13,712.29 USD",
+    ]
+    assert narrow.split()[-3:] == ["the", "API", "costs"]
