@@ -106,6 +106,8 @@ class UsageOf(Body):
     id: Annotated[str, Field(pattern=r"^(oidc:[a-z2-7]{26}|[0-9A-Za-z]{1,32})$")] | None = None
     since: Second | None = None
     before: Second | None = None
+    by_hour: bool = False
+    """And what all used by the hour."""
 
 
 def create(access: Access, body: Create, caller: Caller) -> dict[str, object]:
@@ -174,7 +176,8 @@ def usage(access: Access, body: UsageOf, caller: Caller) -> dict[str, object]:  
     before = int((now + timedelta(seconds=1)).timestamp()) if body.before is None else body.before
     totals = [asdict(total) for total in access.totals(body.id, since, before)]
     about = {"since": since, "before": before, "complete_from": access.usage_from, "currency": access.prices.currency}
-    return {**about, "usage": totals}
+    by_hour = {"hours": [asdict(hour) for hour in access.hours(since, before)]} if body.by_hour else {}
+    return {**about, "usage": totals, **by_hour}
 
 
 OPERATIONS: Final[Mapping[str, tuple[type[Body], Callable[[Access, Any, Caller], dict[str, object]]]]] = {

@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.access.database import Total
+from serving.access.database import Hour, Total
 from serving.access.keys import Hasher, Key, differences, new_key, parse_key
 from serving.access.ledger import Ledger
 from serving.access.prices import NO_PRICES, PriceBook, PriceFile
@@ -236,6 +236,11 @@ class KeyBook:
             self.find(key_id)
         self.ledger.flush()
         return self.ledger.database.totals(key_id, since * SECOND_NS, before * SECOND_NS)
+
+    def hours(self, since: int, before: int) -> list[Hour]:
+        """What was settled of requests made in that span of seconds since 1970, by the hour."""
+        self.ledger.flush()
+        return self.ledger.database.hours(since * SECOND_NS, before * SECOND_NS)
 
     @property
     def usage_from(self) -> int | None:

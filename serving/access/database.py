@@ -25,6 +25,8 @@ from serving.errors import BadFile, BadSettings
 _APPLIED: Final = "applied"
 _USAGE_FROM: Final = "usage_from_ns"
 _BUSY_S: Final = 10
+_HOUR_S: Final = 3600
+_HOUR_NS: Final = _HOUR_S * 10**9
 
 _ROWS: Final = 100
 """Of usage in one statement. The driver takes the interpreter's lock again after each statement, in the midst of
@@ -57,6 +59,19 @@ class Total:
     """Micro-units."""
     estimated: int
     """Requests of which the engine gave no count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What was used in an hour of the clock, in UTC."""
+
+    begin: int
+    """In seconds since 1970."""
+    requests: int
+    input: int
+    """Tokens of prompts, computed or found computed."""
+    output: int
+    """Tokens of answers, with their reasoning."""
 
 
 class Database:
@@ -173,6 +188,12 @@ class Database:
         with self._engine.connect() as connection:
             return _usage_from_ns(connection)
 
+    def hours(self, since_ns: int, before_ns: int) -> list[Hour]:
+        """What was settled of requests made in that span, by the hour; hours without any are not in it."""
+        with self._engine.connect() as connection:
+            found = connection.execute(_hours_used(since_ns, before_ns))
+            return [Hour(int(row[0]) * _HOUR_S, *map(int, row[1:])) for row in found]
+
     def totals(self, key_id: str | None, since_ns: int, before_ns: int) -> list[Total]:
         """What was settled of requests made in that span, by key and model."""
         table = schema.usage
@@ -189,6 +210,14 @@ class Database:
             query = query.where(table.c.key_id == key_id)
         with self._engine.connect() as connection:
             return [Total(row[0], row[1] or "", row[2], *map(int, row[3:])) for row in connection.execute(query)]
+
+
+def _hours_used(since_ns: int, before_ns: int) -> sa.Select[Any]:
+    table = schema.usage
+    hour = (table.c.made_ns // _HOUR_NS).label("hour")
+    sums = (sa.func.sum(table.c.fresh + table.c.cached), sa.func.sum(table.c.output + table.c.reasoning))
+    of_span = sa.select(hour, sa.func.count(), *sums).where(table.c.made_ns >= since_ns, table.c.made_ns < before_ns)
+    return of_span.group_by(hour).order_by(hour)
 
 
 def _first_usage(most: int) -> sa.Select[Any]:

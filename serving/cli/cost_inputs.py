@@ -106,7 +106,7 @@ def _from_ledger(
     since, before = days_of
     found = usage_between(since, before, config)
     days = (before - since).days
-    told = measured_workload(found["usage"], days)
+    told = measured_workload(found["usage"], found["hours"], days)
     if found["complete_from"] is not None and found["complete_from"] > _seconds(since):
         raise UsageError("the ledger does not have all of that time any more", hint="`access.usage_retention_days`")
     work = {"days_per_month": _MONTH_DAYS, **content.get("workload", {})}
@@ -149,12 +149,14 @@ def _day(text: str, flag: str) -> date:
 
 
 def usage_between(since: date, before: date, config: Path | None) -> dict[str, Any]:
-    """What was used from one day until the day before another, as `serve keys usage --json` has it."""
+    """What was used from one day until the day before another, as `serve keys usage --json` has it, and by the hour."""
     from serving.access.administration import ask
     from serving.cli.options import settings_for
 
     settings = settings_for(config)
-    return ask(settings.access, os.environ, "usage", {"since": _seconds(since), "before": _seconds(before)})
+    return ask(
+        settings.access, os.environ, "usage", {"since": _seconds(since), "before": _seconds(before), "by_hour": True}
+    )
 
 
 def _seconds(day: date) -> int:

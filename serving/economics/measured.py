@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -87,11 +87,14 @@ def _decimal(number: float) -> Decimal:
     return Decimal(f"{number:.6g}")
 
 
-def measured_workload(lines: Iterable[Mapping[str, Any]], days: int) -> dict[str, Any]:
+def measured_workload(
+    lines: Iterable[Mapping[str, Any]], hours: Sequence[Mapping[str, Any]], days: int
+) -> dict[str, Any]:
     """The fields of a case's `workload` that a ledger knows, of so many days. Raises UsageError where it is empty.
 
     `lines` are those of `serve keys usage --json`. What the ledger counts is what was sent: history that was sent
-    again is in it, so `turns` is 1.
+    again is in it, so `turns` is 1. `hours` has those in which there was work: how many they were is when work comes,
+    and the busiest over their mean is the peak, of prompts or of answers, whichever is the higher.
     """
     found = list(lines)
     requests, fresh, cached, output, reasoning = (
@@ -107,4 +110,12 @@ def measured_workload(lines: Iterable[Mapping[str, Any]], days: int) -> dict[str
         "turns": 1,
         "cached": Decimal(cached) / sent if sent else 0,
         "reasoning": Decimal(reasoning) / output if output else 0,
+        "hours_per_day": min(Decimal(24), Decimal(len(hours)) / days),
+        "days_per_week": 7,
+        "peak": max(_peak([int(each[name]) for each in hours]) for name in ("input", "output")),
     }
+
+
+def _peak(loads: Sequence[int]) -> Decimal:
+    """The highest over the mean."""
+    return Decimal(max(loads) * len(loads)) / sum(loads) if any(loads) else Decimal(1)

@@ -107,6 +107,9 @@ def test_what_was_measured_flows_into_the_report(tmp_path: Path) -> None:
     measured = rates["output_tokens_per_s"]
     assert abs(decode["low"]["value"] - measured["low95"]) / measured["low95"] < 1e-4
     assert abs(decode["high"]["value"] - measured["high95"]) / measured["high95"] < 1e-4
+    hours = report["inputs"]["workload.hours_per_day"]["likely"]
+    assert 0.5 <= hours <= 1  # an hour or two of two days
+    assert 1 <= report["inputs"]["workload.peak"]["likely"] <= 2
     assert any("ledger of this host" in note for note in report["notes"])
     assert report["options"]["own"]["machines"] == {"for_the_load": 1, "spare": 1}
 

@@ -280,6 +280,14 @@ def test_the_sums_are_those_of_the_ledger(access: Access) -> None:
     assert access.totals(key.id, START + 1, START + 9) == []
     with pytest.raises(FileMissing):
         access.totals("nobody", START, START + 1)
+    (hour,) = access.hours(START, START + 1)
+    assert hour.begin == START - START % 3600
+    assert (hour.requests, hour.input, hour.output) == (
+        4,
+        demo.fresh + demo.cached + other.fresh + other.cached,
+        demo.output + demo.reasoning + other.output + other.reasoning,
+    )
+    assert access.hours(START + 1, START + 9) == []
 
 
 def test_a_lost_pepper_is_told_at_the_start(settings: AccessSettings, clock: Clock) -> None:

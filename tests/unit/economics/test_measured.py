@@ -79,16 +79,20 @@ LINES: list[dict[str, Any]] = [
 
 def test_a_ledger_is_a_workload() -> None:
     """What was sent a day, what of it was found cached, and hidden tokens for each that is seen."""
-    assert measured_workload(LINES, 20) == {
+    hours = [{"input": 500, "output": 50}, {"input": 1500, "output": 250}, {"input": 0, "output": 150}]
+    assert measured_workload(LINES, hours, 20) == {
         "requests_per_day": 2,
         "input_tokens_per_day": 100,
         "output_tokens_per_day": 20,
         "turns": 1,
         "cached": Decimal("0.5"),
         "reasoning": Decimal("0.125"),
+        "hours_per_day": Decimal("0.15"),
+        "days_per_week": 7,
+        "peak": Decimal("2.25"),
     }
     with pytest.raises(UsageError, match="the ledger has no request"):
-        measured_workload([], 20)
+        measured_workload([], [], 20)
 
 
 def test_the_same_tokens_elsewhere() -> None:
