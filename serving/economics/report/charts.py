@@ -7,6 +7,7 @@ from typing import Final
 
 from serving.bench.report.drawing import COLOURS, FAINT, Chart, empty, looks, styled
 from serving.economics.findings import Findings
+from serving.economics.report.titles import title_of
 from serving.economics.report.words import Speech
 from serving.economics.statement import exact
 
@@ -85,14 +86,9 @@ def swings(found: Findings, speech: Speech) -> Chart | None:
         axes.barh(place, high - low, left=low, height=0.62, color=COLOURS[0] if high >= low else COLOURS[1])
     axes.axvline(float(found.likely), color=FAINT, linewidth=1.2)
     axes.margins(x=0.04)
-    axes.set_yticks(range(len(widest)), [_short(swing.path) for swing in reversed(widest)], fontsize=8.5)
+    axes.set_yticks(range(len(widest)), [title_of(swing.path, speech) for swing in reversed(widest)], fontsize=8.5)
     axes.xaxis.set_major_formatter(lambda value, _: speech.number(Decimal(round(value))))
     what = "of one" if found.break_even is None else "of difference"
-    axes.set_xlabel(f"{speech(what)}, {found.case.currency}")
+    drawing.supxlabel(f"{speech(what)}, {found.case.currency}", fontsize=9)
     axes.grid(visible=False, axis="y")
     return Chart("tornado", speech("chart.tornado"), speech("chart.tornado.says"), drawing)
-
-
-def _short(path: str) -> str:
-    parts = path.split(".")
-    return ".".join(parts[-2:]) if len(parts) > 3 else path

@@ -10,6 +10,7 @@ from typing import Final
 
 from serving.economics.findings import Findings
 from serving.economics.inputs import SECTIONS
+from serving.economics.report.titles import title_of
 from serving.economics.report.units import unit_of
 from serving.economics.report.words import Speech
 from serving.economics.statement import Line, Statement
@@ -68,8 +69,8 @@ def verdict(found: Findings, speech: Speech) -> str:
 
 def movers(found: Findings, speech: Speech) -> str | None:
     """The inputs that move the answer most; None where none does."""
-    named = [swing.path for swing in found.swings[:TOP] if swing.width]
-    return f"{speech('movers')}: {', '.join(named)}" if named else None
+    named = [title_of(swing.path, speech) for swing in found.swings[:TOP] if swing.width]
+    return f"{speech('movers')}: {'; '.join(named)}" if named else None
 
 
 def summary(found: Findings, speech: Speech) -> Table:
@@ -151,7 +152,11 @@ def sensitivity(found: Findings, speech: Speech, most: int | None = None) -> Tab
     what = "of one" if found.break_even is None else "of difference"
     currency = found.case.currency
     rows = tuple(
-        (swing.path, speech.range(swing.value), *(speech.money(end, currency) for end in (swing.at_low, swing.at_high)))
+        (
+            title_of(swing.path, speech),
+            speech.range(swing.value),
+            *(speech.money(end, currency) for end in (swing.at_low, swing.at_high)),
+        )
         for swing in found.swings[:most]
         if swing.width
     )
@@ -211,11 +216,16 @@ def month_after(day: date, months: int) -> str:
 def figures(found: Findings, speech: Speech) -> Table:
     """Every input as it was used, ranges and others."""
     currency = found.case.currency
-    rows = [(path, f"{speech.range(value)} {unit_of(path, currency)}") for path, value in leaves(found.case)]
+    rows = [
+        (title_of(path, speech), path, f"{speech.range(value)} {unit_of(path, currency)}")
+        for path, value in leaves(found.case)
+    ]
     source = None if found.case.own is None else found.case.own.capacity.source
     if source is not None:
-        rows.append(("own.capacity.source", source))
-    return Table(speech("title.figures"), (), (speech("input"), speech("value")), tuple(rows), kind="said")
+        rows.append((speech("source"), "own.capacity.source", source))
+    return Table(
+        speech("title.figures"), (), (speech("input"), speech("path"), speech("value")), tuple(rows), kind="said"
+    )
 
 
 def cash(found: Findings, speech: Speech) -> Table:

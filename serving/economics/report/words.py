@@ -53,6 +53,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "worth": ("machines are still worth", "остаточная стоимость машин"),
     "less worth": ("in all, less what machines are worth", "всего за вычетом остаточной стоимости"),
     "title.figures": ("The inputs", "Исходные данные"),
+    "path": ("in the file", "в файле"),
     "value": ("value", "значение"),
     "no work": ("there is no work in this case", "в этом расчёте нет работы"),
     "per million": ("per million tokens served", "за миллион обслуженных токенов"),
@@ -227,6 +228,10 @@ class Speech:
         found = WORDS.get(name)
         text = name if found is None else found[self._place]
         return text.format(**filled) if filled else text
+
+    def one_of(self, said: tuple[str, str]) -> str:
+        """Of the same in each language, the one of this."""
+        return said[self._place]
 
     def line(self, name: str) -> str:
         """What a line of a statement is called: ours are translated, a case's own are not."""

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from serving.cli.app import invoke
-from serving.economics.report.words import WORDS
+from serving.economics.report.titles import TITLES, title_of
+from serving.economics.report.units import unit_of
+from serving.economics.report.words import LANGUAGES, WORDS, Speech
+from serving.economics.values import leaves
 from serving.errors import BadFile, FileMissing, UsageError
-from tests.support.cases import ROOT
+from tests.support.cases import ROOT, api, case, own
 
 CASE = str(ROOT / "configs" / "case.toml")
 ESTIMATE = ["cost", "estimate", "--api", "seeds-2026/frontier", "--tokens-per-day", "5M", "--mix", "75/25"]
@@ -44,7 +47,7 @@ def test_an_estimate_is_an_interval_with_what_moves_it(capsys: pytest.CaptureFix
     assert "890.63 USD" in out
     low, high = (float(each.replace(",", "")) for each in re.findall(r"([\d,.]+) – ([\d,.]+)", out)[0])
     assert 656.25 < low < 890.63 < high < 1125
-    assert "api.prices.input" in out
+    assert "moved most by: API: price of input; API: price of output" in out
     assert "nothing was said of the five other sections" in err
     assert "seeds-2026/frontier: last checked 2026-03-21. STALE" in err
 
@@ -115,13 +118,37 @@ def test_both_languages_say_the_same() -> None:
         assert all(said), name
 
 
+def test_every_input_has_a_title_and_a_unit() -> None:
+    """In both languages: a new field of a case is told of, not passed on by its path."""
+    machine = own(
+        bought={"price": 1, "months": 36},
+        power={"busy_w": 1, "idle_w": 1, "pue": 1, "per_kwh": 1},
+        tuning=dict.fromkeys(("data", "labour", "gpu_hours", "per_gpu_hour", "useful_months", "refresh"), 1),
+    )
+    del machine["rented"]
+    prices = {"input": 1, "output": 1, "cached_input": 1, "cache_write": 1, "reasoning": 1}
+    found = case(own=machine, api=api(prices=prices), hybrid={"outside": 1, "sections": own()["sections"]})
+    both = [path for each in (found, case()) for path, _ in leaves(each)]
+    assert len(set(both)) > 35
+    assert {path.rsplit(".", 1)[-1] for path in both} <= TITLES.keys()
+    for language in LANGUAGES:
+        titles = [title_of(path, Speech(language)) for path in set(both)]
+        assert len(set(titles)) == len(titles)
+    assert unit_of("workload.turns", "EUR") == "requests/conversation"
+    assert unit_of("api.prices.output", "EUR") == "EUR/million tokens"
+    assert unit_of("own.sections.data.x.once", "EUR") == "EUR"
+    assert unit_of("workload.cached", "EUR") == "share"
+
+
 @pytest.mark.parametrize("command", ["breakeven", "sensitivity", "compare", "estimate"])
 def test_a_case_is_told_in_each_way(capsys: pytest.CaptureFixture[str], command: str) -> None:
     """With what is stale in it."""
     out, err = told(capsys, "cost", command, CASE)
     assert out
     assert "H100 SXM: last checked 2026-05-20. STALE" in err
-    assert {"breakeven": "never costs more from", "sensitivity": "workload.turns"}.get(command, "Own machines") in out
+    assert {"breakeven": "never costs more from", "sensitivity": "Requests of a conversation"}.get(
+        command, "Own machines"
+    ) in out
 
 
 def test_the_example_is_a_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
