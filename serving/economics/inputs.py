@@ -240,7 +240,9 @@ class Hybrid(Section):
     """Some of the work goes out, the rest stays."""
 
     outside: Share
-    """Of the tokens, those that an API takes."""
+    """Of the input, what an API takes."""
+    outside_output: Share | None = None
+    """Of the output; as `outside` where what goes out has the mix of the whole."""
     sections: Sections
     """What having both costs beside what each costs: routing, detection, two contracts."""
 

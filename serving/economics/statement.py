@@ -15,12 +15,12 @@ from serving.economics import machines
 from serving.economics.currencies import to_cents
 from serving.economics.inputs import SECTIONS, Case, Own, Sections, TokenPrices, Tuning
 from serving.economics.machines import Fleet, fleet_of
-from serving.economics.work import Month, month_of
+from serving.economics.work import ALL, Month, Part, month_of
 
 MILLION: Final = Decimal(10**6)
 OPTIONS: Final = ("api", "own", "hybrid")
 Option = Literal["api", "own", "hybrid"]
-Part = TypeVar("Part")
+There = TypeVar("There")
 
 
 class Line(NamedTuple):
@@ -100,26 +100,27 @@ def fleet_at(case: Case, option: Option, scale: Decimal = Decimal(1)) -> Fleet |
     if option == "api":
         return None
     work = case.workload
-    return fleet_of(_there(case.own), work, month_of(work, scale * inside(case, option)))
+    return fleet_of(_there(case.own), work, month_of(work, scale, inside(case, option)))
 
 
-def inside(case: Case, option: Option) -> Decimal:
-    """The share of the work that machines of one's own do."""
+def inside(case: Case, option: Option) -> Part:
+    """What of the work machines of one's own do."""
     if option == "hybrid":
-        return 1 - _there(case.hybrid).outside.likely
-    return Decimal(option == "own")
+        hybrid = _there(case.hybrid)
+        return Part(hybrid.outside.likely, (hybrid.outside_output or hybrid.outside).likely).rest
+    return ALL if option == "own" else ALL.rest
 
 
 def _lines(case: Case, option: Option, scale: Decimal, needed: int | None = None) -> Iterator[Line]:
     """Before rounding."""
-    share = inside(case, option)
+    part = inside(case, option)
     if option != "own":
         api = _there(case.api)
-        yield from _tokens(api.prices, month_of(case.workload, scale * (1 - share)), case.workload.batch.likely)
+        yield from _tokens(api.prices, month_of(case.workload, scale, part.rest), case.workload.batch.likely)
         yield from _items(api.sections, case.horizon_months, "api" if option == "hybrid" else "")
     if option != "api":
         own = _there(case.own)
-        yield from _machines(case, own, month_of(case.workload, scale * share), needed)
+        yield from _machines(case, own, month_of(case.workload, scale, part), needed)
         if own.tuning is not None:
             yield from _tuning(own.tuning, case.horizon_months)
         yield from _items(own.sections, case.horizon_months, "own" if option == "hybrid" else "")
@@ -184,7 +185,7 @@ def _items(sections: Sections, horizon: int, whose: str) -> Iterator[Line]:
                 yield Line(section, f"{named} (once)", item.once.likely / horizon, is_spread=True)
 
 
-def _there(part: Part | None) -> Part:
+def _there(part: There | None) -> There:
     if part is None:
         raise LookupError("this case has no such option")
     return part

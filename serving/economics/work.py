@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 from serving.economics.inputs import Workload
 
@@ -47,6 +47,21 @@ class Month:
         return self.question + self.output
 
 
+class Part(NamedTuple):
+    """Of the work, what somebody does: shares of its input and of its output."""
+
+    input: Decimal
+    output: Decimal
+
+    @property
+    def rest(self) -> Part:
+        """What it leaves."""
+        return Part(1 - self.input, 1 - self.output)
+
+
+ALL: Final = Part(Decimal(1), Decimal(1))
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """Tokens a second."""
@@ -55,10 +70,13 @@ class Load:
     decode: Decimal
 
 
-def month_of(work: Workload, scale: Decimal = Decimal(1)) -> Month:
-    """A month of so many times the workload; its ranges are to be settled before: `likely` is what counts."""
+def month_of(work: Workload, scale: Decimal = Decimal(1), part: Part = ALL) -> Month:
+    """A month of so many times the workload, or of a part of it; its ranges count as their `likely`.
+
+    Requests are those of the whole: nobody says how many a part of the tokens is.
+    """
     days = work.days_per_month.likely * scale
-    question, output = (each * days for each in _daily(work))
+    question, output = (each * share * days for each, share in zip(_daily(work), part, strict=True))
     sent = question + (question + output) * (work.turns.likely - 1) / 2
     return Month(
         question=question,

@@ -135,6 +135,8 @@ def cases(drawing: st.DrawFn) -> Case:
     if drawing(st.booleans()):
         own["tuning"] = drawing(TUNING)
     hybrid = {"outside": drawing(figures("0", "1")), "sections": drawing(ALL_SECTIONS)}
+    if drawing(st.booleans()):
+        hybrid["outside_output"] = drawing(figures("0", "1"))
     return case(
         horizon_months=drawing(st.integers(1, 60)), workload=drawing(WORK), api=drawing(API), own=own, hybrid=hybrid
     )

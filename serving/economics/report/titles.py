@@ -51,6 +51,7 @@ TITLES: Final[Mapping[str, tuple[str, str]]] = {
     "prices.reasoning": ("price of hidden reasoning tokens", "цена скрытых токенов рассуждений"),
     "tuning.per_gpu_hour": ("price of a GPU hour of tuning", "цена часа GPU для дообучения"),
     "outside": ("share that an API takes", "доля, которую берёт API"),
+    "outside_output": ("share of output that an API takes", "доля выходных токенов, которую берёт API"),
     "per_month": ("per month", "в месяц"),
     "once": ("once", "разово"),
     "people": ("posts", "ставок"),

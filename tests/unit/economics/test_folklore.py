@@ -97,6 +97,20 @@ def test_forty_to_sixty_percent_are_saved_with_two_gpus_and_a_quarter_of_an_engi
     assert Decimal("0.4") < saved(OFFICE, **machine, sections=small) < Decimal("0.6")
 
 
+def test_what_goes_out_of_a_hybrid_has_a_mix_of_its_own() -> None:
+    """A tenth of the input and half of the output outside: each at its price, and the rest on the machines."""
+    hybrid = {"outside": Decimal("0.1"), "outside_output": Decimal("0.5"), "sections": own()["sections"]}
+    found = load(tables(hybrid=hybrid)).case
+    lines = {line.name: line for line in statement(found, "hybrid").lines}
+    assert lines["tokens.input"].quantity == Decimal("3.75") * 30 * 10**6 / 10
+    assert lines["tokens.output"].quantity == Decimal("1.25") * 30 * 10**6 / 2
+    assert lines["tokens.input"].per_month == Decimal("28.12")  # 28.125, to the even cent
+    assert lines["tokens.output"].per_month == Decimal("187.50")
+    fleet = statement(found, "hybrid").fleet
+    assert fleet is not None
+    assert fleet.load == max(Decimal("3.75") * 9 / 10 / 8000, Decimal("1.25") / 2 / 1500) * 10**6 / 86_400
+
+
 def test_they_are_not_saved_around_the_clock_or_with_sixteen_gpus() -> None:
     """Five posts make a rota; two machines of eight cost more than the API."""
     rota = sections(operational_risk={"rota": {"people": 5, "pay_per_month": 12_000}})
