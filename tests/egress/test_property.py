@@ -34,6 +34,8 @@ FAILURES = (
     "the process is killed during an answer", "none", "the store is lost",
 )  # fmt: skip
 """What is broken in each part of the run, by turns."""
+MOST_TRIES = 3
+"""Of one request at one destination: a policy's `retries` are two at most, made where it did not take the request."""
 
 
 @pytest.mark.timeout(3600)
@@ -52,7 +54,7 @@ def test_what_must_not_leave_does_not_arrive(directory: Path) -> None:
     wrong = [
         (_told(by_number[number]), at) for number, at in sorted(arrived.items()) if _is_wrong(by_number[number], at)
     ]
-    assert wrong == []
+    assert not wrong, wrong
     assert run.posts() == sum(map(len, arrived.values())), "something without a mark arrived"
     assert {each.case.number for each in run.outcomes if each.status == 200} <= arrived.keys()
     _leaks(run.outcomes, arrived)
@@ -64,7 +66,8 @@ def _is_wrong(outcome: Outcome, at: list[str]) -> bool:
         return outcome.against_inside is not None or set(at) != {outcome.case.asked.destination}
     return (
         outcome.against is not None
-        or at != [outcome.case.asked.destination]
+        or set(at) != {outcome.case.asked.destination}
+        or len(at) > MOST_TRIES
         or outcome.explained not in (None, "clean")
         or outcome.scanned is None
         or outcome.scanned.verdict is not Verdict.CLEAN
