@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from serving.errors import DestinationUnavailable
@@ -57,16 +57,19 @@ def _behind(address: IPv6Address) -> IPv4Address | None:
     return IPv4Address(int(address) & 0xFFFF_FFFF) if is_isatap or address in IPv6Network("64:ff9b::/96") else None
 
 
+def _addresses(name: str, found: Sequence[str]) -> Iterator[Address]:
+    if not found:
+        raise DestinationUnavailable(f"`{name}` has no address")
+    return (ip_address(text.partition("%")[0]) for text in found)
+
+
 def check_addresses(name: str, found: Sequence[str], allowed: Sequence[Network]) -> None:
     """See that every address of a name is outside, or in a network that the operator named.
 
     One of them inside is enough to refuse: who can answer for the name decides which one is taken. Raises
     DestinationUnavailable.
     """
-    if not found:
-        raise DestinationUnavailable(f"`{name}` has no address")
-    for text in found:
-        address = ip_address(text.partition("%")[0])
+    for address in _addresses(name, found):
         if not is_outside(address) and not any(address.version == each.version and address in each for each in allowed):
             raise DestinationUnavailable(
                 f"`{name}` is at `{address}`, which is not outside",
@@ -79,10 +82,7 @@ def check_inside(name: str, found: Sequence[str]) -> None:
 
     Raises DestinationUnavailable.
     """
-    if not found:
-        raise DestinationUnavailable(f"`{name}` has no address")
-    for text in found:
-        address = ip_address(text.partition("%")[0])
+    for address in _addresses(name, found):
         if not is_inside(address):
             raise DestinationUnavailable(
                 f"`{name}` is at `{address}`, which is not inside",

@@ -91,9 +91,13 @@ class Outbound:
         """Raises BadSettings where the certificates cannot be read."""
         self._ways = ways
         proxy = None if ways.proxy is None else urlsplit(ways.proxy).hostname
+        self._checks: dict[Zone, _Check] = {
+            "cloud": partial(check_addresses, allowed=ways.private_networks),
+            "perimeter": check_inside,
+        }
         self._sessions: dict[Zone, aiohttp.ClientSession] = {
-            "cloud": _session(ways.ca, partial(check_addresses, allowed=ways.private_networks), proxy),
-            "perimeter": _session(ways.ca, check_inside),
+            "cloud": _session(ways.ca, self._checks["cloud"], proxy),
+            "perimeter": _session(ways.ca, self._checks["perimeter"]),
         }
 
     async def close(self) -> None:
@@ -143,10 +147,7 @@ class Outbound:
         if _NUMERIC.fullmatch(host) and not _is_address(host):
             raise DestinationUnavailable(f"the destination `{to.name}` has an address that is read in several ways")
         if _is_address(host):  # a name is checked by what it resolves to
-            if to.zone == "cloud":
-                check_addresses(host, [host], self._ways.private_networks)
-            else:
-                check_inside(host, [host])
+            self._checks[to.zone](host, [host])
         return URL(f"{parts.scheme}://{parts.netloc}{request.path}", encoded=True)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from serving.egress.heard import Heard
 from serving.errors import (
@@ -28,7 +28,7 @@ from serving.gateway.outside import PATHS, Tried
 from serving.policy.facts import ROUTE_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from serving.engines.spec import EngineSpec
     from serving.gateway.answers import Answer
@@ -41,21 +41,8 @@ if TYPE_CHECKING:
     from serving.gateway.upstream import Upstream
     from serving.telemetry.metrics import Metrics
 
-
-class Relay(Protocol):
+    Relay = Callable[[Exchange, Route, Call, EngineSpec, Upstream, str, Answer], Awaitable[None]]
     """Sends a request on, and its answer back."""
-
-    async def __call__(
-        self,
-        exchange: Exchange,
-        route: Route,
-        call: Call,
-        spec: EngineSpec,
-        upstream: Upstream,
-        head: str,
-        answer: Answer,
-        /,
-    ) -> None: ...
 
 
 @dataclass(slots=True)

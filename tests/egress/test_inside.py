@@ -435,7 +435,9 @@ def test_a_sensitive_answer_from_inside_keeps_a_later_request_in(whole: Whole) -
     whole.both.vendor.start(more=MORE)
     wait_until(lambda: ask(client, f"Shorten: {SUMMARY}", "demo")[1] == "perimeter; rule=taint", "it is tainted", 20)
     assert whole.both.left == 0
-    assert ask(client, CLEAN, "demo")[1] == "cloud; destination=vendor; rule=passed"
+    # until it is known how the last answer ended, nothing of the domain leaves
+    wait_until(lambda: ask(client, CLEAN, "demo")[1] == "cloud; destination=vendor; rule=passed", "it is known", 20)
+    assert ask(client, f"Shorten: {SUMMARY}", "demo")[1] == "perimeter; rule=taint"
 
 
 @pytest.mark.parametrize("stream", [False, True])

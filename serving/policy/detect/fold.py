@@ -230,16 +230,11 @@ class Near:
     It is for short stretches: over whole texts `Phrases` is many times as fast.
     """
 
-    __slots__ = ("_heads", "pattern")
+    __slots__ = ("pattern",)
 
     def __init__(self, text: str) -> None:
         found = sorted(stems(text), key=len, reverse=True)
         self.pattern = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(map(_branch, found))})")
-        self._heads = tuple({stem.removesuffix("$").split(" ")[0] for stem in found})
-
-    def may_be_in(self, folded: str) -> bool:
-        """False where none of the words is anywhere: a quick look, for memory of the answer."""
-        return any(head in folded for head in self._heads)
 
 
 def _others(stem: str) -> frozenset[str]:

@@ -46,7 +46,6 @@ _WORDS_TOO: Final = frozenset(
     "dean earl duke king prince victor chip rusty sandy rocky rich guy jay ray rex dale glen cliff wade lance miles "
     "stone "
     "mason hunter carter parker cooper walker wallace see lee kim long song young so an dan "
-    ""
     "jordan paris austin dallas chelsea sydney victoria virginia georgia florence "
     "savannah logan mercedes porsche siemens "
     "india cole bea mel val van von the and angus clark aurora luna "
