@@ -33,12 +33,16 @@ _ISSUERS: Final = (
 """First four digits, from and to, and how many there are (ISO/IEC 7812; the schemes' published ranges)."""
 
 
+_BY_BEGINNING: Final = {
+    f"{first}": tuple(size for low, high, sizes in _ISSUERS if low <= first <= high for size in sizes)
+    for low, high, _ in _ISSUERS
+    for first in range(low, high + 1)
+}
+
+
 def is_card(digits: str) -> bool:
     """Luhn, and an issuer's range that is given for this length."""
-    if not luhn(digits) or len(set(digits)) < 2:
-        return False
-    first = int(digits[:4])
-    return any(low <= first <= high and len(digits) in sizes for low, high, sizes in _ISSUERS)
+    return len(digits) in _BY_BEGINNING.get(digits[:4], ()) and len(set(digits)) > 1 and luhn(digits)
 
 
 CARDS: Final = (

@@ -71,7 +71,7 @@ def _spelled(folded: str) -> Iterator[Hit]:
 _AREA: Final = re.compile(r"(?<![\w(])\([2-9][0-9]{2}\)[ -]?[2-9][0-9]{2}[ .-][0-9]{4}(?![\w-])")
 
 
-_DOUBLE_ZERO: Final = re.compile(r"(?<![\w+.,:-])00[ .-]?(?=[1-9][0-9]{0,2}[ (.-])")
+_DOUBLE_ZERO: Final = re.compile(r"00(?<![\w+.,:-]00)[ .-]?(?=[1-9][0-9]{0,2}[ (.-])")
 _MOST_GROUPS: Final = 5
 _LAST_GROUP: Final = 4
 

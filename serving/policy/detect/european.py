@@ -9,8 +9,10 @@ from serving.policy.detect.numbers import Rule, always, is_day, luhn, mod_11_10,
 
 def is_de_tax(digits: str) -> bool:
     """Steuer-ID, § 139b AO: not 0 first; of ten digits one comes twice or three times; MOD 11,10."""
+    if digits[0] == "0" or not mod_11_10(digits):
+        return False
     counts = sorted(map(digits[:10].count, set(digits[:10])))
-    return digits[0] != "0" and counts[-1] in {2, 3} and counts[:-1].count(1) == len(counts) - 1 and mod_11_10(digits)
+    return counts[-1] in {2, 3} and counts[:-1].count(1) == len(counts) - 1
 
 
 def is_fr_nir(digits: str) -> bool:
@@ -58,8 +60,10 @@ def is_be_rrn(digits: str) -> bool:
 def is_se_person(digits: str) -> bool:
     """Personnummer: birth date (60 more for a coordination number), Luhn over the last ten."""
     ten = digits[-10:]
+    if ten[2:4] > "12" or not luhn(ten):
+        return False
     day = int(ten[4:6])
-    return is_day(ten[:2], ten[2:4], f"{day - 60 if day > 60 else day:02d}") and luhn(ten)
+    return is_day(ten[:2], ten[2:4], f"{day - 60 if day > 60 else day:02d}")
 
 
 def is_ch_ahv(digits: str) -> bool:
@@ -74,8 +78,9 @@ def ean(digits: str) -> bool:
 
 def is_at_svnr(digits: str) -> bool:
     """Sozialversicherungsnummer: birth date at its end, check digit fourth, weights 3 7 9 – 5 8 4 2 1 6."""
-    check = weighted(digits[:3] + digits[4:], (3, 7, 9, 5, 8, 4, 2, 1, 6)) % 11
-    return digits[0] != "0" and digits[6:8] <= "15" and check == int(digits[3])
+    if digits[0] == "0" or digits[6:8] > "15":
+        return False
+    return weighted(digits[:3] + digits[4:], (3, 7, 9, 5, 8, 4, 2, 1, 6)) % 11 == int(digits[3])
 
 
 def is_pt_nif(digits: str) -> bool:
@@ -97,12 +102,10 @@ def is_dk_cpr(digits: str) -> bool:
 
 def is_ro_cnp(digits: str) -> bool:
     """CNP: sex and century, birth date, county; weights 279146358279, modulo 11, 10 counting as 1."""
+    if digits[0] not in "12345678" or not is_day(digits[1:3], digits[3:5], digits[5:7]):
+        return False
     check = weighted(digits, (2, 7, 9, 1, 4, 6, 3, 5, 8, 2, 7, 9)) % 11
-    return (
-        digits[0] in "12345678"
-        and is_day(digits[1:3], digits[3:5], digits[5:7])
-        and check % 10 + check // 10 == int(digits[12])
-    )
+    return check % 10 + check // 10 == int(digits[12])
 
 
 def is_bg_egn(digits: str) -> bool:
@@ -115,17 +118,21 @@ def is_bg_egn(digits: str) -> bool:
 
 def is_no_birth(digits: str) -> bool:
     """Fødselsnummer: birth date; weights 3 7 6 1 8 9 4 5 2, then 5 4 3 2 7 6 5 4 3 2, modulo 11."""
+    if digits[2:4] > "12":
+        return False
     first = -weighted(digits, (3, 7, 6, 1, 8, 9, 4, 5, 2)) % 11
     second = -weighted(digits, (5, 4, 3, 2, 7, 6, 5, 4, 3, 2)) % 11
-    return digits[2:4] <= "12" and digits[9:] == f"{first}{second}"
+    return digits[9:] == f"{first}{second}"
 
 
 def is_baltic(digits: str) -> bool:
     """Isikukood and asmens kodas: sex and century, birth date; weights 1…9 1, then 3…9 1 2 3, modulo 11."""
+    if digits[0] not in "123456" or not is_day(digits[1:3], digits[3:5], digits[5:7]):
+        return False
     check = weighted(digits, (1, 2, 3, 4, 5, 6, 7, 8, 9, 1)) % 11
     if check == 10:
         check = weighted(digits, (3, 4, 5, 6, 7, 8, 9, 1, 2, 3)) % 11 % 10
-    return digits[0] in "123456" and is_day(digits[1:3], digits[3:5], digits[5:7]) and check == int(digits[10])
+    return check == int(digits[10])
 
 
 def is_it_vat(digits: str) -> bool:

@@ -31,7 +31,9 @@ _IBAN_CHARS: Final = {
     )
 }
 """SWIFT's IBAN registry, release 99: the length of a country's numbers."""
-_IBAN: Final = re.compile(r"(?:(?<![a-z0-9])|(?<=iban))[a-z]{S}[a-z](?:{S}[0-9]){2}".replace("{S}", r"[ \n./_-]{0,3}"))
+_IBAN: Final = re.compile(
+    r"[a-z](?:(?<![a-z0-9].)|(?<=iban.)){S}[a-z](?:{S}[0-9]){2}".replace("{S}", r"[ \n./_-]{0,3}")
+)
 _SEPARATED: Final = re.compile(r"[ \t\n./_-]{0,3}+([a-z0-9])")
 
 
@@ -77,6 +79,11 @@ class Form(NamedTuple):
     """The context that speaks for it. None: the form and the check are enough, whatever stands beside it."""
     alone: re.Pattern[str] | None = None
     """How it has to be written to need no word; a word of counted things speaks against it even so."""
+
+    @property
+    def needs_word(self) -> bool:
+        """Whether it is none where no word speaks for it."""
+        return self.near is not None and self.alone is None
 
 
 _EDGE: Final = r"(?<![a-z0-9])"
@@ -200,6 +207,8 @@ FORMS: Final = (
     _form("us.driving_licence", "[a-z][0-9]{7,12}", (), _anything, "us.driving_licence"),
 )  # fmt: skip
 _HETU: Final = re.compile(_EDGE + r"[0-9]{6}[-+a-f][0-9]{3}[0-9a-y]" + _END)
+_STANDING: Final = re.compile("|".join(form.pattern.pattern for form in FORMS if not form.needs_word))
+"""Any of the forms that need no word: most stretches have none of them, and one look says so."""
 _STRICT: Final = frozenset({"it.codice_fiscale", "es.dni", "es.nie", "gb.nino", "de.pension", "fr.nir"})
 _SPREAD: Final = tuple(form for form in FORMS if form.sizes)
 _SIZES: Final = frozenset[int]().union(*(form.sizes for form in _SPREAD))
@@ -209,8 +218,6 @@ _SPOT: Final = re.compile(r"[0-9](?:[a-z \n./_-]{0,3}+[0-9]){5,}+")
 _AHEAD: Final = 14
 _BEYOND: Final = 10
 _TOKEN: Final = re.compile(r"[a-z0-9]+")
-_SEPARATORS: Final = re.compile(r"[ \n./_-]{1,3}")
-_MOST_GROUP: Final = 4
 _FEW: Final = 24
 """Characters from a word of counted things to its number."""
 
@@ -221,17 +228,23 @@ def find_forms(view: View) -> Iterator[Hit]:
     for begin, end in _spots(folded):
         if _SMALL.search(folded, begin, end) is None:
             continue
-        forms = _possible(view)
-        for form in forms:
-            for match in form.pattern.finditer(folded, begin, end):
-                yield from _hit(view, form, *match.span())
-        for start, stop, code in (*_regular(folded, begin, end), *_broken(folded, begin, end)):
-            for form in forms:
-                if len(code) in form.sizes and form.bare.fullmatch(code):
-                    yield from _hit(view, form, start, stop)
+        yield from _formed(view, begin, end)
         for match in _HETU.finditer(folded, begin, end):
             if is_fi_hetu("".join(filter(str.isalnum, match[0]))):
                 yield Hit(match.start(), match.end(), "fi.hetu")
+
+
+def _formed(view: View, begin: int, end: int) -> Iterator[Hit]:
+    folded, forms = view.without_hashes, _possible(view)
+    is_standing = _STANDING.search(folded, begin, end) is not None
+    for form in forms:
+        if is_standing or form.needs_word:
+            for match in form.pattern.finditer(folded, begin, end):
+                yield from _hit(view, form, *match.span())
+    for start, stop, code in (*_regular(folded, begin, end), *_broken(folded, begin, end)):
+        for form in forms:
+            if len(code) in form.sizes and form.bare.fullmatch(code):
+                yield from _hit(view, form, start, stop)
 
 
 def _spots(folded: str) -> list[tuple[int, int]]:
@@ -250,31 +263,33 @@ def _possible(view: View) -> tuple[Form, ...]:
     forms = view.memo.get("forms")
     if forms is None:
         possible = reading_of(view, LEXICON).possible
-        forms = tuple(form for form in FORMS if form.near is None or form.alone is not None or form.near in possible)
+        forms = tuple(form for form in FORMS if not form.needs_word or form.near in possible)
         view.memo["forms"] = forms
     return cast("tuple[Form, ...]", forms)
 
 
 def _regular(folded: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]:
     """Groups of one length (the last may be shorter) with the same sign between them, as long as a form is."""
-    tokens = [match.span() for match in _TOKEN.finditer(folded, begin, end)]
-    for index, (start, stop) in enumerate(tokens[:-1]):
-        size = stop - start
-        if size > _MOST_GROUP:
-            continue
-        sign, code, past = folded[stop : tokens[index + 1][0]], folded[start:stop], stop
-        if _SEPARATORS.fullmatch(sign) is None:
-            continue
-        for first, last in tokens[index + 1 : index + 1 + _MOST_CODE]:
-            if folded[past:first] != sign or last - first > size or len(code) >= _MOST_CODE:
-                break
-            code, past = code + folded[first:last], last
-            if len(code) in _SIZES:
-                yield start, past, code
-            if last - first < size:
-                break
+    for grouped in _GROUPED.finditer(folded, begin, end):
+        if _SMALL.search(grouped[0]) is None or grouped.end() - grouped.start() < _LEAST_CODE:
+            continue  # every form has letters
+        tokens = [match.span() for match in _TOKEN.finditer(folded, *grouped.span())]
+        for index, (start, stop) in enumerate(tokens[:-1]):
+            size = stop - start
+            sign, code, past = folded[stop : tokens[index + 1][0]], folded[start:stop], stop
+            for first, last in tokens[index + 1 : index + 1 + _MOST_CODE]:
+                if folded[past:first] != sign or last - first > size or len(code) >= _MOST_CODE:
+                    break
+                code, past = code + folded[first:last], last
+                if len(code) in _SIZES:
+                    yield start, past, code
+                if last - first < size:
+                    break
 
 
+_GROUPED: Final = re.compile(rf"{_EDGE}[a-z0-9]{{1,4}}{_END}(?:[ \n./_-]{{1,3}}+[a-z0-9]{{1,4}}{_END})+")
+"""Groups of at most four, whatever their lengths."""
+_LEAST_CODE: Final = min(_SIZES)
 _MOST_CODE: Final = 16
 
 
@@ -283,9 +298,10 @@ def _broken(folded: str, begin: int, end: int) -> Iterator[tuple[int, int, str]]
     at = folded.find("\n", begin, end)
     while at >= 0:
         low, high = max(0, at - _SIDE), min(len(folded), at + _SIDE)
-        left, right = _LEFT.search(folded, low, at), _RIGHT.match(folded, at + 1, high)
-        joined = folded[low:at] + folded[at + 1 : high]
+        right = _RIGHT.match(folded, at + 1, high)
+        left = _LEFT.search(folded, low, at) if right else None
         if left and right and _SMALL.search(left[0] + right[0]) and _DIGIT.search(left[0] + right[0]):
+            joined = folded[low:at] + folded[at + 1 : high]
             for pattern in _STRICT_FORMS if _CUT.search(joined) else ():
                 for match in pattern.finditer(joined):
                     start, stop = low + match.start(), low + match.end() + 1
@@ -338,7 +354,8 @@ _CUT_CARD: Final = re.compile(
 )
 _OFFICIAL: Final = re.compile(r"[CFGHJKLMNPRTVWXY][CFGHJKLMNPRTVWXYZ0-9]{8}[0-9]")
 
-
+_IN_CAPITALS: Final = re.compile(r"[CFGHJKLMNPRTVWXY](?:[ \n./_-]?[CFGHJKLMNPRTVWXYZ0-9]){8}[ \n./_-]?[0-9]")
+"""As official, with the separators that are looked through."""
 _CARD_CHARS: Final = 24
 """More than a card's number with its separators takes, and more than between two digits of one stretch."""
 _AROUND_DIGITS: Final = re.compile(r"[0-9](?:[^0-9]{0,48}+[0-9])*+")
@@ -350,6 +367,8 @@ def find_id_cards(view: View) -> Iterator[Hit]:
     The serial has no vowels and few digits may be in it, so it has no spot of digits of its own.
     """
     folded = view.without_hashes
+    if _IN_CAPITALS.search(view.plain) is None and "de.id_card" not in reading_of(view, LEXICON).possible:
+        return
     stretches = [match.span() for match in _AROUND_DIGITS.finditer(folded)]
     for pattern in (_ID_CARD, _CUT_CARD):
         for match in chain.from_iterable(

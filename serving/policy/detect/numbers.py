@@ -30,13 +30,15 @@ from serving.policy.detect.lexicon import LEXICON
 Shape = tuple[int, ...]
 Check = Callable[[str], bool]
 
-_RUN: Final = re.compile(r"(?<![0-9])[0-9](?:[ \t\n./_()|*'-]{0,4}+[0-9]){8,}+")
+_RUN: Final = re.compile(r"[0-9](?<![0-9].)(?:[ \t\n./_()|*'-]{0,4}+[0-9]){8,}+")
 _GROUP: Final = re.compile(r"[0-9]++")
 _ENDS_WORD: Final = frozenset(" \t\n|")
 _ENDS_CELL: Final = frozenset("\t\n|")
 _CUTS: Final = (frozenset("\n"), frozenset("\t|"), _ENDS_CELL, _ENDS_WORD)
 """What ends a line, a cell, a cell of one line, a word."""
 _LETTERED: Final = re.compile(r"(?<![^\W_])(?:[0-9]++[oil]|[oil]{1,2}[0-9])[0-9oil]*+(?![^\W_])")
+_MAY_BE_LETTERED: Final = re.compile(r"[0-9](?:[oil]|(?<=[oil].))")
+"""What any such group has, and most texts do not."""
 _LOOKS: Final = str.maketrans("oil", "011")
 """Letters that are written, or misread, for digits."""
 _NUMBER_SIGN: Final = re.compile(r"(?:^|[\W\d_])n[o°º.]?\.?$")
@@ -113,6 +115,8 @@ def find_numbers(view: View, tables: Tables) -> Iterator[Hit]:
     """All that the rules find. Linear: a digit is in at most a constant number of candidates."""
     folded = view.without_hashes
     yield from _find_in(view, folded, tables)
+    if _MAY_BE_LETTERED.search(folded) is None:
+        return
     digits = _LETTERED.sub(_as_digits, folded)
     if digits != folded:
         yield from _find_in(view, digits, tables, known=folded)
@@ -137,6 +141,11 @@ def _find_in(view: View, folded: str, tables: Tables, known: str = "") -> Iterat
 
 
 def _candidates(folded: str, start: int, end: int, tables: Tables) -> Iterator[Candidate]:
+    text = folded[start:end]
+    if text.isdigit():  # one group, as most runs are
+        if len(text) in tables.by_length and not (end < len(folded) and _is_letter(folded[end])):
+            yield Candidate(text, start, end, (len(text),), text, _is_glued(folded, start))
+        return
     groups = [match.span() for match in _GROUP.finditer(folded, start, end)]
     lengths = [stop - begin for begin, stop in groups]
     glued = _is_glued(folded, start)
@@ -258,18 +267,19 @@ class _Judge:
         self._reading = reading
         self._folded = folded
         self._rules = {
-            length: tuple(
-                rule
-                for rule in rules
-                if rule.own
-                or rule.alone is not None
-                or rule.near in reading.possible
-                or rule.shared in reading.possible
-                or (rule.is_identity and _IDENTITY in reading.possible)
-            )
+            length: tuple((rule, self._may_be_near(rule)) for rule in rules)
             for length, rules in tables.by_length.items()
         }
-        """Those that the text's words do not rule out."""
+        """By the number of digits; and whether a word of the rule's context may be anywhere in the text."""
+        self._of_one_group = {
+            length: tuple((rule, is_near) for rule, is_near in rules if is_near or rule.alone is not None)
+            for length, rules in self._rules.items()
+        }
+        """Those that one group without separators can be found by: it has no shape."""
+
+    def _may_be_near(self, rule: Rule) -> bool:
+        possible = self._reading.possible
+        return rule.near in possible or rule.shared in possible or (rule.is_identity and _IDENTITY in possible)
 
     def hits(self, candidate: Candidate) -> Iterator[Hit]:
         """Under each label that the candidate is found as."""
@@ -296,15 +306,13 @@ class _Judge:
 
     def _passed(self, candidate: Candidate) -> Iterator[tuple[Rule, bool, bool]]:
         """Rules whose check it passes and that may apply; whether they need no word; whether none speaks against."""
-        possible = self._reading.possible
-        for rule in self._rules[len(candidate.digits)]:
-            is_own = candidate.shape in rule.own and not candidate.is_glued and "\n" not in candidate.text
-            may_be_near = (
-                rule.near in possible or rule.shared in possible or (_IDENTITY in possible and rule.is_identity)
-            )
-            if not (is_own or may_be_near or rule.alone is not None) or not rule.check(candidate.digits):
+        digits, shape, is_glued = candidate.digits, candidate.shape, candidate.is_glued
+        is_in_line = not is_glued and "\n" not in candidate.text
+        for rule, may_be_near in (self._of_one_group if len(shape) == 1 else self._rules)[len(digits)]:
+            is_own = shape in rule.own and is_in_line
+            if not (is_own or may_be_near or rule.alone is not None) or not rule.check(digits):
                 continue
-            is_alone = rule.alone is not None and not candidate.is_glued and rule.alone(candidate.digits)
+            is_alone = rule.alone is not None and not is_glued and rule.alone(digits)
             if is_own or may_be_near or is_alone:
                 yield rule, is_own or is_alone, rule.is_shown and (is_own or not rule.own)
 
@@ -328,19 +336,19 @@ class _Judge:
 
 def weighted(digits: str, weights: tuple[int, ...]) -> int:
     """The sum of digits by weights."""
-    return sum(map(mul, map(_VALUES.__getitem__, digits), weights))
+    return sum(map(mul, digits.encode().translate(_VALUES), weights))
 
 
-_VALUES: Final = {digit: int(digit) for digit in "0123456789"}
+_VALUES: Final = bytes.maketrans(b"0123456789", bytes(range(10)))
 
 
 def luhn(digits: str) -> bool:
     """ISO/IEC 7812-1, annex B: every second digit from the right doubled, digit sums added, a multiple of ten."""
-    total = sum(map(_VALUES.__getitem__, digits[-1::-2]))
-    return (total + sum(map(_DOUBLED.__getitem__, digits[-2::-2]))) % 10 == 0
+    raw = digits.encode()
+    return (sum(raw[-1::-2].translate(_VALUES)) + sum(raw[-2::-2].translate(_DOUBLED))) % 10 == 0
 
 
-_DOUBLED: Final = dict(zip("0123456789", (0, 2, 4, 6, 8, 1, 3, 5, 7, 9), strict=True))
+_DOUBLED: Final = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
 
 
 def always(_: str) -> bool:
@@ -351,9 +359,8 @@ def always(_: str) -> bool:
 def mod_11_10(digits: str) -> bool:
     """ISO/IEC 7064, MOD 11,10: the German and the Croatian tax number."""
     product = 10
-    for digit in digits[:-1]:
-        total = (int(digit) + product) % 10 or 10
-        product = total * 2 % 11
+    for digit in digits.encode().translate(_VALUES)[:-1]:
+        product = ((digit + product) % 10 or 10) * 2 % 11
     return (11 - product) % 10 == int(digits[-1])
 
 

@@ -158,13 +158,13 @@ RULES: Final = (
 )  # fmt: skip
 
 _PAIR: Final = re.compile(
-    r"(?<![0-9])[0-9](?:[ \n-]{0,2}[0-9]){3}(?:[\s,;:\"'-]{0,6}(?:no|n|h|nr|#|number|num|nummer|{n}[^\W\d_]{0,3})"
+    r"[0-9](?<![0-9].)(?:[ \n-]{0,2}[0-9]){3}(?:[\s,;:\"'-]{0,6}(?:no|n|h|nr|#|number|num|nummer|{n}[^\W\d_]{0,3})"
     r"[.:\s\"']{0,6}|,[ ])[0-9](?:[ \n-]{0,2}[0-9]){5}(?![0-9])".replace("{n}", fold("номер"))
 )
 """`45 10 № 123456`, `4510, номер 123456`."""
 _BIK: Final = re.compile(r"(?<![0-9])04[0-9]{7}(?![0-9])")
 _BIK_CHARS: Final = 180
-_TWENTY: Final = re.compile(r"(?<![0-9])[0-9]{20}(?![0-9])")
+_TWENTY: Final = re.compile(r"[0-9](?<![0-9].)[0-9]{19}(?![0-9])")
 
 
 def find_passport_pairs(view: View) -> Iterator[Hit]:
@@ -184,7 +184,7 @@ def find_passport_pairs(view: View) -> Iterator[Hit]:
 _CLOSE: Final = 24
 _FAR: Final = 1_000
 _OLD_LICENCE: Final = re.compile(
-    r"(?<![a-z0-9])[0-9]{S}[0-9]{S}[abekmhopctyx]{S}[abekmhopctyx](?:{S}[0-9]){6}(?![a-z0-9])".replace(
+    r"[0-9](?<![a-z0-9].){S}[0-9]{S}[abekmhopctyx]{S}[abekmhopctyx](?:{S}[0-9]){6}(?![a-z0-9])".replace(
         "{S}", r"[ \n./_-]{0,2}"
     )
 )
@@ -201,7 +201,7 @@ _SHORT_LICENCE: Final = re.compile(
 
 def find_old_licences(view: View) -> Iterator[Hit]:
     """Driving licences and certificates of vehicles with letters in their series: in Cyrillic, or near their word."""
-    for short in _SHORT_LICENCE.finditer(view.plain):
+    for short in () if view.plain.isascii() else _SHORT_LICENCE.finditer(view.plain):
         if is_licence("".join(filter(str.isdigit, short["number"]))):
             yield Hit(short.start("number"), short.end(), "ru.driving_licence")
     folded = view.without_hashes

@@ -111,8 +111,7 @@ class Scanner:
             for view, origin in self._views(joined, reasons):
                 for name, hits in self._found(view, reasons):
                     for hit in hits:
-                        if self._is_wanted(hit.label):
-                            spans += places.spans(hit.label, name, *origin(*view.origin(hit.start, hit.end)))
+                        spans += places.spans(hit.label, name, *origin(*view.origin(hit.start, hit.end)))
                 for start, end in self._named(view.text, reasons):
                     spans += places.spans("name.person", "names", *origin(start, end))
         except Exception:  # noqa: BLE001 - whatever it is, it is not CLEAN
@@ -146,7 +145,8 @@ class Scanner:
                 for hit in detector(view):
                     if not 0 <= hit.start < hit.end <= len(view.folded):
                         raise ValueError(name)  # noqa: TRY301 - garbage is as good as a crash
-                    hits.append(hit)
+                    if self._is_wanted(hit.label):
+                        hits.append(hit)
                     if len(hits) >= _MOST_SPANS:
                         break
             except Exception:  # noqa: BLE001 - a detector that crashed counts as not judged, whatever it raised

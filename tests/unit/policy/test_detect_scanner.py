@@ -196,6 +196,14 @@ def test_a_label_that_is_not_wanted_is_left_out() -> None:
     assert scan(text, scanner=Scanner(DetectSettings(without=frozenset({"medical"})))).labels == {"ru.snils"}
 
 
+def test_what_is_not_wanted_takes_no_room_of_what_is() -> None:
+    """However much of it one detector finds: the first places are counted of wanted labels alone."""
+    text = "\n".join(f"phone 8 (495) 123-{number // 100:02}-{number % 100:02}" for number in range(10_000))
+    scanner = Scanner(DetectSettings(without=frozenset({"ru.phone", "phone", "de"})))
+    assert scan(text, scanner=scanner).verdict is Verdict.CLEAN
+    assert "ru.snils" in scan(f"{text}\n\n\nснилс {SNILS}", scanner=scanner).labels
+
+
 @pytest.mark.parametrize(
     "text",
     [
