@@ -1,4 +1,4 @@
-"""Identifiers made of digits of the United States."""
+"""Identifiers made of digits of the United States; and telephone numbers that begin with a zero, or with none."""
 
 from __future__ import annotations
 
@@ -41,6 +41,16 @@ def is_nanp(digits: str) -> bool:
     return ten[0] in "23456789" and ten[3] in "23456789" and (len(digits) == 10 or digits[0] == "1")
 
 
+def is_british_phone(digits: str) -> bool:
+    """A trunk zero, then 1, 2 (places) or 7 (mobiles) with nine digits more (Ofcom's national numbering plan)."""
+    return digits[0] == "0" and digits[1] in "127"
+
+
+def is_german_mobile(digits: str) -> bool:
+    """015, 016 or 017 (Bundesnetzagentur's numbering plan for mobile services)."""
+    return digits[:3] in {"015", "016", "017"}
+
+
 RULES: Final = (
     Rule("us.ssn", (9,), is_ssn, "us.ssn", own=frozenset({(3, 2, 4)}), is_weak=True, is_shown=True),
     Rule("us.itin", (9,), is_itin, "us.itin", own=frozenset({(3, 2, 4)}), is_weak=True, is_shown=True),
@@ -49,5 +59,11 @@ RULES: Final = (
     Rule("us.aba_routing", (9,), is_aba, "us.aba_routing"),
     Rule("phone", (10, 11), is_nanp, "phone", frozenset({(1, 3, 3, 4), (3, 3, 4)}), is_weak=True),
     Rule("phone", (9, 10, 11, 12, 13), lambda digits: digits[0] == "0", "phone", is_weak=True),
+    Rule("phone", (9,), lambda digits: digits[0] not in "01", "phone",
+         frozenset({(3, 3, 3), (3, 2, 2, 2), (2, 3, 2, 2)}), is_weak=True),
+    Rule("phone", (11,), is_british_phone, own=frozenset({(5, 6), (5, 3, 3), (3, 4, 4), (4, 3, 4)})),
+    Rule("phone", (11, 12), is_german_mobile, own=frozenset({
+        (4, 7), (4, 8), (4, 3, 4), (4, 4, 3), (4, 4, 4), (4, 3, 2, 2), (4, 2, 2, 3), (4, 2, 3, 2), (4, 2, 2, 2, 2),
+    })),
     Rule("phone", (10,), lambda digits: digits[0] == "0" and digits[1] != "0", own=frozenset({(2, 2, 2, 2, 2)})),
 )  # fmt: skip

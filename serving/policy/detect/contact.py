@@ -28,6 +28,8 @@ _ZONES: Final = frozenset(
 _SPELLED_WORDS: Final = frozenset(fold("at dot собака точка sobaka tocka punkt").split())
 
 _PLUS: Final = re.compile(r"(?<![\w+])(?:\+|\(\+)[ .\n]?(?=[1-9])")
+_ADDEND: Final = re.compile(r"[0-9)\]][ ]{0,2}\Z")
+"""Before a plus between blanks: `4411 + 5902338812` is a sum."""
 _DIALLED: Final = re.compile(r"[0-9](?:[ ./()_-]{0,3}+[0-9]){7,14}+(?![0-9])")
 _BROKEN: Final = re.compile(r"[0-9](?:[ ./()_-]{0,3}+\n?[0-9]){7,14}+(?![0-9])")
 """Also over the ends of lines, where there are too few digits before one."""
@@ -102,7 +104,12 @@ def find_international(view: View) -> Iterator[Hit]:
     for plus in _PLUS.finditer(folded):
         number = _DIALLED.match(folded, plus.end()) or _BROKEN.match(folded, plus.end())
         digits = "".join(filter(str.isdigit, number[0])) if number is not None else ""
-        if number is not None and _COUNTRY.match(digits) and len(set(digits)) > 2:
+        if number is None or not _COUNTRY.match(digits) or len(set(digits)) <= 2:
+            continue
+        is_added = (
+            " " in plus[0] and number[0].isdigit() and _ADDEND.search(folded, max(0, plus.start() - 3), plus.start())
+        )
+        if not is_added or "phone" in reading_of(view, LEXICON).near(plus.start(), number.end()):
             yield Hit(plus.start(), number.end(), "ru.phone" if digits[0] == "7" and len(digits) == 11 else "phone")
 
 

@@ -125,10 +125,11 @@ class Reading:
 
     def near(self, start: int, end: int) -> dict[str, int]:
         """By name, characters to the nearest word of a context; one that follows is `AHEAD` characters farther."""
-        folded, distances = self._folded, {}
+        folded = self._folded
+        distances: dict[str, int] = {}
         low = max(0, start - BEFORE)
         for name, _, stop in self._met(low, start):
-            distances[name] = start - stop
+            distances[name] = min(start - stop, distances.get(name, BEFORE))
         high = min(len(folded), end + AFTER)
         for name, begin, _ in self._met(end, high):
             distance = begin - end + AHEAD

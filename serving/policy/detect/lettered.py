@@ -63,6 +63,12 @@ def is_iban(number: str) -> bool:
     return int("".join(str(int(letter, 36)) for letter in number[4:] + number[:4])) % 97 == 1
 
 
+_FEW: Final = 24
+"""Characters from a word of counted things to its number."""
+_NEXT: Final = 8
+"""Where such a word stands right before it."""
+
+
 class Form(NamedTuple):
     """An identifier with letters: its classes of characters, and what says that it is one."""
 
@@ -79,6 +85,8 @@ class Form(NamedTuple):
     """The context that speaks for it. None: the form and the check are enough, whatever stands beside it."""
     alone: re.Pattern[str] | None = None
     """How it has to be written to need no word; a word of counted things speaks against it even so."""
+    few: int = _FEW
+    """Characters from such a word to it, at most, where it needs none."""
 
     @property
     def needs_word(self) -> bool:
@@ -99,10 +107,11 @@ def _form(
     check: Callable[[str], bool],
     near: str | None = None,
     alone: re.Pattern[str] | None = None,
+    few: int = _FEW,
 ) -> Form:
     """`parts`: character classes with repeats, blanks between them: separators may stand there."""
     pattern = re.compile(_EDGE + _S.join(parts.split()) + _END)
-    return Form(label, pattern, re.compile(parts.replace(" ", "")), frozenset(sizes), check, near, alone)
+    return Form(label, pattern, re.compile(parts.replace(" ", "")), frozenset(sizes), check, near, alone, few)
 
 
 _CF_ODD: Final = dict(
@@ -192,6 +201,8 @@ FORMS: Final = (
     _form("it.codice_fiscale", "[a-z]{3} [a-z]{3} [0-9]{2}[abcdehlmprst][0-9]{2} [a-z][0-9]{3}[a-z]", (16,),
           is_it_fiscal),
     _form("es.dni", "[0-9]{2} [0-9]{3} [0-9]{3} [a-hj-np-tv-z]", (9,), is_es_dni, "es.dni", _ANY),
+    _form("es.dni", r"(?:[0-9]{8}-?|[0-9]{2}\.[0-9]{3}\.[0-9]{3}-)[a-hj-np-tv-z]", (), is_es_dni,
+          "es.dni", _ANY, _NEXT),
     _form("es.nie", "[xyz] [0-9]{7} [a-hj-np-tv-z]", (9,), is_es_dni, "es.nie", _ANY),
     _form("gb.nino", "[a-ceghj-prstw-z][a-ceghj-nprstw-z] [0-9]{2} [0-9]{2} [0-9]{2} [a-d]", (9,), is_gb_nino,
           "gb.nino", _ANY),
@@ -218,8 +229,6 @@ _SPOT: Final = re.compile(r"[0-9](?:[a-z \n./_-]{0,3}+[0-9]){5,}+")
 _AHEAD: Final = 14
 _BEYOND: Final = 10
 _TOKEN: Final = re.compile(r"[a-z0-9]+")
-_FEW: Final = 24
-"""Characters from a word of counted things to its number."""
 
 
 def find_forms(view: View) -> Iterator[Hit]:
@@ -327,13 +336,13 @@ def _hit(view: View, form: Form, start: int, end: int) -> Iterator[Hit]:
         return
     if form.near is not None:
         is_alone = form.alone is not None and form.alone.fullmatch(view.plain, start, end) is not None
-        if not _is_said(view, start, end, form.near, is_alone=is_alone):
+        if not _is_said(view, start, end, form.near, form.few if is_alone else None):
             return
     yield Hit(start, end, form.label)
 
 
-def _is_said(view: View, start: int, end: int, name: str, *, is_alone: bool) -> bool:
-    """Whether a word says what it is; or, where it can do without, none says that it is something counted."""
+def _is_said(view: View, start: int, end: int, name: str, few: int | None) -> bool:
+    """Whether a word says what it is; or, where it can do without, none so near says that it is something counted."""
     reading = reading_of(view, LEXICON)
     near = reading.near(start, end)
     order = near.get("order", IN_HEADING)
@@ -343,7 +352,7 @@ def _is_said(view: View, start: int, end: int, name: str, *, is_alone: bool) -> 
     column, heading = reading.headings(start)
     if "order" in column:
         return False
-    return name in column or name in heading or (is_alone and order > _FEW)
+    return name in column or name in heading or (few is not None and order > few)
 
 
 _ID_CARD: Final = re.compile(rf"{_EDGE}{_CARD_SIGNS}{{9}}[0-9]?{_END}")
@@ -386,6 +395,6 @@ def find_id_cards(view: View) -> Iterator[Hit]:
                 and any(map(str.isalpha, code[1:]))
             )
             if (is_sure or "de.id_card" in reading_of(view, LEXICON).possible) and _is_said(
-                view, start, end, "de.id_card", is_alone=is_sure
+                view, start, end, "de.id_card", _FEW if is_sure else None
             ):
                 yield Hit(start, end, "de.id_card")

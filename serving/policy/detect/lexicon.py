@@ -19,8 +19,8 @@ _PASSPORT: Final = (
     "документ_гражданин документа_гражданин личность личности удостоверение_граждан внутренний_документ "
     "passport passeport pasaporte passaporto paszport paspoort pasport identity_doc "
     "identity_paper identification_doc id_doc document_of_identity doc_num doc_no document_no document_num "
-    "document_series паспрт passp$ *passport proof_of_identity travel_doc identity_card *reisepass ausweisdokument "
-    "identitatsdokument "
+    "document_series паспрт пасп$ passp$ *passport proof_of_identity travel_doc identity_card *reisepass "
+    "ausweisdokument identitatsdokument пропуск проходн посетител "
     "ausweis reisedokument passnummer pass_nr pass_no passno doc_series "
 )
 _SERIES: Final = (
@@ -55,6 +55,9 @@ _TELEPHONE: Final = (
     "call_me call_him call_her call_back call_us call_on call_at ring_me text_me text_him dial callback "
     "hotline landline ring$ rang$ ringing$ "
     "telefon *telefon rufnummer *rufnummer anruf anrufen ruckruf zuruckruf erreichbar erreichen festnetz "
+    "kontakt ruf$ rufe melde_dich melden_sie nok$ next_of_kin bleep pager contactable get_me_on get_him_on get_her_on "
+    "get_us_on my_number his_number her_number s_number new_number best_number meine_nummer neue_nummer nummer_ist "
+    "handynr vorwahl telf$ telfx$ ext$ switchboard "
     "durchwahl telefono telefone telephone portable movil cellulare komorka telefonu telefoon gsm$ whats_app "
 )
 _ID_NL: Final = (
@@ -151,7 +154,10 @@ CONTEXTS: Final[dict[str, str]] = {
         "s_social social_number social_no social_num social_is social_card social_on last_four tax_payer_id "
         "us_sozialversicherung amerikanische_sozialversicherung sozialversicherungsnummer social$"
     ),
-    "us.itin": "itin *itin$ taxpayer individual_taxpayer tax_id taxid tax_identification w_7 w7$ nonresident_alien",
+    "us.itin": (
+        "itin *itin$ taxpayer individual_taxpayer tax_id taxid tax_identification w_7 w7$ nonresident_alien irs$ tin$ "
+        "tax$ taxes$ i.t.i.n"
+    ),
     "us.ein": "ein$ employer_id fein$ employer_identification",
     "us.npi": "npi$ national_provider provider_id",
     "us.aba_routing": "routing aba$ rtn$",

@@ -158,27 +158,69 @@ RULES: Final = (
 )  # fmt: skip
 
 _PAIR: Final = re.compile(
-    r"[0-9](?<![0-9].)(?:[ \n-]{0,2}[0-9]){3}(?:[\s,;:\"'-]{0,6}(?:no|n|h|nr|#|number|num|nummer|{n}[^\W\d_]{0,3})"
-    r"[.:\s\"']{0,6}|,[ ])[0-9](?:[ \n-]{0,2}[0-9]){5}(?![0-9])".replace("{n}", fold("номер"))
+    r"[0-9](?<![0-9].)(?:S[0-9]){3}(?![0-9])(?P<between>[^0-9]{1,60}+)[0-9](?:S[0-9]){5}(?![0-9])".replace(
+        "S", r"[ \n./_-]{0,2}"
+    )
 )
-"""`45 10 № 123456`, `4510, номер 123456`."""
+"""`45 10 № 123456`, `4510, номер 123456`, `"series": "4510", "number": "123456"`."""
+_TURNED: Final = re.compile(
+    r"[0-9](?<![0-9].)(?:S[0-9]){5}(?![0-9])(?P<between>[^0-9]{1,60}+)[0-9](?:S[0-9]){3}(?![0-9])".replace(
+        "S", r"[ \n./_-]{0,2}"
+    )
+)
+"""The number before the series."""
+_NUMBER_NEXT: Final = re.compile(
+    r"[\s,;:\"'-]{0,6}(?:no|n|h|nr|#|number|num|nummer|{n}[^\W\d_]{0,3})[.:\s\"']{0,6}|,[ ]".replace(
+        "{n}", fold("номер")
+    )
+)
+_NUMBER_WORD: Final = re.compile(
+    r"#|number|nummer|numero|{n}|(?<![^\W_])(?:no|n|h|nr|num|nom|{m})(?![^\W_])".format(n=fold("номер"), m=fold("ном"))
+)
+_SERIES_WORD: Final = re.compile(f"seri|{fold('сери')}|(?<![^\\W_])(?:ser|{fold('сер')})(?![^\\W_])")
+_BETWEEN_CELLS: Final = re.compile(r"[ ]{0,9}[\"']?[ ]?[\t;|,][ ]?[\"']?[ ]{0,9}")
 _BIK: Final = re.compile(r"(?<![0-9])04[0-9]{7}(?![0-9])")
 _BIK_CHARS: Final = 180
 _TWENTY: Final = re.compile(r"[0-9](?<![0-9].)[0-9]{19}(?![0-9])")
 
 
+_SERIES_CONTEXTS: Final = ("ru.passport", "ru.series", "ru.driving_licence")
+
+
 def find_passport_pairs(view: View) -> Iterator[Hit]:
-    """A series and a number with the word `number` between them; with the sign `№` nothing else is written so."""
+    """A series and a number apart: the word `number` between them, or fields of a form; or each in its own column."""
     for match in _PAIR.finditer(view.folded):
         digits = "".join(filter(str.isdigit, match[0]))
-        if not is_passport(digits):
-            continue
-        near = reading_of(view, LEXICON).near(*match.span())
-        is_series = "ru.series" in near and "ru.driving_licence" not in near
-        if "ru.passport" in near or is_series or ("#" in match[0] and near.get("order", _FAR) > _CLOSE):
-            yield Hit(match.start(), match.end(), "ru.passport")
-        if "ru.driving_licence" in near:
-            yield Hit(match.start(), match.end(), "ru.driving_licence")
+        yield from _apart(view, match, digits, _NUMBER_WORD)
+    for match in _TURNED.finditer(view.folded):
+        digits = "".join(filter(str.isdigit, match[0]))
+        yield from _apart(view, match, digits[6:] + digits[:6], _SERIES_WORD)
+
+
+def _apart(view: View, match: re.Match[str], digits: str, word: re.Pattern[str]) -> Iterator[Hit]:
+    start, end = match.span()
+    between, reading = match["between"], reading_of(view, LEXICON)
+    is_possible = "#" in between or not reading.possible.isdisjoint(_SERIES_CONTEXTS)
+    if not is_possible or not is_passport(digits):
+        return
+    near = reading.near(match.end("between"), end) | reading.near(start, end)
+    if _NUMBER_NEXT.fullmatch(between) is not None:
+        is_series = "ru.series" in near
+        is_alone = "#" in between and near.get("order", _FAR) > _CLOSE
+    elif word.search(between) is not None:
+        is_series, is_alone = "ru.series" in near and digits[:2] in _REGIONS, False
+    elif _BETWEEN_CELLS.fullmatch(between) is not None:
+        column, near_by = reading.headings(start)
+        if "order" in column or not ("ru.series" in column or "ru.passport" in column):
+            return
+        near, is_series, is_alone = dict.fromkeys(near_by, 0), digits[:2] in _REGIONS, False
+    else:
+        return
+    is_licence = "ru.driving_licence" in near
+    if "ru.passport" in near or is_alone or (is_series and not is_licence):
+        yield Hit(start, end, "ru.passport")
+    if is_licence:
+        yield Hit(start, end, "ru.driving_licence")
 
 
 _CLOSE: Final = 24
@@ -193,8 +235,8 @@ _SINGLE_SIGN: Final = re.compile(r"[0-9]{2}[ -]?[^\W\d_]{2}[ -]?[0-9]{6}")
 
 
 _SHORT_LICENCE: Final = re.compile(
-    r"(?<!\w)[Вв][Уу](?!\w)[^\w\n]{0,6}(?:[Сс]ер(?:ия|ии|\.)?[^\w\n]{0,3})?"
-    r"(?P<number>[0-9](?:[ №#-]{0,3}[0-9]){9})(?![0-9])"
+    r"(?<!\w)[Вв][Уу](?!\w)[^\w\n]{0,6}(?:[^\W\d_]{2,9}\.?[^\w]{1,3}){0,2}"
+    r"(?P<number>[0-9](?:[ №#./\n-]{0,3}[0-9]){9})(?![0-9])"
 )
 """`ВУ 99 12 345678`: folded, the abbreviation would be the English word `by`."""
 
