@@ -139,7 +139,11 @@ class Guard:
         body = call.body
         if prices is not None and _limit(body) is None:
             body = {**body, "max_tokens": _LONGEST_ANSWER}
-        prompt, answer = bounds_of(body, exchange.bytes_in, context if prices is None else _ANY_CONTEXT)
+        prompt, answer = (
+            bounds_of(body, exchange.bytes_in, context if prices is None else _ANY_CONTEXT)
+            if call.runs_model
+            else (0, 0)
+        )
         exchange.hold = self._access.reserve(
             key, model=exchange.model, engine=prices or backend, prompt=prompt, answer=answer
         )

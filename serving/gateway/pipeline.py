@@ -43,7 +43,7 @@ from serving.gateway.guard import Guard
 from serving.gateway.inside import Inside
 from serving.gateway.outside import PATHS, Outside, Tried
 from serving.gateway.passage import Passage, Silence
-from serving.gateway.relay import Settled, estimate, usage_of_body
+from serving.gateway.relay import NO_TOKENS, Settled, estimate, usage_of_body
 from serving.gateway.upstream import EngineBroke
 from serving.gateway.upstream_errors import error_of_engine
 from serving.openai import parse_body, responses, serialise
@@ -348,7 +348,7 @@ class Pipeline:
             silence.close()
         if texts and route.path == pooling.RERANK:
             whole = await asyncio.to_thread(pooling.answer_for, call.body, whole, exchange.model, self._config.limits)
-        exchange.settled = usage_of_body(whole)
+        exchange.settled = usage_of_body(whole) if call.runs_model else NO_TOKENS
         exchange.end("completed")
         await answer.whole(200, whole)
 

@@ -36,6 +36,10 @@ class Settled:
     """No usage came; the output was counted in events and the prompt guessed from its bytes."""
 
 
+NO_TOKENS: Final = Settled(0, 0, 0, is_estimated=False)
+"""Of a request for which no model ran."""
+
+
 def settled_from(usage: object) -> Settled | None:
     """The counts of a `usage` object; None where it is none."""
     if not isinstance(usage, dict):

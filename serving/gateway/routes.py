@@ -29,6 +29,8 @@ class Call:
     """The client itself wants the usage chunk."""
     body: dict[str, object]
     """The checked fields; what the engine receives is made from this and from nothing else."""
+    runs_model: bool = True
+    """False where the engine only looks texts up in its vocabulary: no tokens are used then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +70,16 @@ def _rerank(body: dict[str, object], limits: Limits, _serves: Serves) -> Call:
 
 
 def _tokenize(body: dict[str, object], limits: Limits, serves: Serves) -> Call:
-    return _whole(tokenize_schema(limits, serves).check_object(body, ""))
+    return _whole(tokenize_schema(limits, serves).check_object(body, ""), runs_model=False)
 
 
 def _detokenize(body: dict[str, object], limits: Limits, _serves: Serves) -> Call:
-    return _whole(detokenize_schema(limits).check_object(body, ""))
+    return _whole(detokenize_schema(limits).check_object(body, ""), runs_model=False)
 
 
-def _whole(checked: dict[str, object]) -> Call:
+def _whole(checked: dict[str, object], *, runs_model: bool = True) -> Call:
     """A call whose answer is never streamed."""
-    return Call(stream=False, include_usage=False, body=checked)
+    return Call(stream=False, include_usage=False, body=checked, runs_model=runs_model)
 
 
 ROUTES: Final = (

@@ -246,6 +246,19 @@ def settled(site: Site) -> tuple[int, int]:
     return row["requests"], row["output"] + row["fresh"] + row["cached"]
 
 
+def test_looking_up_tokens_costs_none(site: Site) -> None:
+    """`/tokenize` and `/detokenize` run no model: they are requests of the key, without tokens, and not estimated."""
+    key = site.key("--tokens-per-minute", "1")
+    assert site.stack is not None
+    with site.client(key).with_options(base_url=site.stack.url) as client:
+        for _ in range(2):
+            told = client.post("/tokenize", body={"prompt": "one two three"}, cast_to=dict)
+            client.post("/detokenize", body={"tokens": told["tokens"]}, cast_to=dict)
+    wait_until(lambda: settled(site) == (4, 0), "four requests and no token are in the ledger", 20)
+    (row,) = json.loads(site.run("keys", "usage", "--json"))["usage"]
+    assert row["estimated"] == 0, row
+
+
 def test_a_scope_is_not_got_round_by_another_spelling(site: Site) -> None:
     """Of a path: whatever a router takes for the same."""
     key = site.key()
