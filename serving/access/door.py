@@ -167,7 +167,9 @@ class Access(KeyBook, Entrance):
             if self._issuer is not None and (token := _token(authorizations)) is not None:
                 outcome = self._issuer.decide(token, self._now(), route, model)
                 return self._let_in(outcome, None, source, _RENEW)
-            raise self._refusal(Failure(source, "malformed", None), f"the API key is none: {presented}")
+            raise self._refusal(
+                Failure(source, "malformed", None), f"the API key is not one of this server: {presented}"
+            )
         key = self._keys.get(presented.id)
         if not self._hasher.matches(presented, key):
             reason = "unknown" if key is None else "wrong"

@@ -114,7 +114,7 @@ class KeyReader(Entrance):
             if self._issuer is not None and (text := token(authorizations)) is not None:
                 outcome = self._issuer.decide(text, int(self._clock()), route, None)
                 return self._let_in(outcome, None, source, _RENEW)
-            raise self._refusal(Failure(source, "malformed", None), f"the API key is none: {shown}")
+            raise self._refusal(Failure(source, "malformed", None), f"the API key is not one of this server: {shown}")
         key = self._table.keys.get(shown.id)
         if self._hasher is None or not self._hasher.matches(shown, key):
             failure = Failure(source, "unknown" if key is None else "wrong", None if key is None else key.id)

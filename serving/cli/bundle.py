@@ -10,6 +10,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from serving.bundle import (
     Contents,
     Exceptions,
@@ -89,12 +91,21 @@ def make_key(path: Path) -> int:
     return 0
 
 
+def _publisher(path: Path) -> Ed25519PrivateKey:
+    try:
+        return load_private(path)
+    except FileMissing as error:
+        raise FileMissing(
+            error.message, hint=f"name a publisher's key, or make one: `serve bundle keygen {path}`"
+        ) from None
+
+
 def create_bundle(options: CreateOptions) -> int:
     """Write a bundle."""
     settings = settings_for(options.config)
     store = open_store(settings, os.environ)
     models = _chosen(store, options.models)
-    key = None if options.key is None else load_private(options.key)
+    key = None if options.key is None else _publisher(options.key)
     licences = dict(_licence(told, models) for told in options.licences)
     with contextlib.ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perimeter-wheels-")))

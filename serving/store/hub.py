@@ -36,6 +36,7 @@ _MOST_MEMORY: Final = 1 << 30
 _FULL: Final = (28, 122)  # ENOSPC, EDQUOT
 _TIMEOUT_S: Final = 30.0
 _AGAIN: Final = "what has come is kept: the same command goes on from there"
+_ELSEWHERE: Final = f"{_AGAIN}; without a network `HF_ENDPOINT` names a mirror, and `serve models import` takes files"
 _LIBRARIES: Final = frozenset({"huggingface_hub", "httpx2", "httpcore2", "httpx", "ssl"})
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -195,7 +196,7 @@ def _told_apart(order: Order) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         raise _refused(error, order) from None
     except errors.LocalEntryNotFoundError as error:
-        raise FetchFailed(f"{_what(order)} cannot be had: {_short(error, order)}", hint=_AGAIN) from None
+        raise FetchFailed(f"{_what(order)} cannot be had: {_short(error, order)}", hint=_ELSEWHERE) from None
     except errors.EntryNotFoundError as error:
         raise FetchFailed(f"a file of {_what(order)} is not there: {_short(error, order)}", hint=_AGAIN) from None
     except errors.OfflineModeIsEnabled:
@@ -203,14 +204,14 @@ def _told_apart(order: Order) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise NoFitError(f"the disk of `{order.directory}` is full", hint=f"make room; {_AGAIN}") from None
-        raise FetchFailed(f"{_what(order)} cannot be had: {_short(error, order)}", hint=_AGAIN) from None
+        raise FetchFailed(f"{_what(order)} cannot be had: {_short(error, order)}", hint=_ELSEWHERE) from None
     except MemoryError:
         message = f"{_what(order)} describes itself in more than {_MOST_MEMORY >> 20} MiB"
         raise FetchFailed(message, hint="tell whoever runs it") from None
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in _LIBRARIES:
             raise
-        raise FetchFailed(f"{_what(order)} cannot be had: {_short(error, order)}", hint=_AGAIN) from None
+        raise FetchFailed(f"{_what(order)} cannot be had: {_short(error, order)}", hint=_ELSEWHERE) from None
 
 
 def _refused(error: Exception, order: Order) -> FetchFailed:

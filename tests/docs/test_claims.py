@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.claims import load
 from benchmarks.memory import table
+from serving.registry.catalogue import load_catalogue
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "benchmarks/gpu/README.md"]
@@ -73,3 +74,10 @@ def test_the_memory_page_is_the_last_result() -> None:
     """`python -m benchmarks.memory table > docs/memory.md` writes it again."""
     result = json.loads((ROOT / "benchmarks/results/memory-resident.json").read_text(encoding="utf-8"))
     assert (ROOT / "docs/memory.md").read_text(encoding="utf-8") == table(result)
+
+
+def test_the_readme_counts_the_models_that_there_are() -> None:
+    """Those of the catalogue that ships, but for the demonstration model."""
+    told = re.search(r"The catalogue knows (\d+) published models", (ROOT / "README.md").read_text())
+    assert told is not None
+    assert int(told[1]) == len(load_catalogue().models) - 1
