@@ -12,7 +12,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
-from serving.economics.books import Market, PricedModel
+from serving.economics.books import Market, PricedModel, holding
 from serving.economics.currencies import to_cents
 from serving.economics.inputs import TokenPrices
 from serving.economics.values import Value
@@ -77,8 +77,7 @@ def usage_of(lines: Iterable[Mapping[str, Any]], since: date, before: date, curr
 def bills(usage: Usage, market: Market, today: date) -> tuple[Bill, ...]:
     """At each price that held on the last day of the span, the cheapest first, currency by currency."""
     last = date.fromordinal(usage.before.toordinal() - 1)
-    holding = {each.name: each for each in sorted(market.model, key=lambda each: each.from_) if each.holds_on(last)}
-    found = [_bill(each, usage, today) for each in holding.values()]
+    found = [_bill(each, usage, today) for each in holding(market.model, last).values()]
     return tuple(sorted(found, key=lambda each: (each.currency, each.cost.likely, each.name)))
 
 
