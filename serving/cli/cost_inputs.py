@@ -106,7 +106,7 @@ def _from_ledger(
     since, before = days_of
     found = usage_between(since, before, config)
     days = (before - since).days
-    told = measured_workload(found["usage"], found["hours"], days)
+    told = measured_workload(usage_of(found["usage"], since, before, found["currency"]), found["hours"])
     if found["complete_from"] is not None and found["complete_from"] > _seconds(since):
         raise UsageError("the ledger does not have all of that time any more", hint="`access.usage_retention_days`")
     work = {"days_per_month": _MONTH_DAYS, **content.get("workload", {})}

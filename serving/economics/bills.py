@@ -14,11 +14,12 @@ from typing import Any, Final
 
 from serving.economics.books import Market, PricedModel, holding
 from serving.economics.currencies import to_cents
-from serving.economics.inputs import TokenPrices
+from serving.economics.inputs import MILLION, TokenPrices
 from serving.economics.values import Value
 
-_MILLION: Final = Decimal(10**6)
-MICRO: Final = Decimal(10**6)
+_MICRO: Final = Decimal(10**6)
+"""Of these a ledger counts money, in one unit of its currency."""
+_ENDS: Final = ("low", "likely", "high")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class Usage:
     currency: str
     estimated: int
     """Requests whose tokens nobody counted."""
+
+    @property
+    def days(self) -> int:
+        """Of the span."""
+        return (self.before - self.since).days
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ def usage_of(lines: Iterable[Mapping[str, Any]], since: date, before: date, curr
         cached=total("cached"),
         output=total("output"),
         reasoning=total("reasoning"),
-        cost=Decimal(total("cost")) / MICRO,
+        cost=Decimal(total("cost")) / _MICRO,
         currency=currency,
         estimated=total("estimated"),
     )
@@ -100,8 +106,5 @@ def _cost(prices: TokenPrices, usage: Usage, cached: Value) -> Value:
         (usage.output, prices.output),
         (usage.reasoning, prices.reasoning or prices.output),
     )
-    ends = (sum((tokens / _MILLION * getattr(price, end) for tokens, price in counts), Decimal(0)) for end in _ENDS)
+    ends = (sum((tokens / MILLION * getattr(price, end) for tokens, price in counts), Decimal(0)) for end in _ENDS)
     return Value(*map(to_cents, ends))
-
-
-_ENDS: Final = ("low", "likely", "high")

@@ -8,9 +8,10 @@ many months are worked out without a statement for each.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 
 from serving.economics.inputs import Case
+from serving.economics.machines import whole
 from serving.economics.statement import Option, exact, fleet_at
 
 _NOTHING = Decimal(0)
@@ -33,9 +34,7 @@ class Curve:
 
     def needed(self, times: Decimal) -> int:
         """Whole machines for the load."""
-        if not self.has_machines:
-            return 0
-        return max(1, int((self.load * times).to_integral_value(rounding=ROUND_CEILING)))
+        return whole(self.load * times) if self.has_machines else 0
 
     def at(self, times: Decimal, needed: int | None = None) -> Decimal:
         """A month's cost; `needed` fixes the machines for the load."""

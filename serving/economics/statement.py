@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar, get_args
 
 from serving.economics import machines
 from serving.economics.currencies import to_cents
-from serving.economics.inputs import SECTIONS, Case, Own, Sections, TokenPrices, Tuning
+from serving.economics.inputs import MILLION, SECTIONS, Case, Own, Sections, TokenPrices, Tuning
 from serving.economics.machines import Fleet, fleet_of
 from serving.economics.work import ALL, Month, Part, month_of
 
-MILLION: Final = Decimal(10**6)
-OPTIONS: Final = ("api", "own", "hybrid")
 Option = Literal["api", "own", "hybrid"]
+OPTIONS: Final[tuple[Option, ...]] = get_args(Option)
 There = TypeVar("There")
 
 

@@ -101,7 +101,7 @@ def _break_even(found: Findings) -> dict[str, Any] | None:
     point = found.break_even
     if point is None:
         return None
-    daily = found.statements[0].month.served / found.case.workload.days_per_month.likely
+    daily = found.served_per_day
     unit = "tokens served/day"
     return {
         "first": None if point.first is None else _figure(point.first * daily, unit),
