@@ -29,8 +29,8 @@ class Curve:
     load: Decimal
     """Machines that the case's work needs, before going up to whole ones; 0 without machines."""
     has_machines: bool
-    keeps_machines: bool
-    """They are its own: those that are there stay when the work shrinks."""
+    kept_months: int | None
+    """Bought ones stay so long, however much the work shrinks; None for others, which go with it."""
 
     def needed(self, times: Decimal) -> int:
         """Whole machines for the load."""
@@ -46,9 +46,12 @@ class Curve:
         if growth == 0:
             return self.at(_ONE)
         total, times, there = _NOTHING, _ONE, 0
-        for _ in range(months):
-            needed = self.needed(times)
-            there = max(there, needed) if self.keeps_machines else needed
+        for month in range(months):
+            if self.kept_months is None or month % self.kept_months == 0:
+                there = (
+                    0  # work that shrinks had all of them bought in one month; growing work needs all that there are
+                )
+            there = max(there, self.needed(times))
             total += self.at(times, there)
             times *= 1 + growth
         return total / months
@@ -59,7 +62,7 @@ def curve_of(case: Case, option: Option) -> Curve:
     fleet = fleet_at(case, option)
     machines = 0 if fleet is None else fleet.needed
     idle = exact(case, option, _NOTHING, 0)
-    own = case.own if fleet is not None else None
+    bought = None if fleet is None or case.own is None else case.own.bought
     return Curve(
         base=idle,
         step=_NOTHING if fleet is None else exact(case, option, _NOTHING, 1) - idle,
@@ -67,7 +70,7 @@ def curve_of(case: Case, option: Option) -> Curve:
         slope=exact(case, option, _ONE, machines) - exact(case, option, _NOTHING, machines),
         load=_NOTHING if fleet is None else fleet.load,
         has_machines=fleet is not None,
-        keeps_machines=own is not None and own.bought is not None,
+        kept_months=None if bought is None else bought.months,
     )
 
 

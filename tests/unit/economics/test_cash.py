@@ -44,6 +44,13 @@ def test_growing_work_buys_the_next_machine_in_the_month_that_needs_it() -> None
     assert [paid > 0 for paid in flow.months] == [True, *[False] * 6, True, True]
 
 
+def test_work_that_doubles_for_years_buys_any_number_of_machines() -> None:
+    """They are counted, not listed."""
+    flow = cash_flow(bought(36, growth="1"), "own")
+    assert flow.machines[-1] > 10**8
+    assert sum(flow.months) == 36_000 * flow.machines[-1]
+
+
 def test_shrinking_work_gives_no_machine_back() -> None:
     """What was bought stays until it is written off."""
     table = own(bought={"price": 36_000, "months": 36}, power=POWER)
@@ -69,6 +76,15 @@ def test_tuning_is_paid_when_it_is_made() -> None:
     machine = own(tuning=tuning, rented={"per_gpu_hour": 0})
     flow = cash_flow(case(own=machine, horizon_months=12), "own")
     assert {month: paid for month, paid in enumerate(flow.months, 1) if paid} == {1: 1230, 6: 615, 11: 615}
+
+
+def test_tuning_may_be_made_more_often_than_monthly() -> None:
+    """However often: each month pays for as many times as fall into it."""
+    tuning = {"data": 1, "labour": 0, "gpu_hours": 0, "per_gpu_hour": 0, "useful_months": Decimal("0.4")}
+    machine = own(tuning=tuning, rented={"per_gpu_hour": 0})
+    assert cash_flow(case(own=machine, horizon_months=4), "own").months == tuple(map(Decimal, (3, 2, 3, 2)))
+    machine["tuning"] |= {"useful_months": Decimal("1e-9")}
+    assert cash_flow(case(own=machine, horizon_months=2), "own").total == 2 * 10**9
 
 
 def test_a_way_has_paid_for_itself_when_it_never_falls_behind_again() -> None:
