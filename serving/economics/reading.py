@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -116,7 +116,8 @@ class _Named:
 
     def _day(self) -> date:
         day = self._content.get("day")
-        return day if isinstance(day, date) else self._today  # what is wrong with it is said later, with the rest
+        # what is wrong with it, such as a time of the day, is said later, with the rest
+        return day if isinstance(day, date) and not isinstance(day, datetime) else self._today
 
     def _use(self, entry: PricedModel | Gpu) -> None:
         if entry.checked > self._today:
