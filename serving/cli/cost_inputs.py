@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from decimal import InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -78,7 +79,12 @@ def work_out(asked: Asked, language: Language) -> tuple[Findings, Speech]:
         notes += more
     loaded = make_case(content, market, today, where)
     is_alone = asked.case is None
-    found = worked_out(loaded, today, notes=tuple(notes), is_bill_alone=is_alone, draws=asked.draws, seed=asked.seed)
+    try:
+        found = worked_out(
+            loaded, today, notes=tuple(notes), is_bill_alone=is_alone, draws=asked.draws, seed=asked.seed
+        )
+    except InvalidOperation:  # more digits than are kept, once there are cents
+        raise UsageError(f"{where} comes to sums that nobody has", hint="look at `growth_per_month`") from None
     return found, Speech(language)
 
 
@@ -134,8 +140,12 @@ def _used(since: date, before: date, config: Path | None) -> tuple[Usage, list[d
 
     body = {"since": beginning(since), "before": beginning(before), "by_hour": True}
     found = ask(settings_for(config).access, os.environ, "usage", body)
-    if found["complete_from"] is not None and found["complete_from"] > body["since"]:
-        raise UsageError("the ledger does not have all of that time any more", hint="`access.usage_retention_days`")
+    kept_from = found["complete_from"]
+    if kept_from is not None and kept_from > body["since"]:
+        hint = (
+            f"lines are kept from {datetime.fromtimestamp(kept_from, UTC):%Y-%m-%d} on: `access.usage_retention_days`"
+        )
+        raise UsageError("the ledger does not have all of that time any more", hint=hint)
     return usage_of(found["usage"], since, before, found["currency"]), found["hours"]
 
 
