@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from serving.economics.cash import cash_flow, pays_from
+from serving.economics.curve import mean_month
 from serving.economics.inputs import Case
 from tests.support.cases import NOTHING, api, case, own, tables
 
@@ -51,16 +52,28 @@ def test_work_that_doubles_for_years_buys_any_number_of_machines() -> None:
     assert sum(flow.months) == 36_000 * flow.machines[-1]
 
 
-def test_shrinking_work_gives_no_machine_back() -> None:
-    """What was bought stays until it is written off."""
-    table = own(bought={"price": 36_000, "months": 36}, power=POWER)
+def shrinking(horizon: int) -> Case:
+    """Four bought machines, of which the work needs half as many each month."""
+    table = own(bought={"price": 36_000, "months": 36, "colocation_per_month": 100}, power=POWER)
     del table["rented"]
     table["capacity"] = {"prefill_tokens_per_s": 20, "decode_tokens_per_s": 20, "measured": "together"}
     work = tables()["workload"] | {"growth_per_month": Decimal("-0.5")}
-    table["bought"] |= {"colocation_per_month": 100}
-    flow = cash_flow(case(own=table, horizon_months=4, workload=work), "own")
+    return case(own=table, horizon_months=horizon, workload=work)
+
+
+def test_shrinking_work_gives_no_machine_back() -> None:
+    """What was bought stays until it is written off."""
+    flow = cash_flow(shrinking(4), "own")
     assert flow.machines == (4, 4, 4, 4)
     assert flow.months == (4 * 36_000 + 400, 400, 400, 400)
+
+
+def test_shrinking_work_buys_fewer_machines_again() -> None:
+    """And the mean month is of those that are there: no longer written off than they are paid for."""
+    found = shrinking(72)
+    there = cash_flow(found, "own").machines
+    assert there == (*[4] * 36, *[2] * 36)
+    assert mean_month(found, "own") == (1000 + 100) * Decimal(sum(there)) / 72
 
 
 def test_tuning_is_paid_when_it_is_made() -> None:
