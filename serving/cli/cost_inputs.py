@@ -56,7 +56,7 @@ def _shipped(name: str) -> Path:
 def work_out(asked: Asked, language: Language) -> tuple[Findings, Speech]:
     """The findings of what was asked. Raises ServingError."""
     today = datetime.now(UTC).date()
-    given, told = asked.given, workload(asked.flags)
+    given = asked.given
     market = _market(given.market)
     notes: list[str] = []
     if asked.case is None:
@@ -66,12 +66,13 @@ def work_out(asked: Asked, language: Language) -> tuple[Findings, Speech]:
     else:
         if asked.flags.api is not None:
             raise UsageError("`--api` and a case's file were both given", hint="name the API in the case: `api.prices`")
+        told = workload(asked.flags)
+        if told and given.from_ledger:
+            raise UsageError("`--from-ledger` and flags of the work were both given", hint="leave one of them out")
         content, where = _with_work(read_case(asked.case), told), f"the case `{asked.case}`"
     if not given.from_ledger and (given.since is not None or given.before is not None):
         raise UsageError("`--since` and `--before` are of the ledger", hint="add `--from-ledger`")
     if given.from_ledger:
-        if told:
-            raise UsageError("`--from-ledger` and flags of the work were both given", hint="leave one of them out")
         content, note = _from_ledger(content, *span(given.since, given.before, today), asked.config)
         notes.append(note)
     if given.bench is not None:
@@ -157,8 +158,9 @@ def _from_bench(content: dict[str, Any], path: Path) -> tuple[dict[str, Any], li
         raise UsageError("`--bench` measures a machine, and the case has no `own`", hint="docs/economics.md shows one")
     result = read_result(path)
     measured = measured_machine(result)
-    capacity, power = own.get("capacity"), own.get("power")
-    filled = {**own, "capacity": {**(capacity if isinstance(capacity, dict) else {}), **measured.capacity}}
+    filled, capacity, power = dict(own), own.get("capacity", {}), own.get("power")
+    if isinstance(capacity, dict):  # what is no table is said later, with the rest
+        filled["capacity"] = {**capacity, **measured.capacity}
     if isinstance(power, dict) and measured.busy_w is not None and "busy_w" not in power:
         filled["power"] = {**power, "busy_w": measured.busy_w, "source": measured.capacity["source"]}
     return {**content, "own": filled}, [*measured.notes, *other_machine(result, own.get("gpu"))]

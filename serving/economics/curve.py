@@ -47,10 +47,9 @@ class Curve:
             return self.at(_ONE)
         total, times, there = _NOTHING, _ONE, 0
         for month in range(months):
+            # work that shrinks had all of its machines bought in one month; work that grows needs all that there are
             if self.kept_months is None or month % self.kept_months == 0:
-                there = (
-                    0  # work that shrinks had all of them bought in one month; growing work needs all that there are
-                )
+                there = 0
             there = max(there, self.needed(times))
             total += self.at(times, there)
             times *= 1 + growth

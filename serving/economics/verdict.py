@@ -21,7 +21,7 @@ class Verdict:
     """Which option costs least, and how sure that is."""
 
     word: Word
-    option: Option | None
+    option: Option
     """That which is cheapest most often."""
     share: Decimal
     """Of the draws in which it is."""

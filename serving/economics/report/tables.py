@@ -56,7 +56,7 @@ def verdict(found: Findings, speech: Speech) -> str:
     said = found.verdict
     return speech(
         f"verdict.{said.word}",
-        option="" if said.option is None else speech(f"option.{said.option}"),
+        option=speech(f"option.{said.option}"),
         share=speech.share(said.share),
         sure=speech.share(said.sure),
         worth=speech.share(said.worth_it),

@@ -16,6 +16,7 @@ import pytest
 
 from serving.access import Access as Ledgers
 from serving.cli.app import invoke
+from serving.economics.books import Gpu, PricedModel
 from serving.economics.report.titles import TITLES, title_of
 from serving.economics.report.units import unit_of
 from serving.economics.report.words import LANGUAGES, WORDS, Speech
@@ -23,6 +24,7 @@ from serving.economics.uncertainty import DRAWS
 from serving.economics.values import leaves
 from serving.errors import BadFile, FileMissing, UsageError
 from serving.settings import Access
+from tests.support.bench_results import sweep
 from tests.support.cases import ROOT, api, case, market, own
 from tests.support.harness import wait_until
 
@@ -37,7 +39,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
 
 
 BOOK = market()
-ENTRIES = (*BOOK.model, *BOOK.gpu)
+ENTRIES: tuple[PricedModel | Gpu, ...] = (*BOOK.model, *BOOK.gpu)
 STALE = {each.name: each.is_stale(datetime.now(UTC).date()) for each in ENTRIES}
 
 
@@ -197,6 +199,21 @@ def test_a_case_that_grows_beyond_counting_is_refused(tmp_path: Path) -> None:
     endless.write_text(re.sub(r"(?m)^growth_per_month = .*$", "growth_per_month = 1", text))
     with pytest.raises(UsageError, match="comes to sums that nobody has"):
         invoke(["cost", "estimate", str(endless), "--draws", "100"])
+
+
+def test_a_benchmark_fills_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its source; what is none is said to be none."""
+    result, wrong = tmp_path / "result.json", tmp_path / "case.toml"
+    result.write_text(sweep().model_dump_json())
+    found = json.loads(told(capsys, "cost", "compare", CASE, "--bench", str(result), "--draws", "100", "--json")[0])
+    plain = json.loads(told(capsys, "cost", "compare", CASE, "--draws", "100", "--json")[0])
+    rate, used = "own.capacity.decode_tokens_per_s", "own.capacity.used"
+    assert found["inputs"][rate] != plain["inputs"][rate]
+    assert found["inputs"][used] == plain["inputs"][used]
+    wrong.write_text(re.sub(r"(?ms)^\[own\.capacity\].*?(?=^\[own\.sections\])", "", Path(CASE).read_text()))
+    wrong.write_text(wrong.read_text().replace("[own]\n", "[own]\ncapacity = 3\n"))
+    with pytest.raises(BadFile, match=r"`own\.capacity`"):
+        invoke(["cost", "compare", str(wrong), "--bench", str(result)])
 
 
 def test_a_bill_is_of_a_whole_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
