@@ -14,7 +14,7 @@ from serving.cli.audit_commands import audit_app
 from serving.cli.bundle_commands import bundle_app, trust_app
 from serving.cli.cost import cost_app
 from serving.cli.keys import keys_app
-from serving.cli.options import PlanOptions, StartOptions, takes_wishes
+from serving.cli.options import PlanOptions, StartOptions, takes_options
 from serving.cli.route_commands import route_app
 from serving.errors import UsageError
 
@@ -87,11 +87,10 @@ def _version(value: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
-@takes_wishes
+@takes_options
 def serve(
     context: typer.Context,
     *,
-    wishes: PlanOptions,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", help="Name of a model, or path of its weights; several for several models."),
@@ -127,6 +126,7 @@ def serve(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    wishes: PlanOptions,
 ) -> int:
     """Serve a model: `serve --model demo`."""
     del debug, version  # acted on by serving.cli.run and the callback
@@ -226,11 +226,10 @@ def doctor(
 
 
 @app.command()
-@takes_wishes
+@takes_options
 def plan(
     *,
     model: Annotated[str | None, typer.Argument(help="Name of a model, or path of its weights.")] = None,
-    wishes: PlanOptions,
     last: Annotated[
         bool, typer.Option("--last", help="The last start: what was planned, and what came of it.")
     ] = False,
@@ -240,6 +239,7 @@ def plan(
     ] = None,
     as_json: Json = False,
     config: Config = None,
+    wishes: PlanOptions,
 ) -> int:
     """How a model would be served on this machine, or another, with every number; without one, the `[[models]]` set."""
     if last:
@@ -449,11 +449,10 @@ def models_du(as_json: Json = False, config: Config = None) -> int:
 
 
 @bench_app.command("run")
-@takes_wishes
+@takes_options
 def bench_run(
     scenario: Annotated[str, typer.Argument(help="Name of a scenario that ships, or path of a .toml file.")],
     *,
-    wishes: PlanOptions,
     url: Annotated[
         str | None, typer.Option("--url", help="Any server that speaks OpenAI's protocol; one is started if left out.")
     ] = None,
@@ -492,6 +491,7 @@ def bench_run(
     ] = False,
     config: Config = None,
     as_json: Json = False,
+    wishes: PlanOptions,
 ) -> int:
     """Send a scenario's load to a server, and say how it did; without --url to one that is started for it."""
     from serving.cli.bench import RunOptions, run
@@ -519,11 +519,10 @@ def bench_run(
 
 
 @bench_app.command("autotune")
-@takes_wishes
+@takes_options
 def bench_autotune(
     model: Annotated[str, typer.Argument(help="Name of a model, or path of its weights.")],
     *,
-    wishes: PlanOptions,
     scenario: Annotated[
         str, typer.Option("--scenario", help="The load to be fast under: one that ships, or a .toml file.")
     ] = "chat",
@@ -532,6 +531,7 @@ def bench_autotune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is best; keep no profile.")] = False,
     config: Config = None,
     as_json: Json = False,
+    wishes: PlanOptions,
 ) -> int:
     """Try the settings that matter on this machine, and keep the fastest for `serve` to use."""
     from serving.cli.autotune import TuneOptions, autotune

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from itertools import groupby
@@ -21,6 +19,7 @@ from serving.bench.report.figures import NOT_ENOUGH, interval, ratio_text, shown
 from serving.bench.report.markup import Picture
 from serving.bench.report.page import report
 from serving.cli.hardware import rows as machine_rows
+from serving.cli.pages import prepare_drawing, writing
 from serving.cli.show import align, terminal_columns
 from serving.errors import BoundBroken, UsageError
 from serving.hardware import Machine
@@ -139,9 +138,7 @@ def _prices(written: Sequence[str], results: Sequence[Result]) -> dict[str, floa
 
 
 def _write_page(results: Sequence[Result], output: Path, comparison: Comparison | None, png: Path | None) -> list[Path]:
-    # What matplotlib thinks of a home that it cannot write to is nobody's concern, nor is a window system.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    os.environ.pop("MPLBACKEND", None)
+    prepare_drawing()
     from serving.bench.report.charts import draw_charts  # noqa: PLC0415 - matplotlib takes time to import
 
     charts = draw_charts(results)
@@ -151,16 +148,13 @@ def _write_page(results: Sequence[Result], output: Path, comparison: Comparison 
     ]
     machines = {result.name: _machine(result) for result in results}
     written = [output]
-    try:
+    with writing(output):
         output.write_text(report(results, pictures, machines, comparison), encoding="utf-8")
         if png is not None:
             png.mkdir(exist_ok=True)
             for chart in charts:
                 written.append(png / f"{chart.name}.png")
                 written[-1].write_bytes(chart.to_png())
-    except OSError as error:
-        message = f"`{error.filename or output}` cannot be written: {error.strerror}"
-        raise UsageError(message, hint="its directory must be there, with room and the right to write in it") from None
     return written
 
 

@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from serving.cli.options import takes_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,10 +30,6 @@ Mix = Annotated[str | None, typer.Option("--mix", help="Input/output in percent,
 RequestsPerDay = Annotated[str | None, typer.Option("--requests-per-day", help="For the cost of a request.")]
 Turns = Annotated[str | None, typer.Option("--turns", help="Requests of a conversation, each with all before it.")]
 Cached = Annotated[str | None, typer.Option("--cached", help="Share of the input that is found cached: 0 to 1.")]
-Bench = Annotated[
-    Path | None, typer.Option("--bench", help="Capacity and power from a result of `serve bench run`, for the case.")
-]
-FromLedger = Annotated[bool, typer.Option("--from-ledger", help="The work is that of this host's ledger.")]
 Since = Annotated[str | None, typer.Option("--since", help="Of the ledger, from this day on; unset: the last month.")]
 Before = Annotated[str | None, typer.Option("--before", help="Of the ledger, until the day before this one.")]
 Market = Annotated[Path | None, typer.Option("--market", help="A book of prices in place of the one that ships.")]
@@ -42,20 +41,32 @@ Page = Annotated[Path | None, typer.Option("-o", "--output", help="Write a page 
 Language = Annotated[Literal["en", "ru"], typer.Option("--language", help="Of what is printed and written.")]
 
 
+@dataclass(frozen=True, slots=True)
+class CostOptions:
+    """Where figures of a case are from, in place of its file."""
+
+    bench: Annotated[
+        Path | None,
+        typer.Option("--bench", help="Capacity and power from a result of `serve bench run`, for the case."),
+    ] = None
+    from_ledger: Annotated[bool, typer.Option("--from-ledger", help="The work is that of this host's ledger.")] = False
+    since: Since = None
+    before: Before = None
+    market: Market = None
+
+
 @cost_app.command("estimate")
+@takes_options
 def estimate(
     case: Case = None,
+    *,
     api: Api = None,
     tokens_per_day: TokensPerDay = None,
     mix: Mix = None,
     requests_per_day: RequestsPerDay = None,
     turns: Turns = None,
     cached: Cached = None,
-    bench: Bench = None,
-    from_ledger: FromLedger = False,
-    since: Since = None,
-    before: Before = None,
-    market: Market = None,
+    given: CostOptions,
     seed: Seed = 1,
     draws: Draws = 2000,
     config: Config = None,
@@ -69,11 +80,9 @@ def estimate(
     from serving.economics.report.tables import TOP, sensitivity, statements, summary
 
     flags = Flags(api, tokens_per_day, mix, requests_per_day, turns, cached)
-    found, speech = work_out(
-        Asked(case, flags, bench, from_ledger, market, config, since, before, seed, draws), language
-    )
+    found, speech = work_out(Asked(case, given, config, flags, seed=seed, draws=draws), language)
     tables = [summary(found, speech), *statements(found, speech), sensitivity(found, speech, TOP)]
-    return _given(found, speech, tables, output, as_json=as_json)
+    return _show(found, speech, tables, output, as_json=as_json)
 
 
 @cost_app.command("example")
@@ -86,13 +95,11 @@ def example() -> int:
 
 
 @cost_app.command("compare")
+@takes_options
 def compare(
     case: NeededCase,
-    bench: Bench = None,
-    from_ledger: FromLedger = False,
-    since: Since = None,
-    before: Before = None,
-    market: Market = None,
+    *,
+    given: CostOptions,
     seed: Seed = 1,
     draws: Draws = 2000,
     config: Config = None,
@@ -102,59 +109,50 @@ def compare(
 ) -> int:
     """API, own machines and both, side by side: a month, the horizon, and the verdict with its thresholds."""
     from serving.cli.cost_inputs import Asked, work_out
-    from serving.economics.flags import Flags
     from serving.economics.report.tables import parts
 
-    found, speech = work_out(
-        Asked(case, Flags(), bench, from_ledger, market, config, since, before, seed, draws), language
-    )
-    return _given(found, speech, parts(found, speech), output, as_json=as_json)
+    found, speech = work_out(Asked(case, given, config, seed=seed, draws=draws), language)
+    return _show(found, speech, parts(found, speech), output, as_json=as_json)
 
 
 @cost_app.command("breakeven")
+@takes_options
 def breakeven(
     case: NeededCase,
-    bench: Bench = None,
-    from_ledger: FromLedger = False,
-    since: Since = None,
-    before: Before = None,
-    market: Market = None,
+    *,
+    given: CostOptions,
     config: Config = None,
     as_json: Json = False,
     language: Language = "en",
 ) -> int:
     """From which volume and which month on own machines cost no more."""
     from serving.cli.cost_inputs import Asked, work_out
-    from serving.economics.flags import Flags
     from serving.economics.report.tables import break_even, cash
     from serving.errors import UsageError
 
-    found, speech = work_out(Asked(case, Flags(), bench, from_ledger, market, config, since, before), language)
+    found, speech = work_out(Asked(case, given, config), language)
     table = break_even(found, speech)
     if table is None:
         raise UsageError("the case has no two ways to compare", hint="a break-even is of `api` and `own`")
-    return _given(found, speech, [table, cash(found, speech)], None, as_json=as_json)
+    return _show(found, speech, [table, cash(found, speech)], None, as_json=as_json)
 
 
 @cost_app.command("sensitivity")
+@takes_options
 def sensitivity_(
     case: NeededCase,
-    bench: Bench = None,
-    from_ledger: FromLedger = False,
-    since: Since = None,
-    before: Before = None,
-    market: Market = None,
+    *,
+    given: CostOptions,
     config: Config = None,
     as_json: Json = False,
     language: Language = "en",
 ) -> int:
     """What each range does alone, the widest first."""
     from serving.cli.cost_inputs import Asked, work_out
-    from serving.economics.flags import Flags
     from serving.economics.report.tables import sensitivity
 
-    found, speech = work_out(Asked(case, Flags(), bench, from_ledger, market, config, since, before), language)
-    return _given(found, speech, [sensitivity(found, speech)], None, as_json=as_json)
+    found, speech = work_out(Asked(case, given, config), language)
+    return _show(found, speech, [sensitivity(found, speech)], None, as_json=as_json)
 
 
 @cost_app.command("bill")
@@ -209,7 +207,6 @@ def advise(
     from serving.cli.show import print_json
     from serving.economics.advise import Situation
     from serving.economics.advise import advise as advised
-    from serving.economics.flags import Flags
     from serving.economics.report.of_advice import advice_as_json, advice_lines
     from serving.economics.report.words import Speech
     from serving.errors import UsageError
@@ -217,7 +214,7 @@ def advise(
     saves: Decimal | None = None
     both: Decimal | None = None
     if case is not None:
-        found, _ = work_out(Asked(case, Flags(), None, from_ledger=False, market=market, config=None), language)
+        found, _ = work_out(Asked(case, CostOptions(market=market)), language)
         spreads = found.drawn.savings
         if "own" not in spreads:
             raise UsageError(f"the case `{case}` does not say what owning saves", hint="it needs both `api` and `own`")
@@ -245,7 +242,7 @@ def advise(
     return 0
 
 
-def _given(found: Findings, speech: Speech, tables: Sequence[Table], page: Path | None, *, as_json: bool) -> int:
+def _show(found: Findings, speech: Speech, tables: Sequence[Table], page: Path | None, *, as_json: bool) -> int:
     """As a page, as JSON, or printed; warnings go to stderr in every case."""
     from serving.cli.show import print_json, print_table
     from serving.economics.report.as_json import as_json as plain

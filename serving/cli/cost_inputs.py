@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from decimal import InvalidOperation
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from serving.cli.days import beginning, day_of
 from serving.economics.bills import Bill, Usage, bills, usage_of
+from serving.economics.books import Market
 from serving.economics.findings import Findings
 from serving.economics.findings import work_out as worked_out
 from serving.economics.flags import Flags, bill_alone, workload
@@ -21,7 +24,9 @@ from serving.economics.uncertainty import DRAWS
 from serving.errors import UsageError
 from serving.registry.catalogue import PACKAGE
 
-_MONTH_DAYS: Final = 30
+if TYPE_CHECKING:
+    from serving.cli.cost import CostOptions
+
 _TOKENS: Final = frozenset({"input_tokens_per_day", "output_tokens_per_day", "tokens_per_day", "input_share"})
 
 
@@ -30,23 +35,11 @@ class Asked:
     """What a command was told."""
 
     case: Path | None
-    flags: Flags
-    bench: Path | None
-    from_ledger: bool
-    market: Path | None
-    config: Path | None
-    since: str | None = None
-    before: str | None = None
-    """Of the ledger: unset, the last whole month."""
+    given: CostOptions
+    config: Path | None = None
+    flags: Flags = field(default_factory=Flags)
     seed: int = 1
     draws: int = DRAWS
-
-
-def market_path(given: Path | None) -> Path:
-    """The book that was named, or the one that ships."""
-    if given is not None:
-        return given
-    return _shipped("market.toml")
 
 
 def example() -> str:
@@ -62,33 +55,43 @@ def _shipped(name: str) -> Path:
 
 def work_out(asked: Asked, language: Language) -> tuple[Findings, Speech]:
     """The findings of what was asked. Raises ServingError."""
-    speech = Speech(language)
     today = datetime.now(UTC).date()
-    market = load_market(market_path(asked.market))
+    given = asked.given
+    market = _market(given.market)
     notes: list[str] = []
     if asked.case is None:
         content, where = bill_alone(asked.flags, market, today), "the flags"
-        if asked.bench is not None or asked.from_ledger:
+        if given.bench is not None or given.from_ledger:
             raise UsageError("`--bench` and `--from-ledger` are for a case", hint="name its file")
     else:
         if asked.flags.api is not None:
             raise UsageError("`--api` and a case's file were both given", hint="name the API in the case: `api.prices`")
-        content, where = read_case(asked.case), f"the case `{asked.case}`"
-        content = _with_work(content, workload(asked.flags))
-    if not asked.from_ledger and (asked.since is not None or asked.before is not None):
-        raise UsageError("`--since` and `--before` are of the ledger", hint="add `--from-ledger`")
-    if asked.from_ledger:
-        if workload(asked.flags):
+        told = workload(asked.flags)
+        if told and given.from_ledger:
             raise UsageError("`--from-ledger` and flags of the work were both given", hint="leave one of them out")
-        content, note = _from_ledger(content, span(asked.since, asked.before, today), asked.config)
+        content, where = _with_work(read_case(asked.case), told), f"the case `{asked.case}`"
+    if not given.from_ledger and (given.since is not None or given.before is not None):
+        raise UsageError("`--since` and `--before` are of the ledger", hint="add `--from-ledger`")
+    if given.from_ledger:
+        content, note = _from_ledger(content, *span(given.since, given.before, today), asked.config)
         notes.append(note)
-    if asked.bench is not None:
-        content, more = _from_bench(content, asked.bench)
+    if given.bench is not None:
+        content, more = _from_bench(content, given.bench)
         notes += more
     loaded = make_case(content, market, today, where)
     is_alone = asked.case is None
-    found = worked_out(loaded, today, notes=tuple(notes), is_bill_alone=is_alone, draws=asked.draws, seed=asked.seed)
-    return found, speech
+    try:
+        found = worked_out(
+            loaded, today, notes=tuple(notes), is_bill_alone=is_alone, draws=asked.draws, seed=asked.seed
+        )
+    except InvalidOperation:  # more digits than are kept, once there are cents
+        raise UsageError(f"{where} comes to sums that nobody has", hint="look at `growth_per_month`") from None
+    return found, Speech(language)
+
+
+def _market(path: Path | None) -> Market:
+    """The book that was named, or the one that ships."""
+    return load_market(_shipped("market.toml") if path is None else path)
 
 
 def _with_work(content: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
@@ -100,29 +103,21 @@ def _with_work(content: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     return {**content, "workload": {**kept, **told}}
 
 
-def _from_ledger(
-    content: dict[str, Any], days_of: tuple[date, date], config: Path | None
-) -> tuple[dict[str, Any], str]:
-    since, before = days_of
-    found = usage_between(since, before, config)
-    days = (before - since).days
-    told = measured_workload(found["usage"], found["hours"], days)
-    if found["complete_from"] is not None and found["complete_from"] > _seconds(since):
-        raise UsageError("the ledger does not have all of that time any more", hint="`access.usage_retention_days`")
-    work = {"days_per_month": _MONTH_DAYS, **content.get("workload", {})}
+def _from_ledger(content: dict[str, Any], since: date, before: date, config: Path | None) -> tuple[dict[str, Any], str]:
+    usage, hours = _used(since, before, config)
     note = (
-        f"workload: the ledger of this host, {since} to {before - timedelta(days=1)}, {days} days; what was sent again "
-        "in a conversation counts as served"
+        f"workload: the ledger of this host, {since} to {before - timedelta(days=1)}, {usage.days} days; what was sent "
+        "again in a conversation counts as served"
     )
-    return _with_work({**content, "workload": work}, told), note
+    return _with_work(content, measured_workload(usage, hours)), note
 
 
 def span(since: str | None, before: str | None, today: date) -> tuple[date, date]:
     """The first day of a span and the first after it; of the last whole month where they are not said."""
     this_month = today.replace(day=1)
     last_month = (this_month - timedelta(days=1)).replace(day=1)
-    first = last_month if since is None else _day(since, "--since")
-    end = this_month if before is None else _day(before, "--before")
+    first = last_month if since is None else day_of(since, "--since")
+    end = this_month if before is None else day_of(before, "--before")
     if end > today + timedelta(days=1):
         raise UsageError(f"the day before {end} is still to come", hint="the mean of a time is of days that were")
     if end <= first:
@@ -135,32 +130,24 @@ def usage_bills(
 ) -> tuple[Usage, tuple[Bill, ...]]:
     """The ledger's usage of a span, and what it would have cost elsewhere. Raises ServingError."""
     today = datetime.now(UTC).date()
-    first, end = span(since, before, today)
-    found = usage_between(first, end, config)
-    usage = usage_of(found["usage"], first, end, found["currency"])
-    return usage, bills(usage, load_market(market_path(market)), today)
+    usage, _ = _used(*span(since, before, today), config)
+    return usage, bills(usage, _market(market), today)
 
 
-def _day(text: str, flag: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"`{flag} {text}` is no day", hint="such as `2027-01-31`") from None
-
-
-def usage_between(since: date, before: date, config: Path | None) -> dict[str, Any]:
-    """What was used from one day until the day before another, as `serve keys usage --json` has it, and by the hour."""
+def _used(since: date, before: date, config: Path | None) -> tuple[Usage, list[dict[str, Any]]]:
+    """What was used from one day until the day before another: in all, and by the hour. Raises ServingError."""
     from serving.access.administration import ask
     from serving.cli.options import settings_for
 
-    settings = settings_for(config)
-    return ask(
-        settings.access, os.environ, "usage", {"since": _seconds(since), "before": _seconds(before), "by_hour": True}
-    )
-
-
-def _seconds(day: date) -> int:
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
+    body = {"since": beginning(since), "before": beginning(before), "by_hour": True}
+    found = ask(settings_for(config).access, os.environ, "usage", body)
+    kept_from = found["complete_from"]
+    if kept_from is not None and kept_from > body["since"]:
+        hint = (
+            f"lines are kept from {datetime.fromtimestamp(kept_from, UTC):%Y-%m-%d} on: `access.usage_retention_days`"
+        )
+        raise UsageError("the ledger does not have all of that time any more", hint=hint)
+    return usage_of(found["usage"], since, before, found["currency"]), found["hours"]
 
 
 def _from_bench(content: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -171,8 +158,9 @@ def _from_bench(content: dict[str, Any], path: Path) -> tuple[dict[str, Any], li
         raise UsageError("`--bench` measures a machine, and the case has no `own`", hint="docs/economics.md shows one")
     result = read_result(path)
     measured = measured_machine(result)
-    filled = {**own, "capacity": {**own.get("capacity", {}), **measured.capacity}}
-    power = own.get("power")
+    filled, capacity, power = dict(own), own.get("capacity", {}), own.get("power")
+    if isinstance(capacity, dict):  # what is no table is said later, with the rest
+        filled["capacity"] = {**capacity, **measured.capacity}
     if isinstance(power, dict) and measured.busy_w is not None and "busy_w" not in power:
         filled["power"] = {**power, "busy_w": measured.busy_w, "source": measured.capacity["source"]}
     return {**content, "own": filled}, [*measured.notes, *other_machine(result, own.get("gpu"))]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from pathlib import Path
 
 import serving
 from serving.bench.report.markup import Picture
+from serving.cli.pages import prepare_drawing, writing
 from serving.economics.findings import Findings
 from serving.economics.report.page import report
 from serving.economics.report.words import Speech
@@ -18,16 +17,11 @@ def write_page(found: Findings, speech: Speech, path: Path) -> None:
     """One HTML file. Raises UsageError."""
     if path.suffix not in (".html", ".htm"):
         raise UsageError(f"`-o {path}`: what is written is HTML", hint="a name that ends in `.html`")
-    # What matplotlib thinks of a home that it cannot write to is nobody's concern, nor is a window system.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    os.environ.pop("MPLBACKEND", None)
+    prepare_drawing()
     from serving.economics.report.charts import draw_charts  # noqa: PLC0415 - matplotlib takes time to import
 
     pictures = [
         Picture(chart.title, chart.caption, chart.to_svg(), is_long=True) for chart in draw_charts(found, speech)
     ]
-    try:
+    with writing(path):
         path.write_text(report(found, pictures, speech, serving.__version__), encoding="utf-8")
-    except OSError as error:
-        message = f"`{path}` cannot be written: {error.strerror}"
-        raise UsageError(message, hint="its directory must be there, with room and the right to write in it") from None

@@ -8,13 +8,14 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from serving.cli.days import beginning, day_of
 from serving.errors import StartError, Unwritable, UsageError
 
 if TYPE_CHECKING:
@@ -377,10 +378,4 @@ def _time(text: str | None, flag: str) -> int | None:
 def _day(text: str | None, flag: str) -> int | None:
     if text is None:
         return None
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            f"`{flag} {text}` is no time", hint="a day, such as `2027-01-31`; or `90d` for --expires"
-        ) from None
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
+    return beginning(day_of(text, flag, what="time", hint="a day, such as `2027-01-31`; or `90d` for --expires"))

@@ -8,7 +8,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -74,31 +74,49 @@ class PlanOptions:
     ] = None
 
 
-def takes_wishes(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command the flags of `PlanOptions` in place of its parameter `wishes`, which receives them."""
-    flags = [
-        inspect.Parameter(
-            name if name != "context" else "context_tokens",  # `context` is what typer calls its own
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=hint,
-        )
-        for name, hint in get_type_hints(PlanOptions, include_extras=True).items()
+def takes_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command flags in place of each parameter that is an options dataclass, such as `PlanOptions`.
+
+    Each field is a flag, annotated as a parameter of typer's, with a default; the parameter receives them together.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {
+        name: each.annotation for name, each in signature.parameters.items() if is_dataclass(each.annotation)
+    }
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, each in signature.parameters.items()
+        for parameter in (_flags(name, groups[name]) if name in groups else (each,))
     ]
 
     @functools.wraps(command)
     def with_flags(**given: Any) -> int:
-        values = {field.name: given.pop(flag.name) for field, flag in zip(fields(PlanOptions), flags, strict=True)}
-        return command(**given, wishes=PlanOptions(**values))
+        options = {
+            name: group(**{field.name: given.pop(_parameter(name, field.name)) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        return command(**given, **options)
 
-    signature = inspect.signature(command, eval_str=True)
-    own = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, parameter in signature.parameters.items()
-        if name != "wishes"
-    ]
-    with_flags.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
+    with_flags.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return with_flags
+
+
+def _flags(name: str, group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            _parameter(name, field.name),
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]
+
+
+def _parameter(name: str, field: str) -> str:
+    """What the flag of a field is called among a command's parameters, which may have one of the field's name."""
+    return f"{name}_{field}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
 
-Way = Literal["api", "own", "hybrid"]
+from serving.economics.statement import Option
+
 Data = Literal["public", "internal", "personal", "secret"]
 
 STEADY: Final = Decimal(3)
@@ -56,6 +57,11 @@ class Situation:
     both_save: Decimal | None = None
     """The same of having both."""
 
+    @property
+    def leaving(self) -> Decimal:
+        """Share of the work that may leave: none of what is secret, whatever else was said."""
+        return Decimal(0) if self.data == "secret" else self.may_leave
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -71,10 +77,10 @@ class Condition:
 class Advice:
     """Of each way, the conditions that are not met; those with none are advised, in the order of least effort."""
 
-    unmet: dict[Way, tuple[Condition, ...]]
+    unmet: dict[Option, tuple[Condition, ...]]
 
     @property
-    def advised(self) -> tuple[Way, ...]:
+    def advised(self) -> tuple[Option, ...]:
         """The ways with nothing in their way; none: do not."""
         return tuple(way for way, conditions in self.unmet.items() if not conditions)
 
@@ -94,15 +100,15 @@ def advise(situation: Situation) -> Advice:
 
 
 def _may_leave(it: Situation) -> Condition | None:
-    if it.may_leave < 1 or it.data == "secret":
-        return Condition("data", "100%", "0%" if it.data == "secret" else _percent(it.may_leave))
+    if it.leaving < 1:
+        return Condition("data", "100%", _percent(it.leaving))
     return None
 
 
 def _some_may_leave(it: Situation) -> Condition | None:
-    if it.may_leave < OUTSIDE or it.data == "secret":
-        return Condition("share", f"≥ {_percent(OUTSIDE)}", "0%" if it.data == "secret" else _percent(it.may_leave))
-    if it.may_leave == 1 and it.data == "public":
+    if it.leaving < OUTSIDE:
+        return Condition("share", f"≥ {_percent(OUTSIDE)}", _percent(it.leaving))
+    if it.leaving == 1 and it.data == "public":
         return Condition("share", "< 100%", "100%")
     return None
 
@@ -114,7 +120,7 @@ def _steady(it: Situation) -> Condition | None:
 
 
 def _spends(it: Situation) -> Condition | None:
-    if it.may_leave < 1 or it.data == "secret":
+    if it.leaving < 1:
         return None  # it stays inside whatever an API would cost
     if it.own_saves is not None:
         return _saves(it.own_saves)
@@ -127,7 +133,7 @@ def _both_save(it: Situation) -> Condition | None:
     """Against whatever the work would cost otherwise: an API where all may leave, else machines alone."""
     if it.both_save is None or it.own_saves is None:
         return None
-    return _saves(it.both_save if it.may_leave == 1 else it.both_save - it.own_saves)
+    return _saves(it.both_save if it.leaving == 1 else it.both_save - it.own_saves)
 
 
 def _saves(share: Decimal) -> Condition | None:
@@ -159,7 +165,7 @@ def _examples(it: Situation) -> Condition | None:
 
 
 _OF_OWN: Final[tuple[Rule, ...]] = (_steady, _spends, _team, _on_call, _horizon, _examples)
-RULES: Final[dict[Way, tuple[Rule, ...]]] = {
+RULES: Final[dict[Option, tuple[Rule, ...]]] = {
     "api": (_may_leave,),
     "own": _OF_OWN,
     "hybrid": (_some_may_leave, _both_save, *_OF_OWN),

@@ -12,13 +12,14 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
-from serving.economics.books import Market, PricedModel
+from serving.economics.books import Market, PricedModel, holding
 from serving.economics.currencies import to_cents
-from serving.economics.inputs import TokenPrices
+from serving.economics.inputs import MILLION, TokenPrices
 from serving.economics.values import Value
 
-_MILLION: Final = Decimal(10**6)
-MICRO: Final = Decimal(10**6)
+_MICRO: Final = Decimal(10**6)
+"""Of these a ledger counts money, in one unit of its currency."""
+_ENDS: Final = ("low", "likely", "high")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class Usage:
     currency: str
     estimated: int
     """Requests whose tokens nobody counted."""
+
+    @property
+    def days(self) -> int:
+        """Of the span."""
+        return (self.before - self.since).days
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ def usage_of(lines: Iterable[Mapping[str, Any]], since: date, before: date, curr
         cached=total("cached"),
         output=total("output"),
         reasoning=total("reasoning"),
-        cost=Decimal(total("cost")) / MICRO,
+        cost=Decimal(total("cost")) / _MICRO,
         currency=currency,
         estimated=total("estimated"),
     )
@@ -77,8 +83,7 @@ def usage_of(lines: Iterable[Mapping[str, Any]], since: date, before: date, curr
 def bills(usage: Usage, market: Market, today: date) -> tuple[Bill, ...]:
     """At each price that held on the last day of the span, the cheapest first, currency by currency."""
     last = date.fromordinal(usage.before.toordinal() - 1)
-    holding = {each.name: each for each in sorted(market.model, key=lambda each: each.from_) if each.holds_on(last)}
-    found = [_bill(each, usage, today) for each in holding.values()]
+    found = [_bill(each, usage, today) for each in holding(market.model, last).values()]
     return tuple(sorted(found, key=lambda each: (each.currency, each.cost.likely, each.name)))
 
 
@@ -101,8 +106,5 @@ def _cost(prices: TokenPrices, usage: Usage, cached: Value) -> Value:
         (usage.output, prices.output),
         (usage.reasoning, prices.reasoning or prices.output),
     )
-    ends = (sum((tokens / _MILLION * getattr(price, end) for tokens, price in counts), Decimal(0)) for end in _ENDS)
+    ends = (sum((tokens / MILLION * getattr(price, end) for tokens, price in counts), Decimal(0)) for end in _ENDS)
     return Value(*map(to_cents, ends))
-
-
-_ENDS: Final = ("low", "likely", "high")

@@ -7,7 +7,7 @@ whether it is true.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from itertools import pairwise
 from typing import Annotated, Final, Literal, TypeVar
@@ -42,17 +42,9 @@ class _Dated(Section):
             raise ValueError("`until` must be after `from`")
         return self
 
-    def is_checked_by(self, today: date) -> bool:
-        """Nobody can have looked tomorrow."""
-        return self.checked <= today
-
-    def holds_on(self, day: date) -> bool:
-        """Whether that day is one of its own."""
-        return self.from_ <= day and (self.until is None or day < self.until)
-
     def is_stale(self, today: date) -> bool:
         """Nobody has looked for longer than prices stay as they are."""
-        return today - self.checked > STALE_AFTER
+        return is_stale(self.checked, today)
 
 
 class PricedModel(_Dated):
@@ -97,21 +89,31 @@ class Market(Section):
 
 
 def _by_day(entries: Sequence[PricedModel | Gpu]) -> list[tuple[tuple[str, date, date | None], int]]:
-    """Name, first day, last day, and the place in the file."""
+    """Name, first day, first day no more, and the place in the file."""
     return [((each.name, each.from_, each.until), place) for place, each in enumerate(entries)]
 
 
 Found = TypeVar("Found", PricedModel, Gpu)
 
 
+def is_stale(checked: date, today: date) -> bool:
+    """A price that somebody looked at on a day may have changed since."""
+    return today - checked > STALE_AFTER
+
+
+def holding(entries: Iterable[Found], day: date) -> dict[str, Found]:
+    """By name, the entries that hold on a day: of each name the latest that has begun, unless it has ended."""
+    begun = {each.name: each for each in sorted(entries, key=lambda each: each.from_) if each.from_ <= day}
+    return {name: each for name, each in begun.items() if each.until is None or day < each.until}
+
+
 def find(entries: Sequence[Found], name: str, day: date, *, what: str) -> Found:
     """The entry of that name which holds on a day. Raises UsageError."""
-    named = [each for each in entries if each.name == name]
-    if not named:
+    found = holding(entries, day).get(name)
+    if found is not None:
+        return found
+    days = [each.from_ for each in entries if each.name == name]
+    if not days:
         known = ", ".join(f"`{each}`" for each in sorted({each.name for each in entries}))
         raise UsageError(f"the book has no {what} `{name}`", hint=f"it has {known or 'none'}")
-    latest = max((each for each in named if each.holds_on(day)), key=lambda each: each.from_, default=None)
-    if latest is None:
-        first = min(each.from_ for each in named)
-        raise UsageError(f"the book has no price of `{name}` on {day}", hint=f"its first is of {first}")
-    return latest
+    raise UsageError(f"the book has no price of `{name}` on {day}", hint=f"its first is of {min(days)}")

@@ -75,10 +75,8 @@ def break_even(case: Case) -> BreakEven:
 
     A case without work has none: there is no volume to take times.
     """
-    if case.own is None or case.api is None:
-        return BreakEven(None, None, ())
-    lines = _Both(curve_of(case, "api"), curve_of(case, "own"))
-    if lines.own.load == 0:
+    lines = _both(case)
+    if lines is None:
         return BreakEven(None, None, ())
     meetings = tuple(each for stair in range(1, MOST_STAIRS + 1) for each in _meeting(lines, Decimal(stair)))
     return BreakEven(_first(lines), _always_from(lines), meetings)
@@ -86,10 +84,16 @@ def break_even(case: Case) -> BreakEven:
 
 def first_volume(case: Case) -> Decimal | None:
     """`BreakEven.first` alone."""
+    lines = _both(case)
+    return None if lines is None else _first(lines)
+
+
+def _both(case: Case) -> _Both | None:
+    """None where there are not both, or no work."""
     if case.own is None or case.api is None:
         return None
     lines = _Both(curve_of(case, "api"), curve_of(case, "own"))
-    return _first(lines) if lines.own.load else None
+    return lines if lines.own.load else None
 
 
 def _first(lines: _Both) -> Decimal | None:

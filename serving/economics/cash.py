@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Final
 
 from serving.economics.currencies import to_cents
 from serving.economics.inputs import SECTIONS, Bought, Case, Sections, Tuning
-from serving.economics.statement import Option, fleet_at, running
+from serving.economics.statement import Option, fleet_at, running, times_made
 
 _NOTHING: Final = Decimal(0)
 
@@ -93,24 +93,29 @@ def _purchases(bought: Bought, wanted: list[int]) -> tuple[list[Decimal], list[i
     """
     price, left = bought.price.likely, bought.price.likely * bought.residual.likely
     paid, there = [], []
-    ages: list[int] = []
-    for need in wanted:
-        old = sum(age >= bought.months for age in ages)
-        ages = [age for age in ages if age < bought.months]
-        new = max(0, need - len(ages))
-        ages += [0] * new
-        paid.append(new * price - old * left)
-        there.append(len(ages))
-        ages = [age + 1 for age in ages]
-    worth = sum((price - (price - left) * min(age, bought.months) / bought.months for age in ages), _NOTHING)
+    made: list[int] = []
+    """By month: machines that were bought in it."""
+    for month, need in enumerate(wanted):
+        young = sum(made[max(0, month + 1 - bought.months) :])
+        old = made[month - bought.months] if month >= bought.months else 0
+        made.append(max(0, need - young))
+        paid.append(made[month] * price - old * left)
+        there.append(young + made[month])
+    ages = range(len(made), 0, -1)
+    worth = sum(
+        (
+            count * (price - (price - left) * age / bought.months)
+            for count, age in zip(made, ages, strict=True)
+            if age <= bought.months
+        ),
+        _NOTHING,
+    )
     return paid, there, worth
 
 
 def _tuned(tuning: Tuning, horizon: int) -> list[Decimal]:
     first = tuning.data.likely + tuning.labour.likely + tuning.gpu_hours.likely * tuning.per_gpu_hour.likely
-    paid = [_NOTHING] * horizon
-    month, cost = _NOTHING, first
-    while month < horizon:
-        paid[int(month)] += cost
-        month, cost = month + tuning.useful_months.likely, first * tuning.refresh.likely
+    made = [times_made(tuning, month) for month in range(horizon + 1)]
+    paid = [(after - before) * first * tuning.refresh.likely for before, after in pairwise(made)]
+    paid[0] += first * (1 - tuning.refresh.likely)
     return paid

@@ -8,9 +8,10 @@ many months are worked out without a statement for each.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 
 from serving.economics.inputs import Case
+from serving.economics.machines import whole
 from serving.economics.statement import Option, exact, fleet_at
 
 _NOTHING = Decimal(0)
@@ -28,14 +29,12 @@ class Curve:
     load: Decimal
     """Machines that the case's work needs, before going up to whole ones; 0 without machines."""
     has_machines: bool
-    keeps_machines: bool
-    """They are its own: those that are there stay when the work shrinks."""
+    kept_months: int | None
+    """Bought ones stay so long, however much the work shrinks; None for others, which go with it."""
 
     def needed(self, times: Decimal) -> int:
         """Whole machines for the load."""
-        if not self.has_machines:
-            return 0
-        return max(1, int((self.load * times).to_integral_value(rounding=ROUND_CEILING)))
+        return whole(self.load * times) if self.has_machines else 0
 
     def at(self, times: Decimal, needed: int | None = None) -> Decimal:
         """A month's cost; `needed` fixes the machines for the load."""
@@ -47,9 +46,11 @@ class Curve:
         if growth == 0:
             return self.at(_ONE)
         total, times, there = _NOTHING, _ONE, 0
-        for _ in range(months):
-            needed = self.needed(times)
-            there = max(there, needed) if self.keeps_machines else needed
+        for month in range(months):
+            # work that shrinks had all of its machines bought in one month; work that grows needs all that there are
+            if self.kept_months is None or month % self.kept_months == 0:
+                there = 0
+            there = max(there, self.needed(times))
             total += self.at(times, there)
             times *= 1 + growth
         return total / months
@@ -60,7 +61,7 @@ def curve_of(case: Case, option: Option) -> Curve:
     fleet = fleet_at(case, option)
     machines = 0 if fleet is None else fleet.needed
     idle = exact(case, option, _NOTHING, 0)
-    own = case.own if fleet is not None else None
+    bought = None if fleet is None or case.own is None else case.own.bought
     return Curve(
         base=idle,
         step=_NOTHING if fleet is None else exact(case, option, _NOTHING, 1) - idle,
@@ -68,7 +69,7 @@ def curve_of(case: Case, option: Option) -> Curve:
         slope=exact(case, option, _ONE, machines) - exact(case, option, _NOTHING, machines),
         load=_NOTHING if fleet is None else fleet.load,
         has_machines=fleet is not None,
-        keeps_machines=own is not None and own.bought is not None,
+        kept_months=None if bought is None else bought.months,
     )
 
 

@@ -43,6 +43,11 @@ class Findings:
     """The same when all ranges are drawn."""
     verdict: Verdict
 
+    @property
+    def served_per_day(self) -> Decimal:
+        """Tokens of the case's mean day that people asked and were answered: what its volumes are counted in."""
+        return self.statements[0].month.served / self.case.workload.days_per_month.likely
+
 
 def work_out(
     loaded: Loaded,

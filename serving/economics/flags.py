@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
 from serving.economics.books import Market, find
-from serving.economics.inputs import SECTIONS
+from serving.economics.inputs import SECTIONS, YEAR_MONTHS
 from serving.errors import UsageError
 
 _SIZES: Final = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9}
 _NUMBER: Final = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([kKMB]?)"
-_HORIZON: Final = 12
-ZERO_SECTIONS: Final[Mapping[str, int]] = dict.fromkeys(SECTIONS, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +70,10 @@ def bill_alone(flags: Flags, market: Market, day: date) -> dict[str, Any]:
         "version": 1,
         "title": f"{flags.api}: {flags.tokens_per_day} tokens a day, {flags.mix} input/output",
         "currency": entry.currency,
-        "horizon_months": _HORIZON,
+        "horizon_months": YEAR_MONTHS,
         "day": day,
         "workload": told,
-        "api": {"prices": flags.api, "sections": dict(ZERO_SECTIONS)},
+        "api": {"prices": flags.api, "sections": dict.fromkeys(SECTIONS, 0)},
     }
 
 

@@ -18,6 +18,11 @@ from serving.settings.section import Section
 
 ZERO: Final = certain(0)
 ONE: Final = certain(1)
+DAY_H: Final = 24
+WEEK_DAYS: Final = 7
+YEAR_MONTHS: Final = 12
+MILLION: Final = Decimal(10**6)
+"""Tokens that a price is of."""
 
 ItemName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f.]{1,80}$")]
 """In any language; without a dot, since dots part the names of a path."""
@@ -56,8 +61,8 @@ class Workload(Section):
     """Of all tokens sent, those that it charges for keeping."""
     batch: Share = ZERO
     """Of the work, what can wait for a batch's discount."""
-    hours_per_day: Positive = certain(24)
-    days_per_week: Positive = certain(7)
+    hours_per_day: Positive = certain(DAY_H)
+    days_per_week: Positive = certain(WEEK_DAYS)
     """When the work comes: 24 and 7, or office hours."""
     peak: AtLeastOne = ONE
     """The busiest hour's load over the mean of the hours in which work comes."""
@@ -73,7 +78,7 @@ class Workload(Section):
             )
         if self.cached.high + self.cache_writes.high > 1:
             raise ValueError("`cached` and `cache_writes` are shares of the same tokens: together at most 1")
-        for name, most in (("days_per_month", 31), ("hours_per_day", 24), ("days_per_week", 7)):
+        for name, most in (("days_per_month", 31), ("hours_per_day", DAY_H), ("days_per_week", WEEK_DAYS)):
             if getattr(self, name).high > most:
                 raise ValueError(f"`{name}` must be at most {most}")
         return self

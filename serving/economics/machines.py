@@ -10,13 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Final
 
-from serving.economics.inputs import Bought, Capacity, Own, Power, Rented, Workload
-from serving.economics.work import Load, Month, busy_hours, peak_load
-
-_DAY_H: Final = 24
-_YEAR: Final = 12
+from serving.economics.inputs import YEAR_MONTHS, Bought, Capacity, Own, Power, Rented, Workload
+from serving.economics.work import Load, Month, all_hours, busy_hours, peak_load
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +37,13 @@ def fleet_of(own: Own, work: Workload, month: Month, needed: int | None = None) 
     """The machines for this work; `needed` fixes how many carry the load."""
     peak = peak_load(work, month, own.capacity.prefix_reuse.likely)
     load = _in_machines(peak, own.capacity)
-    hours = work.days_per_month.likely * _DAY_H
-    mean = load * own.capacity.used.likely / work.peak.likely * busy_hours(work) / hours
-    least = max(1, int(load.to_integral_value(rounding=ROUND_CEILING)))
-    return Fleet(load, least if needed is None else needed, own.spares, mean)
+    mean = load * own.capacity.used.likely / work.peak.likely * busy_hours(work) / all_hours(work)
+    return Fleet(load, whole(load) if needed is None else needed, own.spares, mean)
+
+
+def whole(load: Decimal) -> int:
+    """Machines that carry a load of so many; one at least."""
+    return max(1, int(load.to_integral_value(rounding=ROUND_CEILING)))
 
 
 def _in_machines(load: Load, capacity: Capacity) -> Decimal:
@@ -56,8 +55,13 @@ def _in_machines(load: Load, capacity: Capacity) -> Decimal:
 
 def rent(rented: Rented, gpus: int, work: Workload, fleet: Fleet) -> Decimal:
     """A month's, of all machines: hours in which nothing is asked are paid for like others."""
-    hours = busy_hours(work) if rented.hours == "busy" else work.days_per_month.likely * _DAY_H
-    return rented.per_gpu_hour.likely * (1 - rented.commitment_discount.likely) * hours * gpus * fleet.machines
+    price = rented.per_gpu_hour.likely * (1 - rented.commitment_discount.likely)
+    return price * _hours_there(rented, work) * gpus * fleet.machines
+
+
+def _hours_there(rented: Rented | None, work: Workload) -> Decimal:
+    """Of a month: those in which the machines are not given back."""
+    return busy_hours(work) if rented is not None and rented.hours == "busy" else all_hours(work)
 
 
 def depreciation(bought: Bought, fleet: Fleet) -> Decimal:
@@ -68,12 +72,12 @@ def depreciation(bought: Bought, fleet: Fleet) -> Decimal:
 def financing(bought: Bought, fleet: Fleet) -> Decimal:
     """A month's interest on what is bound in the mean: half of the price and of what is left at the end together."""
     bound = bought.price.likely * (1 + bought.residual.likely) / 2
-    return bound * bought.financing_per_year.likely / _YEAR * fleet.machines
+    return bound * bought.financing_per_year.likely / YEAR_MONTHS * fleet.machines
 
 
 def maintenance(bought: Bought, fleet: Fleet) -> Decimal:
     """A month's."""
-    return bought.price.likely * bought.maintenance_per_year.likely / _YEAR * fleet.machines
+    return bought.price.likely * bought.maintenance_per_year.likely / YEAR_MONTHS * fleet.machines
 
 
 def colocation(bought: Bought, fleet: Fleet) -> Decimal:
@@ -83,8 +87,6 @@ def colocation(bought: Bought, fleet: Fleet) -> Decimal:
 
 def energy_kwh(own: Own, power: Power, work: Workload, fleet: Fleet) -> Decimal:
     """A month's, at the site's meter: all machines idle while they are there, and above it as the mean load is."""
-    all_hours = work.days_per_month.likely * _DAY_H
-    hours = busy_hours(work) if own.rented is not None and own.rented.hours == "busy" else all_hours
     idle, busy = power.idle_w.likely, power.busy_w.likely
-    above = (busy - idle) * min(fleet.mean, Decimal(fleet.machines)) * all_hours
-    return (idle * fleet.machines * hours + above) * power.pue.likely / 1000
+    above = (busy - idle) * min(fleet.mean, Decimal(fleet.machines)) * all_hours(work)
+    return (idle * fleet.machines * _hours_there(own.rented, work) + above) * power.pue.likely / 1000

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from serving.bench.record import Figure, Result, Stage
 from serving.bench.report.figures import doubts_of, objective_text, shown_stage, title_of
+from serving.economics.bills import Usage
+from serving.economics.inputs import DAY_H, WEEK_DAYS
 from serving.errors import UsageError
 
 
@@ -87,31 +89,25 @@ def _decimal(number: float) -> Decimal:
     return Decimal(f"{number:.6g}")
 
 
-def measured_workload(
-    lines: Iterable[Mapping[str, Any]], hours: Sequence[Mapping[str, Any]], days: int
-) -> dict[str, Any]:
-    """The fields of a case's `workload` that a ledger knows, of so many days. Raises UsageError where it is empty.
+def measured_workload(usage: Usage, hours: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields of a case's `workload` that a ledger knows. Raises UsageError where it is empty.
 
-    `lines` are those of `serve keys usage --json`. What the ledger counts is what was sent: history that was sent
-    again is in it, so `turns` is 1. `hours` has those in which there was work: how many they were is when work comes,
-    and the busiest over their mean is the peak, of prompts or of answers, whichever is the higher.
+    What the ledger counts is what was sent: history that was sent again is in it, so `turns` is 1. `hours` has those in
+    which there was work: how many they were is when work comes, and the busiest over their mean is the peak, of prompts
+    or of answers, whichever is the higher.
     """
-    found = list(lines)
-    requests, fresh, cached, output, reasoning = (
-        sum(int(each[name]) for each in found) for name in ("requests", "fresh", "cached", "output", "reasoning")
-    )
-    if not requests:
+    if not usage.requests:
         raise UsageError("the ledger has no request in that time", hint="name another one: `--since`, `--before`")
-    sent = fresh + cached
+    sent = usage.fresh + usage.cached
     return {
-        "requests_per_day": Decimal(requests) / days,
-        "input_tokens_per_day": Decimal(sent) / days,
-        "output_tokens_per_day": Decimal(output) / days,
+        "requests_per_day": Decimal(usage.requests) / usage.days,
+        "input_tokens_per_day": Decimal(sent) / usage.days,
+        "output_tokens_per_day": Decimal(usage.output) / usage.days,
         "turns": 1,
-        "cached": Decimal(cached) / sent if sent else 0,
-        "reasoning": Decimal(reasoning) / output if output else 0,
-        "hours_per_day": min(Decimal(24), Decimal(len(hours)) / days),
-        "days_per_week": 7,
+        "cached": Decimal(usage.cached) / sent if sent else 0,
+        "reasoning": Decimal(usage.reasoning) / usage.output if usage.output else 0,
+        "hours_per_day": min(Decimal(DAY_H), Decimal(len(hours)) / usage.days),
+        "days_per_week": WEEK_DAYS,
         "peak": max(_peak([int(each[name]) for each in hours]) for name in ("input", "output")),
     }
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from serving.economics.books import Gpu, Market, PricedModel, find
+from serving.economics.books import Gpu, Market, PricedModel, find, is_stale
 from serving.economics.currencies import Currency
 from serving.economics.inputs import Case, Day, Text, TokenPrices
 from serving.economics.values import Positive, Value
@@ -116,10 +116,11 @@ class _Named:
 
     def _day(self) -> date:
         day = self._content.get("day")
-        return day if isinstance(day, date) else self._today  # what is wrong with it is said later, with the rest
+        # what is wrong with it, such as a time of the day, is said later, with the rest
+        return day if isinstance(day, date) and not isinstance(day, datetime) else self._today
 
     def _use(self, entry: PricedModel | Gpu) -> None:
-        if not entry.is_checked_by(self._today):
+        if entry.checked > self._today:
             raise BadFile(f"the book says that `{entry.name}` was checked on {entry.checked}, which is still to come")
         source = Source(entry.name, entry.source, entry.checked, entry.is_stale(self._today))
         if source not in self.sources:
@@ -139,11 +140,8 @@ class _Named:
         rate = _checked(given[entry.currency], _Rate, f"{self._where}: `exchange.{entry.currency}`")
         name = f"{entry.currency}/{wanted}"
         if not any(each.name == name for each in self.sources):
-            self.sources.append(Source(name, rate.source, rate.day, (self._today - rate.day).days > _RATE_DAYS))
+            self.sources.append(Source(name, rate.source, rate.day, is_stale(rate.day, self._today)))
         return _times(price, rate.rate)
-
-
-_RATE_DAYS: Final = 90
 
 
 def _times(price: Value | TokenPrices, rate: Value) -> Value | TokenPrices:

@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar, get_args
 
 from serving.economics import machines
 from serving.economics.currencies import to_cents
-from serving.economics.inputs import SECTIONS, Case, Own, Sections, TokenPrices, Tuning
+from serving.economics.inputs import MILLION, SECTIONS, Case, Own, Sections, TokenPrices, Tuning
 from serving.economics.machines import Fleet, fleet_of
 from serving.economics.work import ALL, Month, Part, month_of
 
-MILLION: Final = Decimal(10**6)
-OPTIONS: Final = ("api", "own", "hybrid")
 Option = Literal["api", "own", "hybrid"]
+OPTIONS: Final[tuple[Option, ...]] = get_args(Option)
 There = TypeVar("There")
 
 
@@ -164,10 +163,14 @@ def _machines(case: Case, own: Own, month: Month, needed: int | None) -> Iterato
         yield Line("compute", "machines.power", kwh * own.power.per_kwh.likely, kwh, "kWh")
 
 
+def times_made(tuning: Tuning, months: int) -> int:
+    """How often an adapter is made in so many months: at once, and again whenever it has aged."""
+    return int((months / tuning.useful_months.likely).to_integral_value(rounding=ROUND_CEILING))
+
+
 def _tuning(tuning: Tuning, horizon: int) -> Iterator[Line]:
-    """Made once and again whenever it has aged, within the horizon; spread over it."""
-    again = (horizon / tuning.useful_months.likely).to_integral_value(rounding=ROUND_CEILING) - 1
-    times = (1 + again * tuning.refresh.likely) / horizon
+    """All that is made within the horizon, spread over it; the first at full cost."""
+    times = (1 + (times_made(tuning, horizon) - 1) * tuning.refresh.likely) / horizon
     hours = tuning.gpu_hours.likely * times
     yield Line("data", "tuning.data", tuning.data.likely * times, is_spread=True)
     yield Line("engineering", "tuning.labour", tuning.labour.likely * times, is_spread=True)

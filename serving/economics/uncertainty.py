@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
 
 from serving.economics.breakeven import first_volume
-from serving.economics.cash import cash_flow, pays_from
+from serving.economics.cash import CashFlow, cash_flow, pays_from
 from serving.economics.currencies import to_cents
 from serving.economics.curve import mean_month
 from serving.economics.inputs import Case
@@ -21,8 +21,9 @@ DRAWS: Final = 2000
 """Enough that the ends of a 90% interval move by a few hundredths of its width between seeds."""
 CASH_DRAWS: Final = 200
 """Fewer, since each is worked out month by month."""
-_LOW, _HIGH = Decimal("0.05"), Decimal("0.95")
+_LOW, _HALF, _HIGH = Decimal("0.05"), Decimal("0.5"), Decimal("0.95")
 Figured = Callable[[Case], Decimal]
+Ranked = TypeVar("Ranked", int, Decimal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,40 +71,6 @@ class Drawn:
     """The share of draws in which it never does."""
 
 
-def draw(case: Case, *, draws: int = DRAWS, seed: int = 1) -> Drawn:
-    """What each option costs in the horizon's mean month when all ranges are drawn at once, each by itself.
-
-    The options of one draw share its figures: a month with more tokens has them for all.
-    """
-    names = options_of(case)
-    ranges = uncertain(case)
-    count = draws if ranges else 1
-    source = Random(seed)  # noqa: S311 -- draws, no secrets
-    found: list[dict[Option, Decimal]] = []
-    firsts: list[Decimal] = []
-    for _ in range(count):
-        drawn = settle(case, {path: value.at(Decimal(source.random())) for path, value in ranges})
-        found.append({name: mean_month(drawn, name) for name in names})
-        volume = first_volume(drawn)
-        if volume is not None:
-            firsts.append(volume)
-    wins = Counter(min(names, key=lambda each: costs[each]) for costs in found)
-    savings: dict[Option, Spread] = {
-        name: _spread(sorted(1 - costs[name] / costs["api"] for costs in found if costs["api"]), _thousandths)
-        for name in names
-        if name != "api" and "api" in names and all(costs["api"] for costs in found)
-    }
-    return Drawn(
-        draws=count,
-        seed=seed,
-        totals={name: _spread(sorted(costs[name] for costs in found), to_cents) for name in names},
-        cheapest={name: Decimal(wins[name]) / count for name in names},
-        savings=savings,
-        first_volume=_spread(sorted(firsts), _thousandths) if firsts else None,
-        never=1 - Decimal(len(firsts)) / count,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Paid:
     """What an option has cost over the horizon when all ranges are drawn, paid when it is due."""
@@ -117,33 +84,59 @@ class Paid:
     """The share of draws in which it does not within the horizon."""
 
 
+def draw(case: Case, *, draws: int = DRAWS, seed: int = 1) -> Drawn:
+    """What each option costs in the horizon's mean month when all ranges are drawn at once, each by itself.
+
+    The options of one draw share its figures: a month with more tokens has them for all.
+    """
+    names = options_of(case)
+    found: list[dict[Option, Decimal]] = []
+    firsts: list[Decimal] = []
+    for each in _cases(case, draws, seed):
+        found.append({name: mean_month(each, name) for name in names})
+        volume = first_volume(each)
+        if volume is not None:
+            firsts.append(volume)
+    wins = Counter(min(names, key=lambda each: costs[each]) for costs in found)
+    savings: dict[Option, Spread] = {
+        name: _spread(sorted(1 - costs[name] / costs["api"] for costs in found), _thousandths)
+        for name in names
+        if name != "api" and "api" in names and all(costs["api"] for costs in found)
+    }
+    return Drawn(
+        draws=len(found),
+        seed=seed,
+        totals={name: _spread(sorted(costs[name] for costs in found), to_cents) for name in names},
+        cheapest={name: Decimal(wins[name]) / len(found) for name in names},
+        savings=savings,
+        first_volume=_spread(sorted(firsts), _thousandths) if firsts else None,
+        never=1 - Decimal(len(firsts)) / len(found),
+    )
+
+
 def draw_cash(case: Case, *, draws: int = CASH_DRAWS, seed: int = 1) -> dict[Option, Paid]:
     """Each option's payments, of fewer draws than `draw` makes: the first of the same seed."""
     names = options_of(case)
+    found = [{name: cash_flow(each, name) for name in names} for each in _cases(case, draws, seed)]
+    return {name: _paid(name, found) for name in names}
+
+
+def _paid(name: Option, found: Sequence[Mapping[Option, CashFlow]]) -> Paid:
+    months = [] if name == "api" else [pays_from(each["api"], each[name]) for each in found if "api" in each]
+    reached = sorted(month for month in months if month is not None)
+    return Paid(
+        total=_spread(sorted(each[name].total for each in found), to_cents),
+        months=(_ranked(reached, _LOW), _ranked(reached, _HIGH)) if reached else None,
+        never=1 - Decimal(len(reached)) / len(found),
+    )
+
+
+def _cases(case: Case, draws: int, seed: int) -> Iterator[Case]:
+    """The case with all its ranges drawn, as often as that; once, and as it is, where it has none."""
     ranges = uncertain(case)
-    count = draws if ranges else 1
     source = Random(seed)  # noqa: S311 -- draws, no secrets
-    totals: dict[Option, list[Decimal]] = {name: [] for name in names}
-    months: dict[Option, list[int]] = {name: [] for name in names}
-    for _ in range(count):
-        drawn = settle(case, {path: value.at(Decimal(source.random())) for path, value in ranges})
-        flows = {name: cash_flow(drawn, name) for name in names}
-        for name, flow in flows.items():
-            totals[name].append(flow.total)
-            month = pays_from(flows["api"], flow) if "api" in flows and name != "api" else None
-            if month is not None:
-                months[name].append(month)
-    return {
-        name: Paid(
-            _spread(sorted(totals[name]), to_cents), _ends(sorted(months[name])), 1 - Decimal(len(months[name])) / count
-        )
-        for name in names
-    }
-
-
-def _ends(ordered: Sequence[int]) -> tuple[int, int] | None:
-    last = len(ordered) - 1
-    return (ordered[int(last * _LOW)], ordered[int(last * _HIGH)]) if ordered else None
+    for _ in range(draws if ranges else 1):
+        yield settle(case, {path: value.at(Decimal(source.random())) for path, value in ranges})
 
 
 def tornado(case: Case, figure: Figured) -> tuple[Swing, ...]:
@@ -156,9 +149,13 @@ def tornado(case: Case, figure: Figured) -> tuple[Swing, ...]:
 
 
 def _spread(ordered: Sequence[Decimal], rounded: Callable[[Decimal], Decimal]) -> Spread:
-    last = len(ordered) - 1
-    low, middle, high = (ordered[int(last * share)] for share in (_LOW, Decimal("0.5"), _HIGH))
+    low, middle, high = (_ranked(ordered, share) for share in (_LOW, _HALF, _HIGH))
     return Spread(*map(rounded, (low, middle, high, ordered[0], ordered[-1])))
+
+
+def _ranked(ordered: Sequence[Ranked], share: Decimal) -> Ranked:
+    """That below which so large a share of them lies."""
+    return ordered[int((len(ordered) - 1) * share)]
 
 
 def _thousandths(share: Decimal) -> Decimal:

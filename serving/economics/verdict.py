@@ -12,7 +12,7 @@ from serving.economics.uncertainty import Drawn
 SURE: Final = Decimal("0.9")
 """Of the draws, those in which an option has to be the cheapest to be called so."""
 WORTH_IT: Final = Decimal("0.1")
-"""Of the API's cost: what an option must save in the mean draw to be worth a change."""
+"""Of the API's cost: what an option must save in the middle of the draws to be worth a change."""
 Word = Literal["cheapest", "cheapest, by too little", "not certain", "no ranges", "nothing to compare"]
 
 
@@ -21,7 +21,7 @@ class Verdict:
     """Which option costs least, and how sure that is."""
 
     word: Word
-    option: Option | None
+    option: Option
     """That which is cheapest most often."""
     share: Decimal
     """Of the draws in which it is."""

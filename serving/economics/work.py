@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from serving.economics.inputs import Workload
+from serving.economics.inputs import DAY_H, WEEK_DAYS, Workload
 
 _HOUR_S: Final = 3600
-_WEEK_DAYS: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,12 @@ def _daily(work: Workload) -> tuple[Decimal, Decimal]:
 
 def busy_hours(work: Workload) -> Decimal:
     """Of a month: those in which work comes."""
-    return work.hours_per_day.likely * work.days_per_month.likely * work.days_per_week.likely / _WEEK_DAYS
+    return work.hours_per_day.likely * work.days_per_month.likely * work.days_per_week.likely / WEEK_DAYS
+
+
+def all_hours(work: Workload) -> Decimal:
+    """Of a month."""
+    return work.days_per_month.likely * DAY_H
 
 
 def peak_load(work: Workload, month: Month, reuse: Decimal) -> Load:

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from serving.economics.books import Market
-from serving.economics.inputs import Case
+from serving.economics.inputs import SECTIONS, Case
 from serving.economics.reading import Loaded, load_market, make_case
 
 ROOT = Path(__file__).parents[2]
 TODAY = date(2026, 6, 1)
-NOTHING = dict.fromkeys(
-    ("compute", "engineering", "data", "operational_risk", "regulation_and_security", "time_to_market"), 0
-)
+NOTHING = dict.fromkeys(SECTIONS, 0)
 
 
 def api(**others: Any) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _statement(each: Statement, found: Findings) -> dict[str, Any]:
         "paid_in_all90": _spread(found.paid[each.option].total, currency),
         "paid_less_in_all_from_month": found.pays_from.get(each.option),
         "paid_less_in_all_from_month90": found.paid[each.option].months,
-        "never_in_share_of_draws": None if each.option == "api" else _plain(found.paid[each.option].never),
+        "never_in_share_of_draws": _plain(found.paid[each.option].never) if each.option in found.pays_from else None,
     }
 
 
@@ -101,7 +101,7 @@ def _break_even(found: Findings) -> dict[str, Any] | None:
     point = found.break_even
     if point is None:
         return None
-    daily = found.statements[0].month.served / found.case.workload.days_per_month.likely
+    daily = found.served_per_day
     unit = "tokens served/day"
     return {
         "first": None if point.first is None else _figure(point.first * daily, unit),

@@ -7,6 +7,7 @@ from typing import Final
 
 from serving.bench.report.drawing import COLOURS, FAINT, Chart, empty, looks, styled
 from serving.economics.findings import Findings
+from serving.economics.inputs import MILLION
 from serving.economics.report.titles import title_of
 from serving.economics.report.words import Speech
 from serving.economics.statement import exact
@@ -14,7 +15,6 @@ from serving.economics.statement import exact
 _POINTS: Final = 240
 _WIDTH, _HEIGHT = 7.2, 3.6
 _BARS: Final = 10
-_MILLION: Final = Decimal(10**6)
 
 
 def draw_charts(found: Findings, speech: Speech) -> tuple[Chart, ...]:
@@ -27,7 +27,7 @@ def draw_charts(found: Findings, speech: Speech) -> tuple[Chart, ...]:
 def by_volume(found: Findings, speech: Speech) -> Chart | None:
     """A month's cost over the volume, each option a line; None for a case without work."""
     case = found.case
-    daily = found.statements[0].month.served / case.workload.days_per_month.likely / _MILLION
+    daily = found.served_per_day / MILLION
     if daily == 0:
         return None
     drawing = empty(_WIDTH, _HEIGHT)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final
 
 from serving.economics.findings import Findings
-from serving.economics.inputs import SECTIONS
+from serving.economics.inputs import DAY_H, SECTIONS, WEEK_DAYS, YEAR_MONTHS
 from serving.economics.report.titles import title_of
 from serving.economics.report.units import unit_of
 from serving.economics.report.words import Speech
@@ -18,9 +18,6 @@ from serving.economics.uncertainty import Paid, Spread
 from serving.economics.values import leaves
 
 TOP: Final = 3
-_DAY_H: Final = 24
-_WEEK_DAYS: Final = 7
-_YEAR: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ class Table:
 def basis(found: Findings, speech: Speech) -> tuple[str, ...]:
     """What all figures are of."""
     case, work = found.case, found.case.workload
-    is_always = work.hours_per_day.low == _DAY_H and work.days_per_week.low == _WEEK_DAYS
+    is_always = work.hours_per_day.low == DAY_H and work.days_per_week.low == WEEK_DAYS
     office = speech("hours.office", hours=speech.range(work.hours_per_day), week=speech.range(work.days_per_week))
     return (
         speech(
@@ -59,7 +56,7 @@ def verdict(found: Findings, speech: Speech) -> str:
     said = found.verdict
     return speech(
         f"verdict.{said.word}",
-        option="" if said.option is None else speech(f"option.{said.option}"),
+        option=speech(f"option.{said.option}"),
         share=speech.share(said.share),
         sure=speech.share(said.sure),
         worth=speech.share(said.worth_it),
@@ -173,10 +170,9 @@ def break_even(found: Findings, speech: Speech) -> Table | None:
     point = found.break_even
     if point is None:
         return None
-    month = found.statements[0].month
-    if not month.served:
+    daily = found.served_per_day
+    if not daily:
         return Table(speech("title.break_even"), (speech("no work"),), ("", "", ""), ())
-    daily = month.served / found.case.workload.days_per_month.likely
 
     def volume(scale: Decimal | None) -> str:
         if scale is None:
@@ -209,8 +205,8 @@ def _months(paid: Paid, speech: Speech) -> str:
 
 def month_after(day: date, months: int) -> str:
     """The month in which the one of that number ends, counted from a day's own as the first."""
-    place = day.year * _YEAR + day.month - 1 + months - 1
-    return f"{place // _YEAR}-{place % _YEAR + 1:02}"
+    place = day.year * YEAR_MONTHS + day.month - 1 + months - 1
+    return f"{place // YEAR_MONTHS}-{place % YEAR_MONTHS + 1:02}"
 
 
 def figures(found: Findings, speech: Speech) -> Table:
@@ -231,7 +227,7 @@ def figures(found: Findings, speech: Speech) -> Table:
 def cash(found: Findings, speech: Speech) -> Table:
     """Spent until the end of each year."""
     horizon = found.case.horizon_months
-    ends = [*range(_YEAR, horizon, _YEAR), horizon]
+    ends = [*range(YEAR_MONTHS, horizon, YEAR_MONTHS), horizon]
     head = (speech("year"), *(speech(f"option.{flow.option}") for flow in found.flows))
     currency = found.case.currency
     rows = [(str(end), *(speech.money(flow.cumulative[end - 1], currency) for flow in found.flows)) for end in ends]

@@ -45,7 +45,7 @@ _MONEY: Final[Mapping[str, str]] = {
 def unit_of(path: str, currency: str) -> str:
     """Of the figure at a path of a case, such as `workload.turns`; `share` for what is a part of something."""
     *parents, name = path.split(".")
-    if parents[-1:] == ["prices"] and name != "batch_discount":
+    if parents == ["api", "prices"] and name != "batch_discount":
         return f"{currency}/million tokens"
     if name in _MONEY:
         return currency + _MONEY[name]

@@ -234,8 +234,8 @@ class Speech:
         return said[self._place]
 
     def line(self, name: str) -> str:
-        """What a line of a statement is called: ours are translated, a case's own are not."""
-        return self(name) if name in WORDS else name
+        """What a line of a statement is called: ours are translated, a case's own, which have no dot, are not."""
+        return self(name) if "." in name else name
 
     def number(self, number: Decimal, places: int | None = None) -> str:
         """With groups of three; as many places as it needs, or so many."""

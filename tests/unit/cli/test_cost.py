@@ -7,18 +7,26 @@ import re
 import string
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from serving.access import Access as Ledgers
 from serving.cli.app import invoke
+from serving.economics.books import Gpu, PricedModel
 from serving.economics.report.titles import TITLES, title_of
 from serving.economics.report.units import unit_of
 from serving.economics.report.words import LANGUAGES, WORDS, Speech
+from serving.economics.uncertainty import DRAWS
 from serving.economics.values import leaves
 from serving.errors import BadFile, FileMissing, UsageError
-from tests.support.cases import ROOT, api, case, own
+from serving.settings import Access
+from tests.support.bench_results import sweep
+from tests.support.cases import ROOT, api, case, market, own
+from tests.support.harness import wait_until
 
 CASE = str(ROOT / "configs" / "case.toml")
 ESTIMATE = ["cost", "estimate", "--api", "seeds-2026/frontier", "--tokens-per-day", "5M", "--mix", "75/25"]
@@ -28,6 +36,16 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
     assert invoke(list(words)) == 0
     said = capsys.readouterr()
     return said.out, said.err
+
+
+BOOK = market()
+ENTRIES: tuple[PricedModel | Gpu, ...] = (*BOOK.model, *BOOK.gpu)
+STALE = {each.name: each.is_stale(datetime.now(UTC).date()) for each in ENTRIES}
+
+
+def assert_staleness_is_said(err: str, name: str) -> None:
+    entry = next(each for each in ENTRIES if each.name == name)
+    assert (f"{name}: last checked {entry.checked}. STALE" in err) == STALE[name]
 
 
 def figures(node: Any, path: str = "") -> list[str]:
@@ -49,7 +67,7 @@ def test_an_estimate_is_an_interval_with_what_moves_it(capsys: pytest.CaptureFix
     assert 656.25 < low < 890.63 < high < 1125
     assert "moved most by: API: price of input; API: price of output" in out
     assert "nothing was said of the five other sections" in err
-    assert "seeds-2026/frontier: last checked 2026-03-21. STALE" in err
+    assert_staleness_is_said(err, "seeds-2026/frontier")
 
 
 def test_json_has_a_unit_on_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +95,9 @@ def test_json_has_a_unit_on_every_figure(capsys: pytest.CaptureFixture[str]) -> 
             assert round(sum(lines), 2) == each["total"]["value"]
             assert round(sum(part["value"] for part in each["sections"].values()), 2) == each["total"]["value"]
             assert set(each["mean_month90"]) == {"low", "middle", "high", "unit"}
-        assert [each["is_stale"] for each in found["sources"]]
+        assert {each["name"]: each["is_stale"] for each in found["sources"]}.items() <= STALE.items()
+        assert found["sources"]
+        assert found["draws"] == DRAWS
 
 
 def test_a_seed_gives_the_same_answer_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +127,10 @@ def test_the_page_is_one_file_that_loads_nothing(
     assert shown in text
     assert ("Свои машины" in text) == (language == "ru")
     assert "?" not in re.sub(r"base64,[^\"]*", "", text)
-    assert ("STALE" if language == "en" else "УСТАРЕЛО") in text
+    for entry in ENTRIES:
+        if entry.name in ("openai/gpt-5.4", "H100 SXM"):
+            assert str(entry.checked) in text
+            assert (Speech("en" if language == "en" else "ru")("stale") in text) or not STALE[entry.name]
 
 
 def test_both_languages_say_the_same() -> None:
@@ -138,6 +161,14 @@ def test_every_input_has_a_title_and_a_unit() -> None:
     assert unit_of("api.prices.output", "EUR") == "EUR/million tokens"
     assert unit_of("own.sections.data.x.once", "EUR") == "EUR"
     assert unit_of("workload.cached", "EUR") == "share"
+    assert unit_of("own.sections.data.prices.per_month", "EUR") == "EUR/month"
+
+
+def test_a_cases_own_names_stand_as_they_are() -> None:
+    """Whatever word of a report they are alike."""
+    russian = Speech("ru")
+    assert russian("sum") != "sum" == russian.line("sum")
+    assert russian.line("tokens.input") == russian("tokens.input") != "tokens.input"
 
 
 @pytest.mark.parametrize("command", ["breakeven", "sensitivity", "compare", "estimate"])
@@ -145,10 +176,71 @@ def test_a_case_is_told_in_each_way(capsys: pytest.CaptureFixture[str], command:
     """With what is stale in it."""
     out, err = told(capsys, "cost", command, CASE)
     assert out
-    assert "H100 SXM: last checked 2026-05-20. STALE" in err
+    assert_staleness_is_said(err, "H100 SXM")
     assert {"breakeven": "never costs more from", "sensitivity": "Requests of a conversation"}.get(
         command, "Own machines"
     ) in out
+
+
+def test_without_an_api_nothing_is_said_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No month from which less was paid than for it, and no share of draws without such a month."""
+    alone = tmp_path / "own.toml"
+    alone.write_text(re.sub(r"(?ms)^\[api\].*?(?=^\[own\])|^\[hybrid\].*", "", Path(CASE).read_text()))
+    found = json.loads(told(capsys, "cost", "compare", str(alone), "--draws", "100", "--json")[0])
+    assert found["options"].keys() == {"own"}
+    own_machines = found["options"]["own"]
+    assert [own_machines[name] for name in own_machines if name.startswith(("paid_less", "never_in"))] == [None] * 3
+
+
+def test_a_case_that_grows_beyond_counting_is_refused(tmp_path: Path) -> None:
+    """In words."""
+    endless = tmp_path / "case.toml"
+    text = re.sub(r"(?m)^horizon_months = .*$", "horizon_months = 240", Path(CASE).read_text())
+    endless.write_text(re.sub(r"(?m)^growth_per_month = .*$", "growth_per_month = 1", text))
+    with pytest.raises(UsageError, match="comes to sums that nobody has"):
+        invoke(["cost", "estimate", str(endless), "--draws", "100"])
+
+
+def test_a_benchmark_fills_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its source; what is none is said to be none."""
+    result, wrong = tmp_path / "result.json", tmp_path / "case.toml"
+    result.write_text(sweep().model_dump_json())
+    found = json.loads(told(capsys, "cost", "compare", CASE, "--bench", str(result), "--draws", "100", "--json")[0])
+    plain = json.loads(told(capsys, "cost", "compare", CASE, "--draws", "100", "--json")[0])
+    rate, used = "own.capacity.decode_tokens_per_s", "own.capacity.used"
+    assert found["inputs"][rate] != plain["inputs"][rate]
+    assert found["inputs"][used] == plain["inputs"][used]
+    wrong.write_text(re.sub(r"(?ms)^\[own\.capacity\].*?(?=^\[own\.sections\])", "", Path(CASE).read_text()))
+    wrong.write_text(wrong.read_text().replace("[own]\n", "[own]\ncapacity = 3\n"))
+    with pytest.raises(BadFile, match=r"`own\.capacity`"):
+        invoke(["cost", "compare", str(wrong), "--bench", str(result)])
+
+
+def test_a_bill_is_of_a_whole_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where lines of usage have gone it would be too low: it is refused, and so is a case of such a time."""
+    (tmp_path / "prices.toml").write_text(
+        'version = 1\ncurrency = "EUR"\n[[prices]]\nfrom = 2020-01-01\ninput = 1\noutput = 1\n'
+    )
+    config = tmp_path / "serving.toml"
+    config.write_text(f'[access]\ndirectory = "{tmp_path / "a"}"\nprice_book = "{tmp_path / "prices.toml"}"\n')
+    settings = Access(directory=tmp_path / "a", price_book=tmp_path / "prices.toml")
+    day_ns, now_ns = 86_400 * 10**9, time.time_ns()
+    key = told(capsys, "keys", "create", "--owner", "me", "--config", str(config))[0].strip()
+    for days in (100, 2):
+        ledger = Ledgers.open(settings, {}, lambda days=days: now_ns - days * day_ns)  # type: ignore[misc]
+        principal = ledger.authenticate([(b"authorization", b"Bearer " + key.encode())], None, "inference")
+        ledger.reserve(principal, model="demo", engine="e", prompt=1, answer=1).stand()
+        ledger.close()
+    since = ("--since", "2020-01-01", "--before", str(datetime.now(UTC).date()), "--config", str(config))
+    assert json.loads(told(capsys, "cost", "bill", *since, "--json")[0])["requests"]["value"] == 2
+    ledger = Ledgers.open(settings.model_copy(update={"usage_retention_days": 10}), {})
+    wait_until(lambda: ledger.usage_from is not None, "the line is removed")
+    ledger.close()
+    for words in (["bill"], ["compare", CASE, "--from-ledger"]):
+        with pytest.raises(UsageError, match="does not have all of that time"):
+            invoke(["cost", *words, *since])
+    lately = ("--since", str(datetime.now(UTC).date() - timedelta(days=9)), *since[2:])
+    assert json.loads(told(capsys, "cost", "bill", *lately, "--json")[0])["requests"]["value"] == 1
 
 
 def test_the_example_is_a_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

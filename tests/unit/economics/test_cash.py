@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from serving.economics.cash import cash_flow, pays_from
+from serving.economics.curve import mean_month
 from serving.economics.inputs import Case
 from tests.support.cases import NOTHING, api, case, own, tables
 
@@ -44,16 +45,35 @@ def test_growing_work_buys_the_next_machine_in_the_month_that_needs_it() -> None
     assert [paid > 0 for paid in flow.months] == [True, *[False] * 6, True, True]
 
 
-def test_shrinking_work_gives_no_machine_back() -> None:
-    """What was bought stays until it is written off."""
-    table = own(bought={"price": 36_000, "months": 36}, power=POWER)
+def test_work_that_doubles_for_years_buys_any_number_of_machines() -> None:
+    """They are counted, not listed."""
+    flow = cash_flow(bought(36, growth="1"), "own")
+    assert flow.machines[-1] > 10**8
+    assert sum(flow.months) == 36_000 * flow.machines[-1]
+
+
+def shrinking(horizon: int) -> Case:
+    """Four bought machines, of which the work needs half as many each month."""
+    table = own(bought={"price": 36_000, "months": 36, "colocation_per_month": 100}, power=POWER)
     del table["rented"]
     table["capacity"] = {"prefill_tokens_per_s": 20, "decode_tokens_per_s": 20, "measured": "together"}
     work = tables()["workload"] | {"growth_per_month": Decimal("-0.5")}
-    table["bought"] |= {"colocation_per_month": 100}
-    flow = cash_flow(case(own=table, horizon_months=4, workload=work), "own")
+    return case(own=table, horizon_months=horizon, workload=work)
+
+
+def test_shrinking_work_gives_no_machine_back() -> None:
+    """What was bought stays until it is written off."""
+    flow = cash_flow(shrinking(4), "own")
     assert flow.machines == (4, 4, 4, 4)
     assert flow.months == (4 * 36_000 + 400, 400, 400, 400)
+
+
+def test_shrinking_work_buys_fewer_machines_again() -> None:
+    """And the mean month is of those that are there: no longer written off than they are paid for."""
+    found = shrinking(72)
+    there = cash_flow(found, "own").machines
+    assert there == (*[4] * 36, *[2] * 36)
+    assert mean_month(found, "own") == (1000 + 100) * Decimal(sum(there)) / 72
 
 
 def test_tuning_is_paid_when_it_is_made() -> None:
@@ -69,6 +89,15 @@ def test_tuning_is_paid_when_it_is_made() -> None:
     machine = own(tuning=tuning, rented={"per_gpu_hour": 0})
     flow = cash_flow(case(own=machine, horizon_months=12), "own")
     assert {month: paid for month, paid in enumerate(flow.months, 1) if paid} == {1: 1230, 6: 615, 11: 615}
+
+
+def test_tuning_may_be_made_more_often_than_monthly() -> None:
+    """However often: each month pays for as many times as fall into it."""
+    tuning = {"data": 1, "labour": 0, "gpu_hours": 0, "per_gpu_hour": 0, "useful_months": Decimal("0.4")}
+    machine = own(tuning=tuning, rented={"per_gpu_hour": 0})
+    assert cash_flow(case(own=machine, horizon_months=4), "own").months == tuple(map(Decimal, (3, 2, 3, 2)))
+    machine["tuning"] |= {"useful_months": Decimal("1e-9")}
+    assert cash_flow(case(own=machine, horizon_months=2), "own").total == 2 * 10**9
 
 
 def test_a_way_has_paid_for_itself_when_it_never_falls_behind_again() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from serving.economics.books import Market, PricedModel
+from serving.economics.books import Market, PricedModel, find, holding
+from serving.economics.reading import read_case
 from serving.economics.statement import statement
 from serving.errors import BadFile, UsageError
-from tests.support.cases import NOTHING, TODAY, api, case, load, market, own, tables
+from tests.support.cases import NOTHING, ROOT, TODAY, api, case, load, market, own, tables
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -71,6 +72,13 @@ def test_a_wrong_input_names_the_field(path: str, value: Any, says: str) -> None
         load(changed(path, value))
 
 
+def test_a_time_is_no_day_for_a_book_either() -> None:
+    """Which is asked by day, before the case is checked."""
+    content = tables(day=datetime(2026, 6, 1, 10, tzinfo=UTC), api=api(prices="vendor/large"))
+    with pytest.raises(BadFile, match="must be a day such as"):
+        load(content, book(entry()))
+
+
 def test_shares_of_the_same_tokens_are_at_most_all() -> None:
     """What is read from a cache is not written to it."""
     work = tables()["workload"] | {"cached": {"low": 0, "high": Decimal("0.7")}, "cache_writes": Decimal("0.4")}
@@ -114,6 +122,16 @@ def test_two_days_give_two_bills() -> None:
     assert total(date(2026, 4, 30)) * 2 == total(date(2026, 5, 1)) > 0
     with pytest.raises(UsageError, match="no price of `vendor/large` on 2025-12-31"):
         total(date(2025, 12, 31))
+
+
+def test_what_a_later_entry_ended_does_not_come_back() -> None:
+    """A price for a while is followed by a new one, or by none."""
+    prices = book(entry(), entry(**{"from": date(2026, 2, 1), "until": date(2026, 3, 1)}))
+    assert find(prices.model, "vendor/large", date(2026, 2, 28), what="model") == prices.model[1]
+    with pytest.raises(UsageError, match="no price of `vendor/large` on 2026-03-01"):
+        find(prices.model, "vendor/large", date(2026, 3, 1), what="model")
+    assert holding(prices.model, date(2026, 1, 31)) == {"vendor/large": prices.model[0]}
+    assert holding(prices.model, date(2026, 3, 1)) == {}
 
 
 @pytest.mark.parametrize(
@@ -175,8 +193,11 @@ def test_a_gpu_of_the_book_has_its_price_and_power() -> None:
 
 
 def test_the_shipped_case_and_book_are_sound() -> None:
-    """Everything in the book has a source and a day on which somebody looked."""
+    """Whatever the case names is in the book; and nobody looked at a price before there was one."""
     prices = market()
+    named = read_case(ROOT / "configs" / "case.toml")
+    found = load(named, prices)
+    assert {each.name for each in found.sources} == {named["api"]["prices"], named["own"]["gpu"]}
     assert {each.class_ for each in prices.model} == {"frontier", "mini"}
     assert {"A100 80GB", "H100 SXM", "H200 SXM", "L40S", "L4", "B200"} <= {each.name for each in prices.gpu}
-    assert all(each.source and each.checked >= each.from_.replace(day=1) for each in (*prices.model, *prices.gpu))
+    assert all(each.checked >= each.from_.replace(day=1) for each in (*prices.model, *prices.gpu))

@@ -80,7 +80,8 @@ LINES: list[dict[str, Any]] = [
 def test_a_ledger_is_a_workload() -> None:
     """What was sent a day, what of it was found cached, and hidden tokens for each that is seen."""
     hours = [{"input": 500, "output": 50}, {"input": 1500, "output": 250}, {"input": 0, "output": 150}]
-    assert measured_workload(LINES, hours, 20) == {
+    days = date(2026, 5, 1), date(2026, 5, 21)
+    assert measured_workload(usage_of(LINES, *days, "EUR"), hours) == {
         "requests_per_day": 2,
         "input_tokens_per_day": 100,
         "output_tokens_per_day": 20,
@@ -92,7 +93,7 @@ def test_a_ledger_is_a_workload() -> None:
         "peak": Decimal("2.25"),
     }
     with pytest.raises(UsageError, match="the ledger has no request"):
-        measured_workload([], [], 20)
+        measured_workload(usage_of([], *days, "EUR"), [])
 
 
 def test_the_same_tokens_elsewhere() -> None:
