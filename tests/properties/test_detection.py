@@ -138,7 +138,8 @@ UNITS = [
     "depression ", "ich depression ", "мне поставили ", "Am Markt 1, 12345 ", "Am Am Am ", "12 Oak Row ",
     "пл. ", "пл. Мира, ",
     "jahrgang ", "1971 г.р. ", "12.03.1985 zur welt ", "befund: ", "employee: ", "employee: a b ", ":*:", "a:5432:b:c:",
-    "ВУ ", "ву 12 ", "00 ", "0044 20 ",
+    "ВУ ", "ву 12 ", "00 ", "0044 20 ", "Иванов", "fooBar", "aB", "4510 № ", "4510 a b c ", "123456 series ", "ВУ РФ ",
+    "1 + ", "12345678Z ", "0151 ", "4510;123456;", "12.345.678-", "ab 12 34 c\n", "T22-",
 ]  # fmt: skip
 
 
@@ -153,10 +154,10 @@ def seconds(text: str) -> float:
     return min(times)
 
 
-def ratio(piece: str, length: int) -> float:
-    """How much more twice the length costs; a hundredth of a second is nothing."""
+def ratio(piece: str, length: int, head: str = "") -> float:
+    """How much more twice the length costs, behind a head; a hundredth of a second is nothing."""
     text = (piece * (length // len(piece) + 1))[:length]
-    short, long = seconds(text[: length // 2]), seconds(text)
+    short, long = seconds(head + text[: length // 2]), seconds(head + text)
     return (long + 0.01) / (short + 0.01)
 
 
@@ -165,6 +166,19 @@ def test_repeats_cost_in_proportion(unit: str) -> None:
     """Twice as much of anything that a detector begins with takes about twice as long."""
     piece = unit
     assert min(ratio(piece, 32_000) for _ in range(2)) < 2.6 or min(ratio(piece, 64_000) for _ in range(3)) < 2.6
+
+
+WOKEN = "passport 4510 123456, id T220001293, ДНИ 12345678Z, +49 30 1234567, пациент Иванов, order 9, серия\n\n"
+"""For what many detectors read more closely: they look at words only where there is a number."""
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: re.sub(r"\W", "_", unit.encode("unicode-escape").decode()))
+def test_repeats_behind_identifiers_cost_in_proportion(unit: str) -> None:
+    """So do they where all detectors are awake."""
+    assert (
+        min(ratio(unit, 32_000, WOKEN) for _ in range(2)) < 2.6
+        or min(ratio(unit, 64_000, WOKEN) for _ in range(3)) < 2.6
+    )
 
 
 @settings(max_examples=30)

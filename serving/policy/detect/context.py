@@ -29,6 +29,7 @@ AHEAD: Final = BEFORE
 IN_HEADING: Final = BEFORE + AHEAD
 """How far the heading of a column is."""
 _WORD: Final = re.compile(r"[^\W\d_]+")
+_BEGINNING: Final = re.compile(rf"[^\W\d_]{{1,{LOOKED_AT}}}")
 _CAMEL: Final = re.compile(r"[a-zа-яё][A-ZА-ЯЁ]")
 _SHORT: Final = 2
 """A word of a phrase that is no longer stands for itself alone."""
@@ -90,9 +91,9 @@ class Lexicon:
         """Names of contexts whose words may be in the text."""
         beginnings = set(view.beginnings)
         for match in _CAMEL.finditer(view.plain):
-            piece = _WORD.match(view.folded, match.start() + 1)
+            piece = _BEGINNING.match(view.folded, match.start() + 1)
             if piece is not None:
-                beginnings.update(piece[0][:size] for size in range(1, LOOKED_AT + 1))
+                beginnings.update(piece[0][:size] for size in range(1, len(piece[0]) + 1))
         met = {
             phrase.name
             for head in self._heads.keys() & beginnings

@@ -376,9 +376,11 @@ def find_id_cards(view: View) -> Iterator[Hit]:
     The serial has no vowels and few digits may be in it, so it has no spot of digits of its own.
     """
     folded = view.without_hashes
-    if _IN_CAPITALS.search(view.plain) is None and "de.id_card" not in reading_of(view, LEXICON).possible:
-        return
     stretches = [match.span() for match in _AROUND_DIGITS.finditer(folded)]
+    if not stretches or (
+        _IN_CAPITALS.search(view.plain) is None and "de.id_card" not in reading_of(view, LEXICON).possible
+    ):
+        return
     for pattern in (_ID_CARD, _CUT_CARD):
         for match in chain.from_iterable(
             pattern.finditer(folded, max(0, begin - _CARD_CHARS), end + _CARD_CHARS) for begin, end in stretches
