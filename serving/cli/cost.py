@@ -30,8 +30,12 @@ Mix = Annotated[str | None, typer.Option("--mix", help="Input/output in percent,
 RequestsPerDay = Annotated[str | None, typer.Option("--requests-per-day", help="For the cost of a request.")]
 Turns = Annotated[str | None, typer.Option("--turns", help="Requests of a conversation, each with all before it.")]
 Cached = Annotated[str | None, typer.Option("--cached", help="Share of the input that is found cached: 0 to 1.")]
-Since = Annotated[str | None, typer.Option("--since", help="Of the ledger, from this day on; unset: the last month.")]
-Before = Annotated[str | None, typer.Option("--before", help="Of the ledger, until the day before this one.")]
+Since = Annotated[
+    str | None, typer.Option("--since", help="Of the ledger, from this day on; unset: the last whole month.")
+]
+Before = Annotated[
+    str | None, typer.Option("--before", help="Of the ledger, until the day before this one; unset: with today.")
+]
 Market = Annotated[Path | None, typer.Option("--market", help="A book of prices in place of the one that ships.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the draws.")]
 Draws = Annotated[int, typer.Option("--draws", min=100, max=100_000)]
@@ -187,7 +191,9 @@ def advise(
         typer.Option("--data", help="The most delicate of the work."),
     ],
     may_leave: Annotated[float, typer.Option("--may-leave", min=0, max=1, help="Share of the work that may leave.")],
-    api_per_month: Annotated[float, typer.Option("--api-per-month", min=0, help="What an API costs, or would.")],
+    api_per_month: Annotated[
+        float, typer.Option("--api-per-month", min=0, help="What an API costs, or would, in US dollars.")
+    ],
     peak: Annotated[float, typer.Option("--peak", min=1, help="The busiest hour's load over the mean hour's.")],
     team: Annotated[float, typer.Option("--team", min=0, help="Full-time posts for running it, there already.")],
     horizon: Annotated[int, typer.Option("--horizon-months", min=1)],
@@ -211,15 +217,14 @@ def advise(
     from serving.economics.report.words import Speech
     from serving.errors import UsageError
 
-    saves: Decimal | None = None
-    both: Decimal | None = None
+    saved: dict[str, Decimal] = {}
     if case is not None:
         found, _ = work_out(Asked(case, CostOptions(market=market)), language)
-        spreads = found.drawn.savings
-        if "own" not in spreads:
-            raise UsageError(f"the case `{case}` does not say what owning saves", hint="it needs both `api` and `own`")
-        saves = spreads["own"].low
-        both = spreads["hybrid"].low if "hybrid" in spreads else None
+        if found.case.own is None:
+            raise UsageError(f"the case `{case}` does not say what owning costs", hint="it needs `own`")
+        saved = {name: spread.low for name, spread in found.drawn.savings.items()}
+        if found.drawn.saved_by_both is not None:
+            saved["both"] = found.drawn.saved_by_both.low
     situation = Situation(
         peak=Decimal(str(peak)),
         api_per_month=Decimal(str(api_per_month)),
@@ -231,8 +236,9 @@ def advise(
         horizon_months=horizon,
         examples=examples,
         needs_tuning=tuning,
-        own_saves=saves,
-        both_save=both,
+        own_saves=saved.get("own"),
+        both_save=saved.get("hybrid"),
+        both_save_of_own=saved.get("both"),
     )
     advice = advised(situation)
     if as_json:

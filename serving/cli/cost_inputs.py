@@ -113,11 +113,12 @@ def _from_ledger(content: dict[str, Any], since: date, before: date, config: Pat
 
 
 def span(since: str | None, before: str | None, today: date) -> tuple[date, date]:
-    """The first day of a span and the first after it; of the last whole month where they are not said."""
+    """The first day of a span and the first after it; the last whole month where none is said, else until now."""
     this_month = today.replace(day=1)
     last_month = (this_month - timedelta(days=1)).replace(day=1)
     first = last_month if since is None else day_of(since, "--since")
-    end = this_month if before is None else day_of(before, "--before")
+    until_now = this_month if since is None else today + timedelta(days=1)
+    end = until_now if before is None else day_of(before, "--before")
     if end > today + timedelta(days=1):
         raise UsageError(f"the day before {end} is still to come", hint="the mean of a time is of days that were")
     if end <= first:

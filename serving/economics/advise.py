@@ -18,7 +18,7 @@ Data = Literal["public", "internal", "personal", "secret"]
 STEADY: Final = Decimal(3)
 """Busiest hour over the mean: machines that stand idle most of the day cost what they cost at work."""
 SPENT: Final = 5000
-"""Money a month on an API, in the case's currency: less pays for no engineer's quarter."""
+"""US dollars a month on an API: less pays for no engineer's quarter."""
 TEAM: Final = Decimal("0.25")
 """Full-time posts that run servers: a quarter is what one machine takes in office hours."""
 MONTHS: Final = 12
@@ -36,7 +36,7 @@ class Situation:
     peak: Decimal
     """The busiest hour's load over the mean hour's."""
     api_per_month: Decimal
-    """What an API costs, or would."""
+    """What an API costs, or would, in US dollars."""
     team: Decimal
     """Full-time posts for running it, there already."""
     is_on_call: bool
@@ -56,6 +56,8 @@ class Situation:
     """Share of the API's cost that owning saves at the low end of its interval; None where nobody worked it out."""
     both_save: Decimal | None = None
     """The same of having both."""
+    both_save_of_own: Decimal | None = None
+    """Share of what own machines alone cost that having both saves, at the low end of its interval."""
 
     @property
     def leaving(self) -> Decimal:
@@ -122,22 +124,25 @@ def _steady(it: Situation) -> Condition | None:
 def _spends(it: Situation) -> Condition | None:
     if it.leaving < 1:
         return None  # it stays inside whatever an API would cost
-    if it.own_saves is not None:
-        return _saves(it.own_saves)
+    return _saves(it.own_saves) if it.own_saves is not None else _spends_enough(it)
+
+
+def _spends_on_both(it: Situation) -> Condition | None:
+    """Against whatever the work would cost otherwise: machines alone, and an API where all may leave."""
+    of_api = None
+    if it.leaving == 1:
+        of_api = _saves(it.both_save) if it.both_save is not None else _spends_enough(it)
+    return of_api or _saves(it.both_save_of_own, "cost beside own")
+
+
+def _spends_enough(it: Situation) -> Condition | None:
     if it.api_per_month < SPENT:
         return Condition("spend", f"≥ {SPENT}", f"{it.api_per_month.normalize():f}")
     return None
 
 
-def _both_save(it: Situation) -> Condition | None:
-    """Against whatever the work would cost otherwise: an API where all may leave, else machines alone."""
-    if it.both_save is None or it.own_saves is None:
-        return None
-    return _saves(it.both_save if it.leaving == 1 else it.both_save - it.own_saves)
-
-
-def _saves(share: Decimal) -> Condition | None:
-    return Condition("cost", "> 0%", _percent(share)) if share <= 0 else None
+def _saves(share: Decimal | None, code: str = "cost") -> Condition | None:
+    return Condition(code, "> 0%", _percent(share)) if share is not None and share <= 0 else None
 
 
 def _team(it: Situation) -> Condition | None:
@@ -164,9 +169,9 @@ def _examples(it: Situation) -> Condition | None:
     return None
 
 
-_OF_OWN: Final[tuple[Rule, ...]] = (_steady, _spends, _team, _on_call, _horizon, _examples)
+_OF_MACHINES: Final[tuple[Rule, ...]] = (_steady, _team, _on_call, _horizon, _examples)
 RULES: Final[dict[Option, tuple[Rule, ...]]] = {
     "api": (_may_leave,),
-    "own": _OF_OWN,
-    "hybrid": (_some_may_leave, _both_save, *_OF_OWN),
+    "own": (_spends, *_OF_MACHINES),
+    "hybrid": (_some_may_leave, _spends_on_both, *_OF_MACHINES),
 }

@@ -41,7 +41,8 @@ def measured_machine(result: Result) -> Measured:
         )
     objective = objective_text(result)
     load = f"{stage.level:g} {result.saturation.over if result.saturation else stage.load.get('kind', '')}".strip()
-    source = f"{title_of(result)}, {result.made[:10]}, at {load}, {objective or 'no objective'}"
+    ran = f"{result.target.model} on {_machine_of(result)}"
+    source = f"{title_of(result)}, {ran}, {result.made[:10]}, at {load}, {objective or 'no objective'}"
     capacity = {
         "prefill_tokens_per_s": _range(stage.rates.prompt_tokens_per_s),
         "decode_tokens_per_s": _range(stage.rates.output_tokens_per_s),
@@ -49,7 +50,25 @@ def measured_machine(result: Result) -> Measured:
         "source": source,
     }
     watts = None if stage.energy is None else Decimal(str(stage.energy.mean_w))
-    return Measured(capacity, watts, (*_notes(result, stage, objective), *doubts_of(result)))
+    doubts = [f"the benchmark is not to be trusted: {doubt}" for doubt in doubts_of(result)]
+    return Measured(capacity, watts, (*_notes(result, stage, objective), *doubts))
+
+
+def _machine_of(result: Result) -> str:
+    """In a few words: its GPUs, or its processors where it has none."""
+    if result.machine is None:
+        return "a machine that the result does not name"
+    gpus = _gpus_of(result)
+    if gpus:
+        return f"{len(gpus)} × {gpus[0]}"
+    processor = result.machine.get("cpu")
+    name = str(processor.get("model") or "CPU") if isinstance(processor, dict) else "CPU"
+    return f"{name}, no GPU"
+
+
+def _gpus_of(result: Result) -> list[str]:
+    found = (result.machine or {}).get("gpus", ())
+    return [str(each.get("name", "")) for each in found if isinstance(each, dict)]
 
 
 def _notes(result: Result, stage: Stage, objective: str | None) -> list[str]:
@@ -68,10 +87,14 @@ def _notes(result: Result, stage: Stage, objective: str | None) -> list[str]:
 
 
 def other_machine(result: Result, gpu: object) -> list[str]:
-    """That the benchmark's machine has other GPUs than the case names, where both are known."""
-    there = [str(each.get("name", "")) for each in (result.machine or {}).get("gpus", ()) if isinstance(each, dict)]
-    if not isinstance(gpu, str) or not there:
+    """That the benchmark's machine has other GPUs than the case names, or none, where both are known."""
+    if not isinstance(gpu, str) or result.machine is None:
         return []
+    there = _gpus_of(result)
+    if not there:
+        return [
+            f"the benchmark ran on a machine without a GPU, and the case rents or buys {gpu}: its figures are not of it"
+        ]
     words = gpu.replace("-", " ").split()
     if all(words[0] in name.replace("-", " ").split() for name in there):
         return []
@@ -106,7 +129,7 @@ def measured_workload(usage: Usage, hours: Sequence[Mapping[str, Any]]) -> dict[
         "turns": 1,
         "cached": Decimal(usage.cached) / sent if sent else 0,
         "reasoning": Decimal(usage.reasoning) / usage.output if usage.output else 0,
-        "hours_per_day": min(Decimal(DAY_H), Decimal(len(hours)) / usage.days),
+        "hours_per_day": min(Decimal(DAY_H), _decimal(len(hours) / usage.days)),
         "days_per_week": WEEK_DAYS,
         "peak": max(_peak([int(each[name]) for each in hours]) for name in ("input", "output")),
     }

@@ -65,6 +65,8 @@ class Drawn:
     """The share of draws in which an option cost least; a tie counts for the first."""
     savings: dict[Option, Spread]
     """By each option beside the API, as a share of the API's cost of the same draw; empty without an API."""
+    saved_by_both: Spread | None
+    """By both beside own machines alone, as a share of what these cost in the same draw; None without the two."""
     first_volume: Spread | None
     """From which owning costs no more, in volumes of the case, of those draws in which it ever does."""
     never: Decimal
@@ -98,20 +100,28 @@ def draw(case: Case, *, draws: int = DRAWS, seed: int = 1) -> Drawn:
         if volume is not None:
             firsts.append(volume)
     wins = Counter(min(names, key=lambda each: costs[each]) for costs in found)
-    savings: dict[Option, Spread] = {
-        name: _spread(sorted(1 - costs[name] / costs["api"] for costs in found), _thousandths)
-        for name in names
-        if name != "api" and "api" in names and all(costs["api"] for costs in found)
-    }
+    savings: dict[Option, Spread] = {}
+    for name in names:
+        saved = None if name == "api" else _saved(found, name, "api")
+        if saved is not None:
+            savings[name] = saved
     return Drawn(
         draws=len(found),
         seed=seed,
         totals={name: _spread(sorted(costs[name] for costs in found), to_cents) for name in names},
         cheapest={name: Decimal(wins[name]) / len(found) for name in names},
         savings=savings,
-        first_volume=_spread(sorted(firsts), _thousandths) if firsts else None,
+        saved_by_both=_saved(found, "hybrid", "own"),
+        first_volume=_spread(sorted(firsts), Decimal) if firsts else None,
         never=1 - Decimal(len(firsts)) / len(found),
     )
+
+
+def _saved(found: Sequence[Mapping[Option, Decimal]], option: Option, beside: Option) -> Spread | None:
+    """Of what the other costs in the same draw; None where one of the two is not there, or the other costs nothing."""
+    if not all(option in costs and costs.get(beside) for costs in found):
+        return None
+    return _spread(sorted(1 - costs[option] / costs[beside] for costs in found), _thousandths)
 
 
 def draw_cash(case: Case, *, draws: int = CASH_DRAWS, seed: int = 1) -> dict[Option, Paid]:

@@ -122,6 +122,8 @@ def _fields_of(table: Any, path: list[str]) -> list[str]:
     for name in path:
         if isinstance(table, type) and issubclass(table, BaseModel):
             by_name = {info.alias or field: info for field, info in table.model_fields.items()}
+            if name not in by_name:
+                continue  # the place in a list, whose entries the table is of
             table = by_name[name].annotation
         else:
             table = get_args(table)[-1 if get_origin(table) is dict else 0]  # of `dict[str, …]`, of `tuple[…, ...]`

@@ -88,6 +88,7 @@ def swings(found: Findings, speech: Speech) -> Chart | None:
     axes.margins(x=0.04)
     axes.set_yticks(range(len(widest)), [title_of(swing.path, speech) for swing in reversed(widest)], fontsize=8.5)
     axes.xaxis.set_major_formatter(lambda value, _: speech.number(Decimal(round(value))))
+    axes.locator_params(axis="x", nbins=5)  # a million has nine signs
     what = "of one" if found.break_even is None else "of difference"
     drawing.supxlabel(f"{speech(what)}, {found.case.currency}", fontsize=9)
     axes.grid(visible=False, axis="y")

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from serving.economics.bills import Bill, Usage
+from serving.economics.books import STALE_AFTER
 from serving.economics.report.tables import Table
 from serving.economics.report.words import Speech
 from serving.economics.values import Value
@@ -21,11 +22,11 @@ def bills_table(usage: Usage, found: Sequence[Bill], speech: Speech) -> Table:
     if usage.estimated:
         says.append(speech("bill.estimated", estimated=usage.estimated))
     says.append(speech("bill.caution"))
-    here = speech.money(usage.cost, usage.currency or "")
+    here = speech.money(usage.cost, usage.currency) if usage.currency else speech("bill.no prices")
     rows = [(speech("bill.here"), here, "", "")]
     for each in found:
         checked = f"{speech('checked')} {each.checked}"
-        notice = f"{checked}. {speech('stale')}" if each.is_stale else checked
+        notice = f"{checked}. {speech('stale', days=STALE_AFTER.days)}" if each.is_stale else checked
         rows.append((each.name, _money(each.cost, each, speech), _money(each.uncached, each, speech), notice))
     head = (speech("bill.where"), speech("bill.cost"), speech("bill.uncached"), "")
     return Table(speech("title.bill"), tuple(says), head, tuple(rows))

@@ -8,6 +8,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Final
 
+from serving.economics.books import STALE_AFTER
 from serving.economics.findings import Findings
 from serving.economics.inputs import DAY_H, SECTIONS, WEEK_DAYS, YEAR_MONTHS
 from serving.economics.report.titles import title_of
@@ -18,6 +19,8 @@ from serving.economics.uncertainty import Paid, Spread
 from serving.economics.values import leaves
 
 TOP: Final = 3
+_WORTH_NAMING: Final = Decimal("0.01")
+"""Of what the range that moves the answer most does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ def verdict(found: Findings, speech: Speech) -> str:
 
 def movers(found: Findings, speech: Speech) -> str | None:
     """The inputs that move the answer most; None where none does."""
-    named = [title_of(swing.path, speech) for swing in found.swings[:TOP] if swing.width]
+    least = _WORTH_NAMING * max((swing.width for swing in found.swings), default=Decimal(0))
+    named = [title_of(swing.path, speech) for swing in found.swings[:TOP] if swing.width and swing.width >= least]
     return f"{speech('movers')}: {'; '.join(named)}" if named else None
 
 
@@ -78,9 +82,9 @@ def summary(found: Findings, speech: Speech) -> Table:
     for each in found.statements:
         spread = found.drawn.totals[each.option]
         saved = found.drawn.savings.get(each.option)
-        mean = (
-            _between(spread, lambda amount: speech.number(amount, 2)) if has_ranges else speech.number(spread.middle, 2)
-        )
+        mean = speech.number(spread.middle, 2)
+        if has_ranges:
+            mean = f"{mean} ({_between(spread, lambda amount: speech.number(amount, 2))})"
         rows.append(
             (
                 speech(f"option.{each.option}"),
@@ -89,7 +93,7 @@ def summary(found: Findings, speech: Speech) -> Table:
                 _money(speech, each.per_million, each.currency),
                 _money(speech, each.per_request, each.currency),
                 "" if saved is None else _between(saved, speech.share) if has_ranges else speech.share(saved.middle),
-                speech.share(found.drawn.cheapest[each.option]) if has_ranges else "",
+                speech.share(found.drawn.cheapest[each.option]) if has_ranges and len(found.statements) > 1 else "",
             )
         )
     titles = ("", *(speech(name) for name in head[1:]))
@@ -190,17 +194,20 @@ def break_even(found: Findings, speech: Speech) -> Table | None:
 
 def _first_in_draws(found: Findings, speech: Speech, daily: Decimal) -> str:
     spread, never = found.drawn.first_volume, found.drawn.never
-    told = [] if spread is None else [_between(spread, lambda times: speech.volume(times * daily))]
-    if never:
-        told.append(speech("never in", share=speech.share(never)))
-    return ", ".join(told)
+    told = None if spread is None else _between(spread, lambda times: speech.volume(times * daily))
+    return _of_others(told, speech("never in", share=speech.share(never)) if never else None, speech)
 
 
 def _months(paid: Paid, speech: Speech) -> str:
-    told = [] if paid.months is None else [" – ".join(map(str, dict.fromkeys(paid.months)))]
-    if paid.never:
-        told.append(speech("not within in", share=speech.share(paid.never)))
-    return ", ".join(told)
+    told = None if paid.months is None else " – ".join(map(str, dict.fromkeys(paid.months)))
+    return _of_others(told, speech("not within in", share=speech.share(paid.never)) if paid.never else None, speech)
+
+
+def _of_others(told: str | None, never: str | None, speech: Speech) -> str:
+    """An interval is of those draws alone in which there is something to be in it."""
+    if told is None or never is None:
+        return told or never or ""
+    return speech("in the others", first=never, then=told)
 
 
 def month_after(day: date, months: int) -> str:
@@ -215,6 +222,7 @@ def figures(found: Findings, speech: Speech) -> Table:
     rows = [
         (title_of(path, speech), path, f"{speech.range(value)} {unit_of(path, currency)}")
         for path, value in leaves(found.case)
+        if ".sections." not in path or not value.is_certain or value.likely
     ]
     source = None if found.case.own is None else found.case.own.capacity.source
     if source is not None:
@@ -249,7 +257,7 @@ def inputs(found: Findings, speech: Speech) -> Table:
             source.name,
             source.source,
             f"{speech('checked')} {source.checked}",
-            speech("stale") if source.is_stale else "",
+            _stale(speech) if source.is_stale else "",
         )
         for source in found.sources
     ]
@@ -260,12 +268,41 @@ def inputs(found: Findings, speech: Speech) -> Table:
 def warnings(found: Findings, speech: Speech) -> tuple[str, ...]:
     """What nobody may overlook: stale prices, notes on the inputs, what was not said."""
     stale = [
-        f"{source.name}: {speech('checked')} {source.checked}. {speech('stale')}"
+        f"{source.name}: {speech('checked')} {source.checked}. {_stale(speech)}"
         for source in found.sources
         if source.is_stale
     ]
     alone = (speech("tokens.only"),) if found.is_bill_alone else ()
-    return (*stale, *found.notes, *alone)
+    return (*stale, *found.notes, *(speech(each) for each in _charged_in_full(found)), *alone)
+
+
+def _stale(speech: Speech) -> str:
+    return speech("stale", days=STALE_AFTER.days)
+
+
+def _charged_in_full(found: Findings) -> Iterator[str]:
+    """What the work would have cheaper, were there a price for it."""
+    api, work = found.case.api, found.case.workload
+    if api is not None:
+        if api.prices.cached_input is None and work.cached.high:
+            yield "uncached"
+        if not api.prices.batch_discount.high and work.batch.high:
+            yield "unbatched"
+
+
+def limits(found: Findings, speech: Speech) -> Table:
+    """What the figures leave out, for whoever decides by them."""
+    case = found.case
+    month = found.statements[0].month
+    says = [speech("limit.prices", horizon=case.horizon_months)]
+    if len(found.statements) > 1:
+        says += [speech(f"limit.{name}") for name in ("money", "ranges", "quality")]
+    if case.hybrid is not None:
+        says.append(speech("limit.hybrid"))
+    if month.sent > month.question:
+        told = {"sent": speech.volume(month.sent), "served": speech.volume(month.question)}
+        says.append(speech("limit.turns", **told))
+    return Table(speech("title.limits"), tuple(says), (), ())
 
 
 def _between(spread: Spread, shown: Callable[[Decimal], str]) -> str:
@@ -286,5 +323,6 @@ def parts(found: Findings, speech: Speech) -> Sequence[Table]:
         sensitivity(found, speech),
         *statements(found, speech),
         inputs(found, speech),
+        limits(found, speech),
         figures(found, speech),
     )

@@ -15,13 +15,13 @@ LANGUAGES: Final[tuple[Language, ...]] = ("en", "ru")
 WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "option.api": ("API", "API"),
     "option.own": ("Own machines", "Свои машины"),
-    "option.hybrid": ("Both", "Вместе"),
+    "option.hybrid": ("Both", "Гибрид"),
     "section.compute": ("compute", "вычисления"),
-    "section.engineering": ("engineering", "инженеры"),
+    "section.engineering": ("engineering", "инженерные работы"),
     "section.data": ("data", "данные"),
     "section.operational_risk": ("operational risk", "операционные риски"),
     "section.regulation_and_security": ("regulation and security", "требования и безопасность"),
-    "section.time_to_market": ("time to market", "срок вывода"),
+    "section.time_to_market": ("time to market", "срок запуска"),
     "tokens.input": ("input tokens", "входные токены"),
     "tokens.cached_input": ("input tokens found cached", "входные токены из кэша"),
     "tokens.cache_write": ("input tokens written to the cache", "запись входных токенов в кэш"),
@@ -44,22 +44,26 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "sum": ("Sum", "Итого"),
     "per month": ("per month", "в месяц"),
     "first month": ("first month, at the likely figures", "первый месяц, по вероятным значениям"),
-    "mean month": ("mean month of the horizon, 9 of 10 draws", "средний месяц срока, 9 из 10 розыгрышей"),
+    "mean month": (
+        "mean month of the horizon: median (9 of 10 draws)",
+        "средний месяц срока: медиана (9 из 10 испытаний)",
+    ),
     "at likely": ("at the likely figures", "по вероятным значениям"),
-    "in draws": ("in 9 of 10 draws", "в 9 из 10 розыгрышей"),
-    "not within in": ("not within the horizon, in {share} of the draws", "не в пределах срока, в {share} розыгрышей"),
-    "total in draws": ("in all, in 9 of 10 draws", "всего, в 9 из 10 розыгрышей"),
-    "never in": ("never, in {share} of the draws", "никогда, в {share} розыгрышей"),
+    "in draws": ("in 9 of 10 draws", "в 9 из 10 испытаний"),
+    "not within in": ("not within the horizon in {share} of the draws", "не в пределах срока в {share} испытаний"),
+    "in the others": ("{first}; in the others {then}", "{first}; в остальных {then}"),
+    "total in draws": ("in all, in 9 of 10 draws", "всего, в 9 из 10 испытаний"),
+    "never in": ("never in {share} of the draws", "никогда в {share} испытаний"),
     "worth": ("machines are still worth", "остаточная стоимость машин"),
     "less worth": ("in all, less what machines are worth", "всего за вычетом остаточной стоимости"),
     "title.figures": ("The inputs", "Исходные данные"),
     "path": ("in the file", "в файле"),
     "value": ("value", "значение"),
-    "no work": ("there is no work in this case", "в этом расчёте нет работы"),
+    "no work": ("there is no work in this case", "в этом расчёте нет нагрузки"),
     "per million": ("per million tokens served", "за миллион обслуженных токенов"),
     "per request": ("per request", "за запрос"),
-    "saved": ("saved, of the API's cost, 9 of 10 draws", "экономия от стоимости API, 9 из 10 розыгрышей"),
-    "cheapest in": ("cheapest in draws", "дешевле всех, доля розыгрышей"),
+    "saved": ("saved, of the API's cost, 9 of 10 draws", "экономия от стоимости API, 9 из 10 испытаний"),
+    "cheapest in": ("cheapest in draws", "дешевле всех, доля испытаний"),
     "share": ("of the month", "доля месяца"),
     "item": ("what", "что"),
     "quantity": ("how much", "сколько"),
@@ -93,11 +97,11 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "never": ("at no volume", "ни при каком объёме"),
     "tokens a day": ("tokens served a day", "обслуженных токенов в день"),
     "times the case": ("{times} × this case", "{times} × этот расчёт"),
-    "pays from": ("has been paid less for in all from month", "в сумме выплачено меньше начиная с месяца"),
+    "pays from": ("paid in all, less than for the API from month", "выплачено в сумме, меньше чем за API с месяца"),
     "not within": ("not within the horizon", "не в пределах срока"),
     "source": ("source", "источник"),
     "checked": ("last checked", "проверено"),
-    "stale": ("STALE: longer ago than prices stay as they are", "УСТАРЕЛО: цены столько не держатся"),
+    "stale": ("STALE: more than {days} days ago", "УСТАРЕЛО: более {days} дней назад"),
     "note": ("note", "замечание"),
     "basis": (
         "{currency}; a month has {days} days; horizon {horizon} months; prices as of {day}",
@@ -108,31 +112,31 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "work comes {hours} hours a day, {week} days a week",
         "запросы идут {hours} ч в день, {week} дн. в неделю",
     ),
-    "drawn": ("{draws} draws, seed {seed}", "розыгрышей: {draws}, зерно {seed}"),
+    "drawn": ("{draws} draws, seed {seed}", "испытаний: {draws}, начальное число {seed}"),
     "no ranges": (
         "no input is a range: the figures are as sure as the inputs",
         "ни один параметр не задан диапазоном: точность та же, что у параметров",
     ),
     "verdict.cheapest": (
-        "{option}: least in {share} of the draws (at least {sure} are asked for)",
-        "{option}: дешевле всех в {share} розыгрышей (требуется не меньше {sure})",
+        "{option}: cheapest in {share} of the draws (at least {sure} are asked for)",
+        "{option}: дешевле всех в {share} испытаний (требуется не меньше {sure})",
     ),
     "verdict.cheapest, by too little": (
-        "{option}: least in {share} of the draws, but it saves {saved}; a change is worth {worth}",
-        "{option}: дешевле всех в {share} розыгрышей, но экономия {saved} меньше {worth}, ради которых стоит менять",
+        "{option}: cheapest in {share} of the draws, but it saves {saved}; a change is worth {worth}",
+        "{option}: дешевле всех в {share} испытаний, но экономия {saved} меньше {worth}, ради которых стоит менять",
     ),
     "verdict.not certain": (
-        "not certain: {option} is least in {share} of the draws, and {sure} are asked for",
-        "нет уверенности: {option} дешевле всех в {share} розыгрышей, требуется {sure}",
+        "not certain: {option} is cheapest in {share} of the draws, and {sure} are asked for",
+        "нет уверенности: {option} дешевле всех в {share} испытаний, требуется {sure}",
     ),
     "verdict.no ranges": (
-        "{option}: least at these figures. None of them is a range, so nothing says how sure that is",
+        "{option}: cheapest at these figures. None of them is a range, so nothing says how sure that is",
         "{option}: дешевле всех при этих значениях. Ни одно не задано диапазоном, надёжность ответа неизвестна",
     ),
     "verdict.nothing to compare": ("one option: nothing to compare", "один вариант: сравнивать не с чем"),
-    "chart.volume": ("Cost by volume", "Стоимость от объёма"),
+    "chart.volume": ("Cost by volume", "Стоимость в зависимости от объёма"),
     "chart.volume.x": ("tokens served a day, millions", "обслуженных токенов в день, млн"),
-    "chart.cash": ("Paid so far", "Выплачено к этому месяцу"),
+    "chart.cash": ("Paid so far", "Выплачено нарастающим итогом"),
     "chart.cash.x": ("month", "месяц"),
     "chart.tornado": ("What each range does alone", "Что делает каждый диапазон сам по себе"),
     "chart.volume.says": (
@@ -161,35 +165,40 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "только токены, и по счёту этого сервера: токенизатор другого поставщика даст больше или меньше",
     ),
     "bill.here": ("here, by the site's price book", "здесь, по прейскуранту площадки"),
+    "bill.no prices": ("no price book is set", "прейскурант не задан"),
     "bill.where": ("where", "где"),
     "bill.cost": ("cost", "стоимость"),
     "bill.uncached": ("without a cache", "без кэша"),
     "advice.none": (
         "Do not, yet: none of the ways has all it needs.",
-        "Пока не надо: ни одному пути не хватает всего.",
+        "Пока не стоит: ни один вариант не отвечает всем условиям.",
     ),
     "advice.some": ("Nothing speaks against: {ways}.", "Ничто не мешает: {ways}."),
     "advice.unmet": ("{way}: not met", "{way}: не выполнено"),
     "advice.met": ("{way}: all conditions are met", "{way}: все условия выполнены"),
     "condition.data": (
         "all of the work's data has to be free to leave, and is",
-        "все данные этой работы должны иметь право уйти; сейчас",
+        "все данные этой работы должно быть можно передавать наружу; сейчас можно",
     ),
     "condition.share": (
         "some of the work has to be free to leave, and some not; free to leave is",
-        "часть работы должна иметь право уйти, а часть нет; право уйти имеет",
+        "часть работы должно быть можно передавать наружу, а часть нет; сейчас можно",
     ),
     "condition.load": (
         "the busiest hour has to be at most 3 mean ones, and is",
         "час пик должен быть не больше трёх средних; сейчас",
     ),
     "condition.cost": (
-        "it has to save something at the low end of its interval, and saves",
-        "должна быть экономия и на нижней границе интервала; сейчас",
+        "against an API it has to save something at the low end of its interval, and saves",
+        "по сравнению с API должна быть экономия и на нижней границе интервала; сейчас",
+    ),
+    "condition.cost beside own": (
+        "against own machines alone it has to save something at the low end of its interval, and saves",
+        "по сравнению с одними своими машинами должна быть экономия и на нижней границе интервала; сейчас",
     ),
     "condition.spend": (
-        "an API has to cost at least 5,000 a month, and costs",
-        "API должен стоить не меньше 5 000 в месяц; сейчас",
+        "an API has to cost at least 5,000 US dollars a month, and costs",
+        "API должен стоить не меньше 5 000 долларов США в месяц; сейчас",
     ),
     "condition.team": (
         "a quarter of a post at least has to run the servers, and there is",
@@ -208,9 +217,43 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "для дообучения нужно не меньше 1 000 размеченных примеров; сейчас",
     ),
     "title.charts": ("Charts", "Графики"),
+    "title.limits": ("What these figures leave out", "Чего в этих цифрах нет"),
+    "limit.prices": (
+        "prices stay as they are for {horizon} months: nothing says how they will move",
+        "цены не меняются все {horizon} мес.: как они изменятся, неизвестно",
+    ),
+    "limit.money": (
+        "no tax and no discounting; interest is the cost of bound money, paid or forgone",
+        "без налогов и дисконтирования; проценты – это цена вложенных денег, уплаченная или упущенная",
+    ),
+    "limit.ranges": (
+        "ranges are drawn as if they had nothing to do with one another",
+        "диапазоны разыгрываются независимо друг от друга",
+    ),
+    "limit.quality": (
+        "the answers' quality is not compared: an open model may need more tries, or fewer, than an API's",
+        "качество ответов не сравнивается: открытой модели может понадобиться больше попыток, чем API, или меньше",
+    ),
+    "limit.hybrid": (
+        "both pays all items of both ways in full, whatever share goes out",
+        "гибрид полностью платит все статьи обоих вариантов, какая бы доля ни уходила наружу",
+    ),
+    "limit.turns": (
+        "a conversation sends again what was said before: {sent} tokens of input are sent for {served} that are new",
+        "в беседе сказанное отправляется снова: на {served} новых входных токенов отправляется {sent}",
+    ),
+    "uncached": (
+        "no price of cached input is given: what is found cached is charged in full",
+        "цена входных токенов из кэша не задана: они посчитаны по полной цене",
+    ),
+    "unbatched": (
+        "no discount of a batch is given: work that can wait is charged in full",
+        "скидка за пакетную обработку не задана: работа, которая может ждать, посчитана по полной цене",
+    ),
+    "no source": ("typed into the case, without a source", "введено в расчёт, без источника"),
     "tokens.only": (
         "the bill for tokens alone: nothing was said of the five other sections, from engineering to time to market",
-        "только счёт за токены: об инженерах, данных, рисках, требованиях и сроке вывода ничего не сказано",
+        "только счёт за токены: об инженерных работах, данных, рисках, требованиях и сроке запуска ничего не сказано",
     ),
 }
 """By name: English, Russian. A name that is not here is a case's own, and stands as it is."""
@@ -249,7 +292,9 @@ class Speech:
         return f"{self.number(to_cents(amount), 2)} {currency}"
 
     def share(self, share: Decimal) -> str:
-        """In hundredths."""
+        """In hundredths; what is not all is never said to be."""
+        if _NEARLY_ALL <= share < 1:
+            return f">{self.number(_NEARLY_ALL_SAID, 1)}%"
         return f"{self.number(share * 100, 1)}%"
 
     def volume(self, tokens: Decimal) -> str:
@@ -266,6 +311,8 @@ class Speech:
         return f"{self.number(value.low)} – {self.number(value.high)}"
 
 
+_NEARLY_ALL: Final = Decimal("0.9995")
+_NEARLY_ALL_SAID: Final = Decimal("99.9")
 _SIZES: Final = ((9, "B", "млрд"), (6, "M", "млн"), (3, "k", "тыс."))
 _HUNDREDTH: Final = Decimal("0.01")
 _RUSSIAN: Final = str.maketrans(",.", "\u00a0,")

@@ -8,7 +8,8 @@ import string
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pytest
 
 from serving.access import Access as Ledgers
 from serving.cli.app import invoke
-from serving.economics.books import Gpu, PricedModel
+from serving.cli.cost_inputs import span
+from serving.economics.books import STALE_AFTER, Gpu, PricedModel
 from serving.economics.report.titles import TITLES, title_of
 from serving.economics.report.units import unit_of
 from serving.economics.report.words import LANGUAGES, WORDS, Speech
@@ -130,7 +132,9 @@ def test_the_page_is_one_file_that_loads_nothing(
     for entry in ENTRIES:
         if entry.name in ("openai/gpt-5.4", "H100 SXM"):
             assert str(entry.checked) in text
-            assert (Speech("en" if language == "en" else "ru")("stale") in text) or not STALE[entry.name]
+            assert (Speech("en" if language == "en" else "ru")("stale", days=STALE_AFTER.days) in text) or not STALE[
+                entry.name
+            ]
 
 
 def test_both_languages_say_the_same() -> None:
@@ -325,3 +329,62 @@ def test_it_needs_no_network_and_no_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_both_are_not_advised_where_they_cost_more_than_machines_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Draw by draw, of what machines cost; and a case without an API is one too."""
+    found = json.loads(told(capsys, "cost", "compare", CASE, "--json")[0])
+    assert found["options"]["hybrid"]["cheapest_in_share_of_draws"] == 0
+    words = ["cost", "advise", "--data", "internal", "--may-leave", "0.9", *SITUATION, "--json"]
+    unmet = json.loads(told(capsys, *words, "--case", CASE)[0])["unmet"]["hybrid"]
+    assert [each["code"] for each in unmet] == ["cost beside own"]
+    assert unmet[0]["there"].startswith("-")
+    alone = tmp_path / "alone.toml"
+    text = Path(CASE).read_text()
+    start, end = text.index("[api]"), text.index("[own]")
+    without = text[:start] + text[end:]
+    alone.write_text(without[: without.index("[hybrid]")] if "[hybrid]" in without else without)
+    assert json.loads(told(capsys, *words, "--case", str(alone))[0])["advised"] == ["own", "hybrid"]
+
+
+def test_a_span_that_begins_this_month_ends_now() -> None:
+    """Where its end is not said; nothing said is the last whole month."""
+    today = date(2026, 11, 23)
+    assert span("2026-11-20", None, today) == (date(2026, 11, 20), date(2026, 11, 24))
+    assert span("2026-11-23", None, today) == (date(2026, 11, 23), date(2026, 11, 24))
+    assert span(None, None, today) == (date(2026, 10, 1), date(2026, 11, 1))
+    assert span("2026-01-01", "2026-02-01", today) == (date(2026, 1, 1), date(2026, 2, 1))
+
+
+def test_what_is_not_all_is_never_said_to_be() -> None:
+    """A share is rounded, but not to all."""
+    speech = Speech("en")
+    assert [speech.share(Decimal(each)) for each in ("1", "0.9996", "0.9994", "0.9", "0")] == [
+        "100.0%", ">99.9%", "99.9%", "90.0%", "0.0%"
+    ]  # fmt: skip
+
+
+def test_an_interval_is_of_the_draws_that_have_something_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both ways of the shipped case pay within the horizon in few draws: those are not told as if they were all."""
+    out = told(capsys, "cost", "breakeven", CASE)[0]
+    assert re.search(r"not within the horizon in \d+\.\d% of the draws; in the others \d+", out), out
+
+
+def test_a_misspelled_field_of_a_book_is_named(tmp_path: Path) -> None:
+    """In whichever entry it is."""
+    book = tmp_path / "market.toml"
+    text = (ROOT / "configs" / "market.toml").read_text()
+    place = text.index("[[model]]", text.index("[[model]]") + 1) + len("[[model]]\n")
+    book.write_text(f'{text[:place]}currrency = "USD"\n{text[place:]}')
+    with pytest.raises(BadFile, match=r"`\[model\.1\]` has no field `currrency`") as raised:
+        invoke([*ESTIMATE, "--market", str(book)])
+    assert "did you mean `currency`" in (raised.value.hint or "")
+
+
+def test_what_has_no_price_of_its_own_is_said_to_be_charged_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the work could have it cheaper."""
+    plain, found = told(capsys, *ESTIMATE)[1], told(capsys, *ESTIMATE, "--turns", "6", "--cached", "0.5")[1]
+    assert "charged in full" in found
+    assert "charged in full" not in plain

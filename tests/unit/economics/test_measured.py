@@ -51,6 +51,11 @@ def test_another_machine_is_no_measure_of_this_one() -> None:
     assert "NVIDIA L40S" in other_machine(result(), "H100 SXM")[0]
     assert other_machine(result(machine=None), "H100 SXM") == []
     assert other_machine(result(), None) == []
+    bare = {**result().machine, "gpus": []}
+    assert "without a GPU" in other_machine(result(machine=bare), "H100 SXM")[0]
+    source = measured_machine(result("one", stage(8), machine=bare)).capacity["source"]
+    assert f"{result().target.model} on " in source
+    assert "no GPU" in source
 
 
 LINES: list[dict[str, Any]] = [
