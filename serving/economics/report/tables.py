@@ -19,6 +19,8 @@ from serving.economics.uncertainty import Paid, Spread
 from serving.economics.values import leaves
 
 TOP: Final = 3
+_LONG: Final = 100_000
+"""Money from which on nobody reads an interval's cents."""
 _WORTH_NAMING: Final = Decimal("0.01")
 """Of what the range that moves the answer most does."""
 
@@ -84,7 +86,9 @@ def summary(found: Findings, speech: Speech) -> Table:
         saved = found.drawn.savings.get(each.option)
         mean = speech.number(spread.middle, 2)
         if has_ranges:
-            mean = f"{mean} ({_between(spread, lambda amount: speech.number(amount, 2))})"
+            places = 2 if spread.high < _LONG else 0
+            low, middle, high = (speech.number(each, places) for each in (spread.low, spread.middle, spread.high))
+            mean = f"{middle} ({low} – {high})"
         rows.append(
             (
                 speech(f"option.{each.option}"),
