@@ -86,7 +86,13 @@ def test_every_kind_of_work_is_answered_as_it_was_asked(stack: Stack, tmp_path: 
         assert stage.tokens.output == 24 * stage.requests.completed
         assert stage.tokens.prompt_off == pytest.approx(0, abs=1e-9)
     if "conversation" in tables:
-        assert (stage.tokens.cached or 0) > 0, "what was said before is not computed again"
+        assert (stage.tokens.cached or 0) > 0, f"what was said before is computed again: {facts_of_engine(stack)}"
+
+
+def facts_of_engine(stack: Stack) -> list[str]:
+    """What it counts, and how it was started: for whoever has to say why it did as it did."""
+    counted = [line for line in stack.get("/metrics").splitlines() if line.startswith("perimeter_engine_")]
+    return [*counted, *(str(line) for line in stack.log if "layout" in str(line))]
 
 
 def test_a_trace_and_a_users_own_requests(stack: Stack, tmp_path: Path) -> None:
