@@ -6,7 +6,8 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any, Final, get_args, get_origin
+from types import UnionType
+from typing import Any, Final, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel, ValidationError
@@ -122,12 +123,11 @@ def _fields_of(table: Any, path: list[str]) -> list[str]:
     for name in path:
         if isinstance(table, type) and issubclass(table, BaseModel):
             by_name = {info.alias or field: info for field, info in table.model_fields.items()}
-            if name not in by_name:
-                continue  # the place in a list, whose entries the table is of
             table = by_name[name].annotation
         else:
             table = get_args(table)[-1 if get_origin(table) is dict else 0]  # of `dict[str, …]`, of `tuple[…, ...]`
-        table = next((each for each in get_args(table)[:1] if _is_table(each)), table)  # of `… | None`
+        if get_origin(table) in (Union, UnionType):  # `… | None`
+            table = next((each for each in get_args(table)[:1] if _is_table(each)), table)
     return [info.alias or name for name, info in table.model_fields.items()]
 
 

@@ -250,7 +250,6 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "no discount of a batch is given: work that can wait is charged in full",
         "скидка за пакетную обработку не задана: работа, которая может ждать, посчитана по полной цене",
     ),
-    "no source": ("typed into the case, without a source", "введено в расчёт, без источника"),
     "tokens.only": (
         "the bill for tokens alone: nothing was said of the five other sections, from engineering to time to market",
         "только счёт за токены: об инженерных работах, данных, рисках, требованиях и сроке запуска ничего не сказано",

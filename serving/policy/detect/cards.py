@@ -33,11 +33,10 @@ _ISSUERS: Final = (
 """First four digits, from and to, and how many there are (ISO/IEC 7812; the schemes' published ranges)."""
 
 
-_BY_BEGINNING: Final = {
-    f"{first}": tuple(size for low, high, sizes in _ISSUERS if low <= first <= high for size in sizes)
-    for low, high, _ in _ISSUERS
-    for first in range(low, high + 1)
-}
+_BY_BEGINNING: Final[dict[str, tuple[int, ...]]] = {}
+for _low, _high, _sizes in _ISSUERS:
+    for _first in map(str, range(_low, _high + 1)):
+        _BY_BEGINNING[_first] = (*_BY_BEGINNING.get(_first, ()), *_sizes)
 
 
 def is_card(digits: str) -> bool:

@@ -157,17 +157,19 @@ RULES: Final = (
          frozenset({(3, 3, 2, 2), (3, 3, 4), (3, 7)}), is_weak=True),
 )  # fmt: skip
 
-_PAIR: Final = re.compile(
-    r"[0-9](?<![0-9].)(?:S[0-9]){3}(?![0-9])(?P<between>[^0-9]{1,60}+)[0-9](?:S[0-9]){5}(?![0-9])".replace(
-        "S", r"[ \n./_-]{0,2}"
+
+def _groups_apart(first: int, second: int) -> re.Pattern[str]:
+    """Two numbers of so many digits, signs between digits looked through, and what stands between the two."""
+    sign = r"[ \n./_-]{0,2}"
+    return re.compile(
+        rf"[0-9](?<![0-9].)(?:{sign}[0-9]){{{first - 1}}}(?![0-9])(?P<between>[^0-9]{{1,60}}+)"
+        rf"[0-9](?:{sign}[0-9]){{{second - 1}}}(?![0-9])"
     )
-)
+
+
+_PAIR: Final = _groups_apart(4, 6)
 """`45 10 № 123456`, `4510, номер 123456`, `"series": "4510", "number": "123456"`."""
-_TURNED: Final = re.compile(
-    r"[0-9](?<![0-9].)(?:S[0-9]){5}(?![0-9])(?P<between>[^0-9]{1,60}+)[0-9](?:S[0-9]){3}(?![0-9])".replace(
-        "S", r"[ \n./_-]{0,2}"
-    )
-)
+_TURNED: Final = _groups_apart(6, 4)
 """The number before the series."""
 _NUMBER_NEXT: Final = re.compile(
     r"[\s,;:\"'-]{0,6}(?:no|n|h|nr|#|number|num|nummer|{n}[^\W\d_]{0,3})[.:\s\"']{0,6}|,[ ]".replace(
